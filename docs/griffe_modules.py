@@ -1,0 +1,68 @@
+"""What the API pages cannot read off the source: which imports are public, what a module takes."""
+
+import ast
+from typing import Any
+
+import griffe
+
+# A class of ours that has a base from one of these is an `eqx.Module`.
+MODULE_PACKAGES = ("equinox", "diffrax")
+
+
+class DataclassName(griffe.ExprName):
+    """`dataclasses.dataclass`, as if it stood above the class."""
+
+    @property
+    def canonical_path(self) -> str:
+        return "dataclasses.dataclass"
+
+
+class Modules(griffe.Extension):
+    """Shows `from .a import X as X` in its package, and `eqx.Module`s as dataclasses."""
+
+    def on_alias_instance(self, *, node: Any, alias: griffe.Alias, **_: Any) -> None:
+        if isinstance(node, ast.ImportFrom):
+            alias.public = any(name.asname == alias.name for name in node.names)
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        for cls in classes_of(pkg):
+            if is_module(cls) and "__init__" not in cls.members:
+                decorator = DataclassName("dataclass", parent=cls)
+                cls.decorators.append(griffe.Decorator(decorator, lineno=None, endlineno=None))
+                for attribute in cls.attributes.values():
+                    attribute.value = default_of(attribute.value)
+        for package in [pkg, *pkg.modules.values()]:
+            unshadow(package)
+
+
+def classes_of(owner: griffe.Module) -> list[griffe.Class]:
+    """Every class of a package, those of its submodules included."""
+    own = [member for member in owner.members.values() if not member.is_alias]
+    inner = [cls for module in own if module.is_module for cls in classes_of(module)]
+    return [member for member in own if member.is_class] + inner
+
+
+def unshadow(package: griffe.Module) -> None:
+    """Make `data.digits` the function of `data/digits.py`, as it is after `import ndekit.data`."""
+    for name, module in package.modules.items():
+        if not module.is_alias and name in module.functions:
+            function = module.members.pop(name)
+            function.parent, function.public = package, True
+            function.members.update(module.members)  # so that `data.digits.other` is still found
+            package.members[name] = function
+
+
+def is_module(cls: griffe.Class) -> bool:
+    for base in cls.bases:
+        path = base if isinstance(base, str) else base.canonical_path
+        if path.split(".")[0] in MODULE_PACKAGES:
+            return True
+    return any(is_module(parent) for parent in cls.resolved_bases if parent.is_class)
+
+
+def default_of(value: Any) -> Any:
+    """`"sum"` for `eqx.field(static=True, default="sum")`; any other value as it is."""
+    if not (isinstance(value, griffe.ExprCall) and value.canonical_path == "equinox.field"):
+        return value
+    keywords = [arg for arg in value.arguments if isinstance(arg, griffe.ExprKeyword)]
+    return next((arg.value for arg in keywords if arg.name == "default"), None)

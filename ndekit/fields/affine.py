@@ -1,0 +1,71 @@
+"""One affine map of the last axis, with time as an optional further input."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Key, UInt
+
+from ..shapes import Time
+
+
+class Affine(eqx.Module):
+    r"""$y W + t w + b$ on the last axis of `y`, for any leading axes.
+
+    The weight is stored as `(in, out)` and applied as `y @ weight`, so that a batched state is one
+    product of matrices. Weights are Glorot-uniform with time counted among the inputs; the bias
+    starts at zero.
+
+    Args:
+        in_size, out_size: lengths of the last axis before and after, at least 1.
+        with_time: whether $t w$ is added; `time_weight` is `None` otherwise.
+        gain: factor on the initial weights.
+        key: draws the weights.
+        dtype: of the parameters; JAX's default float if `None`.
+
+    Example:
+        ```python
+        import jax.numpy as jnp, jax.random as jr
+        from ndekit.fields import Affine
+
+        head = Affine(64, 10, key=jr.key(0))
+        assert head(jnp.ones((32, 64))).shape == (32, 10)
+        ```
+    """
+
+    weight: Float[Array, "in out"]
+    bias: Float[Array, " out"]
+    time_weight: Float[Array, " out"] | None
+
+    def __init__(
+        self,
+        in_size: int,
+        out_size: int,
+        *,
+        with_time: bool = False,
+        gain: float = 1.0,
+        key: Key[Array, ""] | UInt[Array, "2"],
+        dtype: jnp.dtype | type | None = None,
+    ):
+        if in_size < 1 or out_size < 1:
+            raise ValueError(f"Sizes must be at least 1, got {in_size} inputs, {out_size} outputs.")
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        num_inputs = in_size + with_time
+        limit = gain * (6 / (num_inputs + out_size)) ** 0.5
+        drawn = jr.uniform(key, (num_inputs, out_size), dtype, minval=-limit, maxval=limit)
+        self.weight = drawn[:in_size]
+        self.time_weight = drawn[in_size] if with_time else None
+        self.bias = jnp.zeros((out_size,), dtype)
+
+    def __call__(
+        self, y: Float[Array, "*batch in"], t: Time | None = None
+    ) -> Float[Array, "*batch out"]:
+        offset = self.bias
+        if self.time_weight is not None:
+            if t is None:
+                raise ValueError(
+                    "This `Affine` was made with `with_time=True` and needs a time: call it as "
+                    "`affine(y, t)`."
+                )
+            offset = offset + jnp.asarray(t, offset.dtype) * self.time_weight
+        product = y @ self.weight
+        return product + jnp.broadcast_to(offset, product.shape)

@@ -1,0 +1,111 @@
+"""A multilayer perceptron as a vector field."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Key, UInt
+
+from ..shapes import Args, Time
+from .affine import Affine
+
+TimeInput = Literal["none", "concat", "concat_each_layer"]
+Final = Literal["scaled_tanh", "tanh", "linear"]
+
+
+class MLP(eqx.Module):
+    r"""$f(t, y) = s \tanh(\mathrm{MLP}(t, y))$ with a learnt scale $s$: a bounded vector field.
+
+    The defaults follow the advice for neural differential equations: a final tanh times a learnt
+    number, a continuously differentiable activation (kinks cost the solver steps), and a start near
+    the zero field, so that an untrained model is cheap to solve and close to the identity.
+
+    `y` may have leading axes, `(..., size)`. Solved as one batched state all samples share each
+    step; under `jax.vmap` of the solve each sample takes its own (see [`ndekit.models.NeuralODE`][]).
+
+    Args:
+        size: length of the state's last axis, at least 1.
+        width: units in a hidden layer, at least 1.
+        depth: number of hidden layers, at least 0; 0 is one affine map.
+        time: what time enters: nothing, the first layer, or every layer as one more input.
+        activation: after each hidden layer, elementwise. Prefer one without kinks.
+        final: after the last layer: `"scaled_tanh"` (tanh times a learnt scalar that starts at 1),
+            `"tanh"`, or `"linear"` (nothing).
+        near_zero: whether the last layer's weights start at a hundredth of Glorot's.
+        key: draws the weights (Glorot-uniform; zero biases).
+        dtype: of the parameters; JAX's default float if `None`.
+
+    Raises:
+        ValueError: if a size is too small, or `time` or `final` is none of the above.
+
+    Example:
+        ```python
+        import diffrax, jax.numpy as jnp, jax.random as jr, ndekit as nk
+
+        field = nk.fields.MLP(2, width=64, depth=2, time="concat", key=jr.key(0))
+        sol = nk.diffeqsolve(
+            diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, 1.0, None, jnp.ones(2),
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-6),
+        )
+        ```
+
+    Reference: Kidger, *On Neural Differential Equations* (2022), arXiv 2202.02435. With
+    `time="concat_each_layer", near_zero=False` and `final="tanh"` or `"linear"` it is the dynamics
+    of Pal et al., ICML 2021 (arXiv 2105.03918) or ICML 2023 (arXiv 2303.02262).
+    """
+
+    layers: tuple[Affine, ...]
+    activation: Callable
+    final: Final = eqx.field(static=True)
+    scale: Float[Array, ""] | None
+
+    def __init__(
+        self,
+        size: int,
+        width: int,
+        depth: int,
+        *,
+        time: TimeInput = "none",
+        activation: Callable = jnp.tanh,
+        final: Final = "scaled_tanh",
+        near_zero: bool = True,
+        key: Key[Array, ""] | UInt[Array, "2"],
+        dtype: jnp.dtype | type | None = None,
+    ):
+        _check_choice("time", time, get_args(TimeInput))
+        _check_choice("final", final, get_args(Final))
+        if depth < 0:
+            raise ValueError(f"`depth` must be at least 0 hidden layers, got {depth}.")
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        sizes = [size, *[width] * depth, size]
+        self.layers = tuple(
+            Affine(
+                sizes[i],
+                sizes[i + 1],
+                with_time=time == "concat_each_layer" or (time == "concat" and i == 0),
+                gain=0.01 if near_zero and i == depth else 1.0,
+                key=layer_key,
+                dtype=dtype,
+            )
+            for i, layer_key in enumerate(jr.split(key, depth + 1))
+        )
+        self.activation = activation
+        self.final = final
+        self.scale = jnp.ones((), dtype) if final == "scaled_tanh" else None
+
+    def __call__(
+        self, t: Time, y: Float[Array, "*batch size"], args: Args = None
+    ) -> Float[Array, "*batch size"]:
+        for layer in self.layers[:-1]:
+            y = self.activation(layer(y, t))
+        y = self.layers[-1](y, t)
+        if self.final != "linear":
+            y = jnp.tanh(y)
+        return y if self.scale is None else self.scale * y
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")

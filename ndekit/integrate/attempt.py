@@ -1,0 +1,149 @@
+"""One attempt at a step, for one lane: propose, judge, commit."""
+
+from typing import Any
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+from diffrax import RESULTS, is_successful
+
+from .. import tree
+from ..shapes import Count, Flag, State, Time
+from .costs import add_readings, readings_of
+from .problem import Operands, Problem, result_dtype
+from .stepper import Trial
+
+
+class Lane(eqx.Module):
+    """The state of one solve between two attempts."""
+
+    t: Time
+    t_next: Time
+    y: State
+    carry: Any
+    controller_state: Any
+    result: RESULTS
+    num_steps: Count
+    num_accepted: Count
+    totals: dict[str, Any]
+
+
+class Proposal(eqx.Module):
+    """An attempted step from `t` to `t_end` and the verdict on it."""
+
+    t: Time
+    t_end: Time
+    y: State
+    trial: Trial
+    accepted: Flag
+
+
+def start(problem: Problem, operands: Operands) -> Lane:
+    return Lane(
+        t=operands.t0,
+        t_next=operands.t_next0,
+        y=operands.y0,
+        carry=operands.carry0,
+        controller_state=operands.controller_state0,
+        result=jax.tree.map(jnp.asarray, RESULTS.successful),
+        num_steps=jnp.array(0),
+        num_accepted=jnp.array(0),
+        totals=operands.totals0,
+    )
+
+
+def is_active(lane: Lane, operands: Operands) -> Flag:
+    return (lane.t < operands.t1) & is_successful(lane.result)
+
+
+def attempt(
+    problem: Problem, operands: Operands, number: Count, lane: Lane
+) -> tuple[Lane, Proposal]:
+    """Try one step; a lane that has finished or failed tries an empty one and stays as it is."""
+    active = is_active(lane, operands)
+    # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
+    t_end = jnp.where(active, lane.t_next, lane.t)
+    trial = problem.stepper.step(
+        problem.field(operands), lane.t, t_end, lane.y, lane.carry, problem.fence(number)
+    )
+    verdict = judge(problem, operands, lane, t_end, trial)
+    accepted = active & verdict.accepted
+    proposal = Proposal(lane.t, t_end, lane.y, trial, accepted)
+    return commit(problem, operands, lane, proposal, verdict, active), proposal
+
+
+class Verdict(eqx.Module):
+    """What the controller says of an attempt."""
+
+    accepted: Flag
+    t: Time
+    t_next: Time
+    state: Any
+    result: RESULTS
+
+
+def judge(
+    problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial
+) -> Verdict:
+    # A NaN error means that the step went where the field is not defined: reject it.
+    error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), trial.error)
+    controller = problem.full_controller(operands)
+    accepted, t, t_next, _, state, result = controller.adapt_step_size(
+        lane.t, t_end, lane.y, trial.y1, None, error, problem.error_order, lane.controller_state
+    )
+    accepted = jnp.asarray(accepted)
+    t = jnp.minimum(t, operands.t1)
+    t_next, stuck = keep_moving(t, t_next, operands.t1, accepted, t_end)
+    result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
+    return Verdict(accepted, t, t_next, state, result)
+
+
+def keep_moving(
+    t: Time, t_next: Time, t1: Time, accepted: Flag, t_end: Time
+) -> tuple[Time, Flag]:
+    """Land on `t1` exactly, never step by less than one unit in the last place, and say when that was refused too.
+
+    The first half is diffrax's rule (within 100 units of `t1`: to `t1` after an accepted step, to the middle after a
+    rejected one). Without the second half the middle can round to `t` itself, and a float32 solve never ends.
+    """
+    floor = t1
+    for _ in range(100):
+        floor = eqxi.prevbefore(floor)
+    t_next = jnp.where(t_next > floor, jnp.where(accepted, t1, t + 0.5 * (t1 - t)), t_next)
+    smallest = smallest_step_after(t)
+    stuck = ~accepted & (t_end <= smallest)
+    return jnp.minimum(jnp.maximum(t_next, smallest), t1), stuck
+
+
+def smallest_step_after(t: Time) -> Time:
+    """The next time that arithmetic can tell from `t`."""
+    return t + jnp.maximum(eqxi.nextafter(t) - t, jnp.finfo(t.dtype).tiny)
+
+
+def commit(
+    problem: Problem,
+    operands: Operands,
+    lane: Lane,
+    proposal: Proposal,
+    verdict: Verdict,
+    active: Flag,
+) -> Lane:
+    accepted, trial = proposal.accepted, proposal.trial
+    placements = problem.full_placements(operands)
+    totals = lane.totals
+    if placements:
+        step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, trial)
+        readings = readings_of(placements, step, result_dtype(operands))
+        totals = add_readings(placements, totals, readings, lane.num_accepted, accepted)
+    return Lane(
+        t=jnp.where(active, verdict.t, lane.t),
+        t_next=jnp.where(active, verdict.t_next, lane.t_next),
+        y=tree.where(accepted, trial.y1, lane.y),
+        carry=tree.where(accepted, trial.carry, lane.carry),
+        controller_state=tree.where(active, verdict.state, lane.controller_state),
+        result=RESULTS.where(active, verdict.result, lane.result),
+        num_steps=lane.num_steps + active.astype(lane.num_steps.dtype),
+        num_accepted=lane.num_accepted + accepted.astype(lane.num_accepted.dtype),
+        totals=totals,
+    )

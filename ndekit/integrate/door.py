@@ -1,0 +1,138 @@
+"""The door: `diffeqsolve`, with diffrax's signature and meaning, and `costs=`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ..shapes import Args, Time
+from .adjoint import ReplayAdjoint
+from .costs import AbstractPlacement, AbstractStepCost, as_placements
+from .engine import can_solve, solve_by_engine
+from .setup import is_concrete
+from .solution import Solution
+from .through_diffrax import solve_through_diffrax
+
+
+def diffeqsolve(
+    terms: PyTree,
+    solver: diffrax.AbstractSolver,
+    t0: Time,
+    t1: Time,
+    dt0: Time | None,
+    y0: PyTree,
+    args: Args = None,
+    *,
+    saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
+    stepsize_controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),
+    adjoint: ReplayAdjoint | diffrax.AbstractAdjoint = ReplayAdjoint(),
+    event: diffrax.Event | None = None,
+    max_steps: int | None = 4096,
+    throw: bool = True,
+    progress_meter: diffrax.AbstractProgressMeter = diffrax.NoProgressMeter(),
+    solver_state: PyTree | None = None,
+    controller_state: PyTree | None = None,
+    made_jump: Any = None,
+    costs: Mapping[str, AbstractStepCost | AbstractPlacement] | None = None,
+    key: Any = None,
+) -> Solution:
+    r"""Solve a differential equation, and say what the solve cost in numbers that can be differentiated.
+
+    `diffrax.diffeqsolve` with two more arguments. Terms, solvers, controllers, `SaveAt`, results and the meaning of
+    every other argument are diffrax's.
+
+    What the engine knows (an `ODETerm`; an explicit Runge-Kutta solver; `PIDController`, `ConstantStepSize` or `StepTo`;
+    `SaveAt(t0, t1, ts)`; `ReplayAdjoint`) it solves itself, by the same steps as diffrax and with a cheaper gradient.
+    Anything else runs in diffrax's own loop, with the same costs; `ReplayAdjoint` then means
+    `diffrax.RecursiveCheckpointAdjoint`.
+
+    Args:
+        terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, event, max_steps, throw, progress_meter,
+            solver_state, controller_state, made_jump: as for `diffrax.diffeqsolve`.
+        adjoint: how to differentiate: `ReplayAdjoint()`, or one of diffrax's.
+        costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as `sol.costs`.
+        key: a JAX random key for costs that draw; no cost shipped so far does.
+
+    Returns:
+        A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.
+
+    Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays inside costs, `t0`,
+    `t1` and `saveat.ts`, on the grid of steps that the controller chose. `dt0`, the tolerances and the interior of
+    the grid are constants. Forward mode: pass `adjoint=diffrax.ForwardMode()`.
+
+    Raises:
+        ValueError: for arguments that do not fit each other, before anything is traced.
+        RuntimeError: if `throw=True` and the solve fails, e.g. for lack of steps.
+
+    Example:
+        ```python
+        import diffrax, jax.numpy as jnp, ndekit as nk
+
+        sol = nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -args * y), diffrax.Tsit5(), 0.0, 1.0, None, jnp.ones(2), 3.0,
+            stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5), costs={"steps": nk.StepCount()},
+        )
+        sol.ys, sol.costs["steps"], sol.stats["num_evals"]
+        ```
+    """
+    placements = as_placements(costs)
+    if max_steps is not None and max_steps < 1:
+        raise ValueError(f"`max_steps` must be at least 1 or `None`, but got {max_steps}.")
+    in_loop = (event, solver_state, controller_state, made_jump)
+    by_engine = (
+        can_solve(terms, solver, y0, saveat, stepsize_controller, adjoint)
+        and all(option is None for option in in_loop)
+        and isinstance(progress_meter, diffrax.NoProgressMeter)
+    )
+    if not by_engine:
+        return solve_through_diffrax(
+            terms, solver, t0, t1, dt0, y0, args,
+            placements=placements, key=key, saveat=saveat, stepsize_controller=stepsize_controller,
+            adjoint=adjoint, solver_state=solver_state, event=event, max_steps=max_steps, throw=throw,
+            progress_meter=progress_meter, controller_state=controller_state, made_jump=made_jump,
+        )  # fmt: skip
+    dt0 = _checked_first_step(t0, t1, dt0)
+    saveat = _checked_ts(t0, t1, saveat)
+    return solve_by_engine(
+        terms, solver, t0, t1, dt0, y0, args,
+        saveat=saveat, stepsize_controller=stepsize_controller, adjoint=adjoint, max_steps=max_steps,
+        throw=throw, placements=placements, key=key,
+    )  # fmt: skip
+
+
+def _checked_first_step(t0: Time, t1: Time, dt0: Time | None) -> Time | None:
+    if dt0 is None:
+        return None
+    with jax.numpy_dtype_promotion("standard"):
+        towards = (jnp.asarray(t1) - t0) * dt0
+    return _check(
+        dt0, towards < 0, "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0.", (t0, t1, dt0)
+    )
+
+
+def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt) -> diffrax.SaveAt:
+    sub: Any = saveat.subs
+    if sub.ts is None:
+        return saveat
+    with jax.numpy_dtype_promotion("standard"):
+        forwards = jnp.asarray(t0) <= t1
+        steps = jnp.where(forwards, sub.ts[1:] - sub.ts[:-1], sub.ts[:-1] - sub.ts[1:])
+        first, last = jnp.where(forwards, t0, t1), jnp.where(forwards, t1, t0)
+        outside = (sub.ts < first) | (sub.ts > last)
+    ts = _check(sub.ts, jnp.any(steps < 0), "`saveat.ts` must run from `t0` to `t1` in order.", ())
+    ts = _check(ts, jnp.any(outside), "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
+    return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
+
+
+def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
+    """`value` if not `bad`: an exception now where that is known, at run time where it is traced."""
+    if not is_concrete(bad):
+        return eqx.error_if(value, bad, message)
+    if bad:
+        shown = f" Got {', '.join(str(x) for x in got)}." if got else ""
+        raise ValueError(message + shown)
+    return value

@@ -1,0 +1,190 @@
+"""The engine's way through a solve: prepare the operands, solve, dress the outcome as a Solution."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from diffrax import is_successful
+from jax import lax
+
+from .. import tree
+from ..shapes import Args, Count, State, Time
+from .adjoint import ReplayAdjoint
+from .attempt import smallest_step_after
+from .costs import Placements, init_totals
+from .forward import Outcome
+from .primitive import solve
+from .problem import Operands, Problem, convert_field, needs_fences
+from .setup import CountedField, direction_of, promote_state, promote_times, reflected_field
+from .solution import Solution
+from .stepper import ExplicitRungeKutta, explicit_runge_kutta
+
+_CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
+_SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
+
+
+def can_solve(
+    terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any, adjoint: Any
+) -> bool:
+    """Whether the engine knows this kind of solve; if not, diffrax's loop does it."""
+    sub = saveat.subs
+    leaves = jax.tree.leaves(y0)
+    return (
+        type(terms) is diffrax.ODETerm
+        and explicit_runge_kutta(solver) is not None
+        and type(controller) in _CONTROLLERS
+        and isinstance(adjoint, ReplayAdjoint)
+        and isinstance(sub, diffrax.SubSaveAt)
+        and sub.steps == 0
+        and sub.fn is _SAVE_STATE
+        and not (saveat.dense or saveat.solver_state or saveat.controller_state or saveat.made_jump)
+        and len(leaves) > 0
+        and not any(jnp.iscomplexobj(leaf) for leaf in leaves)
+    )
+
+
+@eqx.filter_jit
+def solve_by_engine(
+    terms: diffrax.ODETerm,
+    solver: diffrax.AbstractSolver,
+    t0: Time,
+    t1: Time,
+    dt0: Time | None,
+    y0: State,
+    args: Args,
+    *,
+    saveat: diffrax.SaveAt,
+    stepsize_controller: Any,
+    adjoint: ReplayAdjoint,
+    max_steps: int | None,
+    throw: bool,
+    placements: Placements,
+    key: Any,
+) -> Solution:
+    """Solve what `can_solve` says yes to."""
+    sub: Any = saveat.subs
+    t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
+    y0 = promote_state(y0, t0)
+    direction = direction_of(t0, t1)
+    reflect = lambda t: None if t is None else t * direction
+    field = reflected_field(terms, args, direction)
+    problem, operands, first_evals = _prepare(
+        field, solver, *map(reflect, (t0, t1, dt0, ts)), y0, stepsize_controller.wrap(direction),
+        placements, key, solver.error_order(terms), max_steps, adjoint
+    )  # fmt: skip
+    outcome = solve(problem, operands)
+    saved_ts, ys = _saved(sub, operands, outcome)
+    sol = Solution(
+        t0=t0,
+        t1=t1,
+        ts=reflect(saved_ts),
+        ys=ys,
+        interpolation=None,
+        stats=_stats(problem.stepper, outcome, first_evals, max_steps),
+        result=outcome.result,
+        solver_state=None,
+        controller_state=None,
+        made_jump=None,
+        event_mask=None,
+        costs=outcome.costs,
+    )
+    return outcome.result.error_if(sol, ~is_successful(outcome.result)) if throw else sol
+
+
+def _prepare(
+    field: Any,
+    solver: diffrax.AbstractSolver,
+    t0: Time,
+    t1: Time,
+    dt0: Time | None,
+    ts: Any,
+    y0: State,
+    controller: Any,
+    placements: Placements,
+    key: Any,
+    error_order: Any,
+    max_steps: int | None,
+    adjoint: ReplayAdjoint,
+) -> tuple[Problem, Operands, int]:
+    """The problem, its operands, and the number of evaluations that preparing them took."""
+    jaxpr, constants = convert_field(field, t0, y0)
+    stepper = explicit_runge_kutta(solver)
+    assert stepper is not None  # by `can_solve`
+    counted = CountedField(lambda t, y: _evaluate(jaxpr, constants, t, y))
+    carry0 = stepper.init(counted, t0, y0)
+    # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
+    func = lambda terms, t, y, args: counted(t, y)
+    t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
+    t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
+    controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)
+    cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
+    own_order = getattr(controller, "error_order", None)
+    problem = Problem(
+        field_jaxpr=jaxpr,
+        stepper=stepper,
+        interpolation=solver.interpolation_cls,
+        controller=controller_rest,
+        placements=cost_rest,
+        error_order=error_order if own_order is None else own_order,
+        max_steps=max_steps,
+        checkpoints=adjoint.checkpoints,
+        solver_name=type(solver).__name__,
+        fenced=needs_fences(jaxpr),
+    )
+    frozen = (t_next0, state0, init_totals(placements, tree.real_dtype(y0), key))
+    t_next0, state0, totals0 = lax.stop_gradient(jax.tree.map(jnp.asarray, frozen))
+    if isinstance(controller, diffrax.PIDController):
+        controller_arrays = lax.stop_gradient(controller_arrays)
+    operands = Operands(
+        constants, cost_arrays, y0, carry0, t0, t1, ts, t_next0, controller_arrays, state0, totals0
+    )
+    return problem, operands, counted.calls
+
+
+def _evaluate(jaxpr: Any, constants: list[Any], t: Time, y: State) -> State:
+    leaves, treedef = jax.tree.flatten(y)
+    return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(jaxpr.jaxpr, constants, t, *leaves))
+
+
+def _stats(
+    stepper: ExplicitRungeKutta, outcome: Outcome, first_evals: int, max_steps: int | None
+) -> dict[str, Any]:
+    return {
+        "num_steps": outcome.num_steps,
+        "num_accepted_steps": outcome.num_accepted,
+        "num_rejected_steps": outcome.num_steps - outcome.num_accepted,
+        "num_evals": first_evals + stepper.evals_per_step * outcome.num_steps,
+        "max_steps": max_steps,
+    }
+
+
+def _saved(sub: diffrax.SubSaveAt, operands: Operands, outcome: Outcome) -> tuple[Any, State]:
+    """`sol.ts` and `sol.ys`: in a solve that failed the last state stands right after the values reached."""
+    before: list[Any] = [(operands.t0, operands.y0)] if sub.t0 else []
+    rows = [jax.tree.map(lambda x: x[None], row) for row in before]
+    reached: Count | int = len(before)
+    if outcome.saved is not None:
+        number = operands.ts.shape[0]
+        known = jnp.arange(number) < outcome.saved.count
+        rows.append((jnp.where(known, operands.ts, jnp.inf), outcome.saved.ys))
+        reached = reached + outcome.saved.count
+    if not sub.t1:
+        return _concatenate(rows)
+    last = (outcome.t, outcome.y)
+    rows.append(jax.tree.map(lambda x: x[None], last))
+    if outcome.saved is None:
+        return _concatenate(rows)
+    ts, ys = _concatenate(rows)
+    index = jnp.arange(ts.shape[0])
+    padded = tree.where(index <= reached, (ts, ys), jax.tree.map(_infinite, (ts, ys)))
+    return tree.where(index == reached, jax.tree.map(lambda x: x[None], last), padded)
+
+
+def _concatenate(rows: list[Any]) -> tuple[Any, State]:
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+
+
+def _infinite(x: Any) -> Any:
+    return jnp.full_like(x, jnp.inf)

@@ -1,0 +1,108 @@
+"""The solve as one JAX primitive, so that it meets `jax.vmap` before its loops exist.
+
+A plain custom-vjp function is batched from outside: JAX maps its reverse pass, which then keeps one cotangent of every
+shared parameter per lane and sums them at the end. As a primitive the solve is told which arrays have a lane axis
+and emits one loop over all lanes (see `lanes.py`). Differentiation turns the primitive into a custom-vjp function at
+the point where JAX asks for it, lanes known.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .forward import Outcome, outcome_struct, solve_forward
+from .lanes import Lanes, lane_shape
+from .problem import Operands, Problem
+from .replay import replay
+
+_solve_p = Primitive("ndekit_solve")
+_solve_p.multiple_results = True
+
+
+def solve(problem: Problem, operands: Operands) -> Outcome:
+    """Solve; differentiable by record and replay."""
+    flat, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, operands))
+    outcome = outcome_struct(problem, operands)
+    problem = dataclasses.replace(problem, treedef=treedef, outcome=outcome)
+    out = _solve_p.bind(*flat, problem=problem, lanes=())
+    return jax.tree.unflatten(jax.tree.structure(outcome), out)
+
+
+def _run(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
+    outcome, _ = solve_forward(problem, lanes, list(flat), recording=False)
+    return jax.tree.leaves(outcome)
+
+
+def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
+    front = lane_shape(lanes, list(flat))
+    struct = jax.tree.leaves(problem.outcome)
+    return [jax.core.ShapedArray((*front, *x.shape), x.dtype) for x in struct]
+
+
+def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
+    has_lane = [axis is not None for axis in axes]
+    front = [
+        jnp.moveaxis(x, axis, 0) if mapped else x
+        for x, axis, mapped in zip(flat, axes, has_lane, strict=True)
+    ]
+    out = _solve_p.bind(*front, problem=problem, lanes=(tuple(has_lane), *lanes))
+    return out, [0] * len(out)
+
+
+def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tuple[Any, Any]:
+    primals = [jnp.asarray(x) for x in primals]  # literals come as Python scalars
+    differentiable = [np.issubdtype(x.dtype, np.inexact) for x in primals]
+    perturbed = tuple(
+        ok and type(tangent) is not ad.Zero
+        for ok, tangent in zip(differentiable, tangents, strict=True)
+    )
+    rest = [None if p else x for x, p in zip(primals, perturbed, strict=True)]
+    active = [x for x, p in zip(primals, perturbed, strict=True) if p]
+    directions = [t for t, p in zip(tangents, perturbed, strict=True) if p]
+    function = _with_replay(problem, lanes, perturbed)
+    out, d_out = jax.jvp(lambda *active: function(list(active), rest), active, directions)
+    return out, [_without_float0(d) for d in d_out]
+
+
+def _without_float0(tangent: Any) -> Any:
+    """Integers have no tangent; a rule must say so with a symbolic zero."""
+    if tangent.dtype == jax.dtypes.float0:
+        return ad.Zero(jax.core.ShapedArray(tangent.shape, tangent.dtype))
+    return tangent
+
+
+def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) -> Any:
+    """The solve as a custom-vjp function of (perturbed operands, the rest)."""
+
+    def join(active: list, rest: list) -> list:
+        values = iter(active)
+        return [next(values) if p else x for x, p in zip(rest, perturbed, strict=True)]
+
+    @jax.custom_vjp
+    def run(active: list, rest: list) -> list[Any]:
+        return _solve_p.bind(*join(active, rest), problem=problem, lanes=lanes)
+
+    def forward(active: list, rest: list) -> tuple[list[Any], Any]:
+        flat = join(active, rest)
+        outcome, recording = solve_forward(problem, lanes, flat, recording=True)
+        return jax.tree.leaves(outcome), (flat, outcome, recording)
+
+    def backward(residuals: Any, ct: list) -> tuple[list, None]:
+        flat, outcome, recording = residuals
+        ct_outcome = jax.tree.unflatten(jax.tree.structure(outcome), ct)
+        return replay(problem, lanes, perturbed, flat, recording, outcome, ct_outcome), None
+
+    run.defvjp(forward, backward)
+    return run
+
+
+_solve_p.def_impl(_run)
+_solve_p.def_abstract_eval(_abstract)
+mlir.register_lowering(_solve_p, mlir.lower_fun(_run, multiple_results=True))
+batching.primitive_batchers[_solve_p] = _batch
+ad.primitive_jvps[_solve_p] = _jvp

@@ -1,0 +1,95 @@
+"""The record of a solve: the time of every step, and the states at checkpoints that thin out as the solve grows.
+
+With R rows: while at most R steps have been recorded each has its state. When the rows are full, every second state is
+given up and the stride doubles; freed rows are reused in place, nothing is moved. The reverse pass takes the last
+state that is left, runs forward from it to where it needs one, and leaves new checkpoints in the rows that have become
+free. So a short solve is replayed without recomputation, a long one with little, and memory is R states whatever
+the number of steps.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import tree
+from ..shapes import Count, Flag, State, Time
+
+_EMPTY = -1
+
+
+class Rows(eqx.Module):
+    """States before some steps, and which steps these are. One more row takes what is not to be kept."""
+
+    states: State
+    steps: Any
+
+    def put(self, state: State, step: Count, keep: Flag) -> "Rows":
+        """With the state before `step`, if `keep` and there is a free row."""
+        free = self.steps == _EMPTY
+        keep = keep & jnp.any(free)
+        number = self.steps.shape[0]
+        row = jnp.where(keep, jnp.argmax(free), number)
+        steps = jnp.where(keep & (jnp.arange(number) == row), step, self.steps)
+        return Rows(tree.write(self.states, state, row), steps)
+
+    def last_until(self, step: Count) -> tuple[State, Count]:
+        """The last state not after `step`, and the step it stands before."""
+        row = jnp.argmax(jnp.where(self.steps <= step, self.steps, _EMPTY))
+        return tree.read(self.states, row), self.steps[row]
+
+    def without(self, unwanted: Any) -> "Rows":
+        return Rows(self.states, jnp.where(unwanted, _EMPTY, self.steps))
+
+    def num_free(self) -> Count:
+        return jnp.sum(self.steps == _EMPTY)
+
+
+class Record(eqx.Module):
+    """What the forward loop keeps for the reverse pass."""
+
+    times: Any  # times[n] and times[n + 1] are the ends of step n; equal where a lane did not accept
+    rows: Rows
+    stride: Count
+    num_steps: Count
+
+
+def default_checkpoints(max_steps: int, state_bytes: int) -> int:
+    """2 sqrt(max_steps), but of large states no more than fill 16 MB (at least 16 of them).
+
+    Every row is written once when it is allocated, which for a large state costs as much as a cheap evaluation of
+    the vector field; running a few steps again costs less than preparing a hundred rows that nobody uses.
+    """
+    affordable = max(16, 2**24 // max(state_bytes, 1))
+    return min(math.ceil(2 * math.sqrt(max_steps)), affordable, max_steps)
+
+
+def empty_record(t0: Time, y0: State, max_steps: int, checkpoints: int | None) -> Record:
+    """Rows and times for all lanes; the lane axes of `t0` and `y0` come after the rows."""
+    if checkpoints is None:
+        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(y0))
+        checkpoints = default_checkpoints(max_steps, state_bytes)
+    number = min(checkpoints, max_steps)
+    allocate = lambda rows, like: lax.empty((rows, *like.shape), like.dtype)
+    states = jax.tree.map(lambda leaf: allocate(number + 1, leaf), y0)
+    rows = Rows(states, jnp.full(number, _EMPTY))
+    times = allocate(max_steps + 1, t0).at[0].set(t0)
+    return Record(times, rows, stride=jnp.array(1), num_steps=jnp.array(0))
+
+
+def append(record: Record, y: State, t_end: Time, any_accepted: Flag) -> Record:
+    """Note a step from `y` to time `t_end`; unless some lane accepted it, the next one takes its place."""
+    step, rows = record.num_steps, record.rows
+    wanted = any_accepted & (step % record.stride == 0)
+    overflow = wanted & (rows.num_free() == 0)
+    stride = jnp.where(overflow, 2 * record.stride, record.stride)
+    rows = rows.without((rows.steps % stride != 0))
+    return Record(
+        times=record.times.at[step + 1].set(t_end),
+        rows=rows.put(y, step, wanted & (step % stride == 0)),
+        stride=stride,
+        num_steps=step + any_accepted.astype(step.dtype),
+    )

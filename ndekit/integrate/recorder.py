@@ -1,0 +1,200 @@
+"""Step costs inside `diffrax.diffeqsolve`: a solver that adds them up in its state."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jaxtyping import PyTree
+
+from .. import tree
+from ..shapes import Args, Scalar, State, Time
+from .costs import add_readings, as_placements, init_totals, read_totals, readings_of
+from .step import Step
+
+
+class Recorder(diffrax.AbstractWrappedSolver):
+    r"""A diffrax solver that reads costs off its own steps, for those who stay inside `diffrax.diffeqsolve`.
+
+    It steps exactly as the solver it wraps. The costs travel in the solver state, which diffrax keeps for accepted
+    steps only, so they are differentiable under `RecursiveCheckpointAdjoint`, `DirectAdjoint` and `ForwardMode`.
+
+    !!! warning
+        Under `diffrax.BacksolveAdjoint` diffrax 0.7 gives a gradient of exactly zero for anything in the solver
+        state, without a word. `ndekit.diffeqsolve` refuses that pair; here nobody can.
+
+    Args:
+        solver: any diffrax solver.
+        costs: a dict of step costs or placements, as for `ndekit.diffeqsolve`.
+        rtol, atol: the controller's tolerances, which the solver never sees. Needed by scaled errors only.
+        norm: the controller's norm.
+        error_order: the order of the error estimate, if not the solver's own.
+        key: for costs that draw.
+
+    Example:
+        ```python
+        import diffrax, jax.numpy as jnp, ndekit as nk
+
+        recorder = nk.Recorder(diffrax.Tsit5(), {"steps": nk.StepCount()}, rtol=1e-4, atol=1e-4)
+        sol = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y), recorder, 0.0, 1.0, None, jnp.ones(2),
+            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+            saveat=diffrax.SaveAt(t1=True, solver_state=True),
+        )
+        recorder.costs_of(sol)["steps"]
+        ```
+    """
+
+    solver: diffrax.AbstractSolver
+    costs: dict[str, Any]
+    rtol: Any
+    atol: Any
+    norm: Callable[[PyTree], Scalar]
+    own_error_order: Any
+    key: Any
+
+    def __init__(
+        self,
+        solver: diffrax.AbstractSolver,
+        costs: Mapping[str, Any],
+        rtol: Time | None = None,
+        atol: Time | None = None,
+        norm: Callable[[PyTree], Scalar] = optx.rms_norm,
+        error_order: Time | None = None,
+        key: Any = None,
+    ):
+        self.solver = solver
+        self.costs = as_placements(costs)
+        self.rtol = rtol
+        self.atol = atol
+        self.norm = norm
+        self.own_error_order = error_order
+        self.key = key
+
+    # diffrax asks the wrapper for whatever it would ask the solver, so everything is passed on.
+    term_structure = property(lambda self: self.solver.term_structure)
+    interpolation_cls = property(lambda self: self.solver.interpolation_cls)
+    term_compatible_contr_kwargs = property(lambda self: self.solver.term_compatible_contr_kwargs)
+    root_finder = property(lambda self: self.solver.root_finder)
+    root_find_max_steps = property(lambda self: self.solver.root_find_max_steps)
+    scan_kind = property(lambda self: self.solver.scan_kind)
+
+    def order(self, terms: PyTree) -> int | None:
+        return self.solver.order(terms)
+
+    def strong_order(self, terms: PyTree) -> Any:
+        return self.solver.strong_order(terms)
+
+    def error_order(self, terms: PyTree) -> Any:
+        return self.solver.error_order(terms)
+
+    def func(self, terms: PyTree, t0: Time, y0: State, args: Args) -> Any:
+        return self.solver.func(terms, t0, y0, args)
+
+    def init(self, terms: PyTree, t0: Time, t1: Time, y0: State, args: Args) -> Any:
+        inner = self.solver.init(terms, t0, t1, y0, args)
+        return inner, (init_totals(self.costs, tree.real_dtype(y0), self.key), jnp.array(0))
+
+    def step(
+        self,
+        terms: PyTree,
+        t0: Time,
+        t1: Time,
+        y0: State,
+        args: Args,
+        solver_state: Any,
+        made_jump: Any,
+    ) -> Any:
+        inner, (totals, number) = solver_state
+        y1, error, info, inner, result = self.solver.step(
+            terms, t0, t1, y0, args, inner, made_jump
+        )
+        good = _all_finite((y1, error, info.get("k")))
+        # Before any norm: a norm of infinities has a NaN derivative even where its value is not used.
+        clean = lambda x, other: jax.tree.map(lambda a, b: jnp.where(good, a, b), x, other)
+        zeros = tree.zeros_like((error, info))
+        step = self._view(
+            terms, t0, t1, y0, clean(y1, y0), *clean((error, info), zeros), args
+        )
+        readings = readings_of(self.costs, step, tree.real_dtype(y0))
+        totals = add_readings(self.costs, totals, readings, number, good)
+        return y1, error, info, (inner, (totals, number + 1)), result
+
+    def costs_of(self, sol: diffrax.Solution) -> dict[str, Scalar]:
+        """The costs of a solve that was asked for its solver state.
+
+        Raises:
+            ValueError: if the solution has no solver state.
+        """
+        if sol.solver_state is None:
+            raise ValueError(
+                "The costs are in the solver state, but the solution has none. "
+                "Pass `saveat=diffrax.SaveAt(..., solver_state=True)`."
+            )
+        return self.costs_in(sol.solver_state)
+
+    def costs_in(self, solver_state: Any) -> dict[str, Scalar]:
+        _, (totals, number) = solver_state
+        return read_totals(self.costs, totals, number)
+
+    def _view(
+        self,
+        terms: PyTree,
+        t0: Time,
+        t1: Time,
+        y0: State,
+        y1: State,
+        error: State | None,
+        info: dict[str, Any],
+        args: Args,
+    ) -> Step:
+        tableau = getattr(self.solver, "tableau", None)
+        rates = stages = None
+        nodes, weights = (), ()
+        if isinstance(tableau, diffrax.ButcherTableau) and "k" in info:
+            # A lane that has finished has h = 0, and increments 0.
+            h = jnp.where(t1 > t0, t1 - t0, 1)
+            rates, stages = _stages(tableau, h, y0, info["k"])
+            nodes = (float(tableau.c1), *(float(c) for c in tableau.c))
+            weights = tuple(float(b) for b in tableau.b_sol)
+        own = self.own_error_order
+        return Step(
+            t0=t0,
+            t1=t1,
+            y0=y0,
+            y1=y1,
+            error=error,
+            rates=rates,
+            stages=stages,
+            nodes=nodes,
+            weights=weights,
+            error_order=self.solver.error_order(terms) if own is None else own,
+            rtol=self.rtol,
+            atol=self.atol,
+            norm=self.norm,
+            field=lambda t, y: terms.vf(t, y, args),
+            solver_name=type(self.solver).__name__,
+        )
+
+
+def _stages(
+    tableau: diffrax.ButcherTableau, h: Time, y0: State, k: State
+) -> tuple[list[State], list[State]]:
+    """Stage derivatives and stage arguments from the increments that a Runge-Kutta solver hands to its interpolation."""
+    number = tableau.num_stages
+    a = np.zeros((number, number))
+    for i, row in enumerate(tableau.a_lower):
+        a[i + 1, : i + 1] = row
+    if tableau.a_diagonal is not None:
+        a += np.diag(tableau.a_diagonal)
+    increments = [jax.tree.map(lambda x, i=i: x[i], k) for i in range(number)]
+    rates = [tree.multiply(1 / h, increment) for increment in increments]
+    stages = [tree.add(y0, tree.weighted_sum([float(x) for x in row], increments)) for row in a]
+    return rates, stages
+
+
+def _all_finite(trees: PyTree) -> Any:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)]))

@@ -1,0 +1,73 @@
+"""Times and states as diffrax takes them: promoted, and reflected so that time grows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ..shapes import Args, State, Time
+
+
+def is_concrete(x: Any) -> bool:
+    return not isinstance(x, jax.core.Tracer)
+
+
+def promote_times(*times: Any) -> list[Any]:
+    """All given times (`None`s are left alone) in one floating dtype, by diffrax's rule."""
+    given = [t for t in times if t is not None]
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*given)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            dtype = jnp.result_type(float)
+        return [None if t is None else jnp.asarray(t, dtype) for t in times]
+
+
+def promote_state(y0: PyTree, time: Any) -> State:
+    """Time enters the state, so each leaf takes at least the dtype of time."""
+
+    def promote(y: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.asarray(y, jnp.result_type(y, time))
+
+    return jax.tree.map(promote, y0)
+
+
+def reflected_field(
+    terms: diffrax.ODETerm, args: Args, direction: Any
+) -> Callable[[Time, State], State]:
+    """The vector field in growing time: f(t, y), or -f(-t, y) for a solve that runs backwards."""
+
+    def field(t: Time, y: State) -> State:
+        out = terms.vf(t * direction, y, args)
+        return jax.tree.map(lambda x: x * direction.astype(x.dtype), out)
+
+    if is_concrete(direction) and direction == 1:
+        return lambda t, y: terms.vf(t, y, args)
+    return field
+
+
+def direction_of(t0: Any, t1: Any) -> Any:
+    """1 if time grows from t0 to t1, else -1; known at compile time if both ends are."""
+    with jax.ensure_compile_time_eval():
+        return jnp.where(t0 < t1, 1, -1).astype(jnp.result_type(t0))
+
+
+class CountedField:
+    """A field that counts its calls while it is traced, and answers a repeated question from memory."""
+
+    def __init__(self, field: Callable[[Time, State], State]):
+        self.field = field
+        self.calls = 0
+        self._last: Any = (None, None, None)
+
+    def __call__(self, t: Time, y: State) -> State:
+        last_t, last_y, value = self._last
+        if t is last_t and y is last_y:
+            return value
+        self.calls += 1
+        value = self.field(t, y)
+        self._last = (t, y, value)
+        return value

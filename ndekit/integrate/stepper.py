@@ -1,0 +1,98 @@
+"""Steps of explicit Runge-Kutta schemes, unrolled from the solver's public tableau."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import tree
+from ..shapes import State, Time
+from .fences import Fence
+
+Field = Callable[[Time, State], State]
+
+
+class Trial(eqx.Module):
+    """The outcome of one attempted step, before anybody judged it."""
+
+    y1: State
+    error: State | None
+    carry: Any
+    rates: list[State]
+    stages: list[State]
+
+
+class ExplicitRungeKutta(eqx.Module):
+    r"""$k_i = f(t_0 + c_i h, y_0 + h \sum_{j<i} a_{ij} k_j)$, $y_1 = y_0 + h \sum_i b_i k_i$.
+
+    A Python loop over the stages with zero weights skipped: the compiler sees straight-line code, and its derivative
+    costs half of that of a loop over stages.
+
+    The `carry` of a first-same-as-last scheme is the derivative at the start of the step, else `()`.
+    """
+
+    a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
+    b: tuple[float, ...] = eqx.field(static=True)
+    b_error: tuple[float, ...] | None = eqx.field(static=True)
+    c: tuple[float, ...] = eqx.field(static=True)
+    first_same_as_last: bool = eqx.field(static=True)
+    last_stage_is_solution: bool = eqx.field(static=True)
+
+    @property
+    def evals_per_step(self) -> int:
+        return len(self.c) - int(self.first_same_as_last)
+
+    def init(self, field: Field, t0: Time, y0: State) -> Any:
+        return field(t0, y0) if self.first_same_as_last else ()
+
+    def step(self, field: Field, t0: Time, t1: Time, y0: State, carry: Any, fence: Fence) -> Trial:
+        h = t1 - t0
+        rates = [carry if self.first_same_as_last else fence(field(t0, y0))]
+        stages = [y0]
+        for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
+            stage = fence(tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates))))
+            # Exactly t1 at the last node, as the next step's first stage has it.
+            t = t1 if c_i == 1 else t0 + c_i * h
+            stages.append(stage)
+            rates.append(fence(field(t, stage)))
+        if self.last_stage_is_solution:
+            y1 = stages[-1]
+        else:
+            y1 = tree.add(y0, tree.multiply(h, tree.weighted_sum(self.b, rates)))
+        error = None
+        if self.b_error is not None:
+            error = tree.multiply(h, tree.weighted_sum(self.b_error, rates))
+        return Trial(y1, error, rates[-1] if self.first_same_as_last else (), rates, stages)
+
+    def dense_info(self, h: Time, y0: State, trial: Trial) -> dict[str, Any]:
+        """What the solver's interpolation wants: the ends and the increments h k_i, stacked."""
+        scaled = [tree.multiply(h, rate) for rate in trial.rates]
+        k = jax.tree.map(lambda *leaves: jnp.stack(leaves), *scaled)
+        info = dict(y0=y0, y1=trial.y1)
+        return info if len(self.c) == 1 else info | dict(k=k)
+
+
+_EULER = ExplicitRungeKutta(((),), (1.0,), None, (0.0,), False, False)
+
+
+def explicit_runge_kutta(solver: diffrax.AbstractSolver) -> ExplicitRungeKutta | None:
+    """The stepper of an explicit Runge-Kutta solver of diffrax or of the user; `None` for any other solver."""
+    if type(solver) is diffrax.Euler:
+        return _EULER
+    inherits_step = type(solver).step is diffrax.AbstractRungeKutta.step
+    if not (isinstance(solver, diffrax.AbstractERK) and inherits_step):
+        return None
+    tableau = solver.tableau
+    floats = lambda xs: tuple(float(x) for x in np.asarray(xs))
+    return ExplicitRungeKutta(
+        a=((), *[floats(row) for row in tableau.a_lower]),
+        b=floats(tableau.b_sol),
+        b_error=floats(tableau.b_error),
+        c=(float(tableau.c1), *floats(tableau.c)),
+        first_same_as_last=bool(tableau.fsal),
+        last_stage_is_solution=bool(tableau.ssal),
+    )

@@ -1,0 +1,102 @@
+"""The other way through the door: diffrax's own loop, with costs read by the recorder."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+from jaxtyping import PyTree
+
+from ..shapes import Args, Time
+from .adjoint import ReplayAdjoint
+from .costs import Placements
+from .recorder import Recorder
+from .solution import Solution
+from .stepper import explicit_runge_kutta
+
+
+def solve_through_diffrax(
+    terms: PyTree,
+    solver: diffrax.AbstractSolver,
+    t0: Time,
+    t1: Time,
+    dt0: Time | None,
+    y0: PyTree,
+    args: Args,
+    *,
+    placements: Placements,
+    key: Any,
+    saveat: diffrax.SaveAt,
+    stepsize_controller: diffrax.AbstractStepSizeController,
+    adjoint: Any,
+    solver_state: Any,
+    **options: Any,
+) -> Solution:
+    """Solve as diffrax does. `options` are diffrax's own keyword arguments, passed on unread."""
+    if isinstance(adjoint, ReplayAdjoint):
+        adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=adjoint.checkpoints)
+    _refuse_lost_gradients(adjoint, placements)
+    recorder, asked = None, saveat.solver_state
+    if placements:
+        recorder = _recorder_for(solver, placements, stepsize_controller, key)
+        saveat = eqx.tree_at(lambda s: s.solver_state, saveat, True)
+        if solver_state is not None:
+            _, totals = recorder.init(terms, t0, t1, y0, args)
+            solver_state = (solver_state, totals)
+    sol = diffrax.diffeqsolve(
+        terms,
+        solver if recorder is None else recorder,
+        t0,
+        t1,
+        dt0,
+        y0,
+        args,
+        saveat=saveat,
+        stepsize_controller=stepsize_controller,
+        adjoint=adjoint,
+        solver_state=solver_state,
+        **options,
+    )
+    fields = {name: getattr(sol, name) for name in diffrax.Solution.__dataclass_fields__}
+    fields["stats"] = dict(sol.stats) | _evals(terms, solver, sol)
+    costs = {}
+    if recorder is not None:
+        costs = recorder.costs_of(sol)
+        fields["solver_state"] = sol.solver_state[0] if asked else None
+    return Solution(**fields, costs=costs)
+
+
+def _recorder_for(
+    solver: diffrax.AbstractSolver, placements: Placements, controller: Any, key: Any
+) -> Recorder:
+    while isinstance(controller, diffrax.ClipStepSizeController):
+        controller = controller.controller
+    if not isinstance(controller, diffrax.PIDController):
+        return Recorder(solver, placements, key=key)
+    return Recorder(
+        solver,
+        placements,
+        controller.rtol,
+        controller.atol,
+        controller.norm,
+        controller.error_order,
+        key,
+    )
+
+
+def _refuse_lost_gradients(adjoint: Any, placements: Placements) -> None:
+    lossy = (diffrax.BacksolveAdjoint, diffrax.ImplicitAdjoint)
+    if placements and isinstance(adjoint, lossy):
+        raise ValueError(
+            f"`{type(adjoint).__name__}` cannot carry costs that are read at every step "
+            f"({', '.join(map(repr, placements))}): it does not differentiate the solver's own steps. "
+            "Use `ReplayAdjoint()`, or leave `costs` out."
+        )
+
+
+def _evals(terms: PyTree, solver: diffrax.AbstractSolver, sol: diffrax.Solution) -> dict[str, Any]:
+    """True evaluations where the scheme is known: diffrax evaluates as our stepper does."""
+    stepper = explicit_runge_kutta(solver)
+    if stepper is None or not isinstance(terms, diffrax.ODETerm):
+        return {}
+    first = int(stepper.first_same_as_last)
+    return {"num_evals": first + stepper.evals_per_step * sol.stats["num_steps"]}

@@ -1,0 +1,77 @@
+"""Training curves: accuracy beside the steps that it takes."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..train import column
+from .figure import add_legend, new_figure, save_figure, style_of
+
+LABELS = {
+    "accuracy": "accuracy [%]",
+    "loss": "loss",
+    "steps": "solver steps a solve",
+    "evals": "field evaluations a solve",
+}
+
+
+def plot_training(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    *,
+    names: Sequence[str] = ("accuracy", "steps"),
+    path: str | os.PathLike | None = None,
+) -> Any:
+    """Quantities of the evaluations over updates, one line for each entry, a band over seeds.
+
+    Args:
+        histories: for each name to show, the histories of its seeds ([`ndekit.train.FitResult`][]).
+        names: the quantities, one panel each, as `evaluate` returned them.
+        path: where to save the picture, if anywhere.
+
+    Returns:
+        The matplotlib figure. Lines are means over the seeds; bands reach from least to largest.
+
+    Raises:
+        ValueError: if a history holds no evaluations of a quantity.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        ```python
+        nk.plot.plot_training({"none": [result.history]}, path="training.png")
+        ```
+    """
+    figure, axes = new_figure(1, len(names), width=4.6 * len(names), height=3.6)
+    for ax, name in zip(axes[0], names, strict=True):
+        for index, (label, seeds) in enumerate(histories.items()):
+            _draw(ax, label, [_curve(label, name, history) for history in seeds], index)
+        ax.set_xlabel("updates")
+        ax.set_ylabel(LABELS.get(name, name))
+        if name in ("steps", "evals"):
+            ax.set_ylim(bottom=0)
+    add_legend(figure, axes[0, 0], histories)
+    save_figure(figure, path)
+    return figure
+
+
+def _curve(label: str, name: str, history: Sequence[Mapping[str, Any]]) -> tuple:
+    updates, values = column(history, name, kind="evaluate")
+    if not len(updates):
+        raise ValueError(
+            f"The history of {label!r} has no evaluation with {name!r}. Train with an `evaluate` "
+            "that returns it, or leave it out of `names`."
+        )
+    return updates, 100 * values if name == "accuracy" else values
+
+
+def _draw(ax: Any, label: str, curves: list[tuple], index: int) -> None:
+    # Seeds that stopped early, or were cut, share their first evaluations.
+    length = min(len(updates) for updates, _ in curves)
+    updates = curves[0][0][:length]
+    values = np.stack([values[:length] for _, values in curves])
+    style = style_of(index)
+    ax.plot(updates, values.mean(axis=0), label=label, markersize=3.5, linewidth=1.4, **style)
+    if len(curves) > 1:
+        low, high = values.min(axis=0), values.max(axis=0)
+        ax.fill_between(updates, low, high, color=style["color"], alpha=0.15, linewidth=0)

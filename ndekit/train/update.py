@@ -1,0 +1,92 @@
+"""Several updates of a model in one compiled call."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, PyTree, Real
+
+Row = dict[str, Any]
+RESERVED_NAMES = ("kind", "update", "loss", "gradient_norm")
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss, or its gradient, was infinite or not a number; the message names the update."""
+
+
+@eqx.filter_jit
+def run_updates(
+    model: PyTree,
+    opt_state: PyTree,
+    batches: PyTree,
+    step: Array,
+    key: Array,
+    *,
+    loss_fn: Callable,
+    optimizer: optax.GradientTransformation,
+) -> tuple[PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
+    """As many updates as `batches` are stacked on their first axis, from number `step` on."""
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def update(carry: tuple, batch: PyTree) -> tuple[tuple, dict[str, Array]]:
+        params, opt_state, step = carry
+        model = eqx.combine(params, static)
+        loss_and_grad = eqx.filter_value_and_grad(loss_fn, has_aux=True)
+        (loss, metrics), grads = loss_and_grad(model, batch, step, key=jr.fold_in(key, step))
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
+            changes, opt_state = optimizer.update(grads, opt_state, params)
+            params = optax.apply_updates(params, changes)
+        outputs = {"loss": loss, "gradient_norm": _norm(grads), **_checked(metrics)}
+        return (params, opt_state, step + 1), outputs
+
+    carry = (params, opt_state, step)
+    if jax.tree.leaves(batches)[0].shape[0] == 1:
+        # No scan round a single update: XLA keeps a loop of one trip, and loses fusions to it.
+        carry, outputs = update(carry, jax.tree.map(lambda x: x[0], batches))
+        outputs = jax.tree.map(lambda x: x[None], outputs)
+    else:
+        carry, outputs = jax.lax.scan(update, carry, batches)
+    params, opt_state, _ = carry
+    return eqx.combine(params, static), opt_state, outputs
+
+
+def rows_of(outputs: dict[str, Array], done: int) -> list[Row]:
+    """One row for each update of a call that began after `done` updates; raises if not finite."""
+    columns = {name: values.tolist() for name, values in jax.device_get(outputs).items()}
+    rows = [
+        {"kind": "train", "update": done + 1 + i, **dict(zip(columns, values, strict=True))}
+        for i, values in enumerate(zip(*columns.values(), strict=True))
+    ]
+    for row in rows:
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+            raise NonFiniteLossError(
+                f"Update {row['update']} gave loss {row['loss']:g} with a gradient of norm "
+                f"{row['gradient_norm']:g}. Try a smaller learning rate, "
+                "`optax.clip_by_global_norm`, or a smaller coefficient on the solver's costs."
+            )
+    return rows
+
+
+def _norm(grads: PyTree) -> Array:
+    squares = [jnp.sum(jnp.square(jnp.abs(g))) for g in jax.tree.leaves(grads)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
+def _checked(metrics: dict[str, Any]) -> dict[str, Array]:
+    metrics = {name: jnp.asarray(value) for name, value in metrics.items()}
+    for name, value in metrics.items():
+        if name in RESERVED_NAMES:
+            raise ValueError(
+                f"`loss_fn` may not name a metric {name!r}, which `fit` writes itself. Rename it."
+            )
+        if value.shape != ():
+            raise ValueError(
+                f"The metric {name!r} must be a scalar, but has shape {value.shape}. "
+                "Reduce it in `loss_fn`, for example by its mean."
+            )
+    return metrics

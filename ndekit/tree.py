@@ -1,0 +1,86 @@
+"""Arithmetic on PyTrees of arrays, leaf by leaf."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+
+def where(pred: Bool[Array, "..."], if_true: PyTree, if_false: PyTree) -> PyTree:
+    """Choose between two trees; `pred` may lack the trailing axes of the leaves."""
+
+    def choose(a: Any, b: Any) -> Array:
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        missing = max(a.ndim, b.ndim) - pred.ndim
+        return jnp.where(jnp.reshape(pred, pred.shape + (1,) * missing), a, b)
+
+    return jax.tree.map(choose, if_true, if_false)
+
+
+def masked(pred: Bool[Array, "..."], tree: PyTree) -> PyTree:
+    """`tree` where `pred` holds and zeros elsewhere."""
+    return where(pred, tree, zeros_like(tree))
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def weighted_sum(weights: list[float], trees: list[PyTree]) -> PyTree:
+    r"""$\sum_i w_i x_i$, with the terms of zero weight left out altogether."""
+    kept = [(w, tree) for w, tree in zip(weights, trees, strict=True) if w != 0]
+    if not kept:
+        return zeros_like(trees[0])
+    return jax.tree.map(
+        lambda *leaves: sum_in_order([w * x for (w, _), x in zip(kept, leaves, strict=True)]),
+        *[tree for _, tree in kept],
+    )
+
+
+def sum_in_order(terms: list[Array]) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def multiply(scalar: Array, tree: PyTree) -> PyTree:
+    """`scalar * tree`, with the scalar taken to each leaf's dtype."""
+    return jax.tree.map(lambda x: scalar.astype(x.dtype) * x, tree)
+
+
+def read(buffers: PyTree, index: Any) -> PyTree:
+    """Row `index` of every buffer."""
+    return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, index, 0, keepdims=False), buffers)
+
+
+def write(buffers: PyTree, rows: PyTree, index: Any) -> PyTree:
+    """The buffers with row `index` replaced."""
+    return jax.tree.map(
+        lambda b, row: jax.lax.dynamic_update_index_in_dim(b, row, index, 0), buffers, rows
+    )
+
+
+def real_dtype(tree: PyTree) -> jnp.dtype:
+    """The real floating dtype that the leaves promote to."""
+    leaves = jax.tree.leaves(tree)
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+    return jnp.finfo(dtype).dtype
+
+
+def struct(tree: PyTree) -> PyTree:
+    """Shapes and dtypes of the leaves."""
+    return jax.eval_shape(lambda: tree)
+
+
+def flat_function(fn: Callable, *trees: PyTree) -> tuple[Callable, list[Array], Any]:
+    """`fn` on a flat list of leaves, the leaves, and the treedef that joins them."""
+    leaves, treedef = jax.tree.flatten(trees)
+    return (lambda *flat: fn(*jax.tree.unflatten(treedef, flat))), leaves, treedef

@@ -1,0 +1,70 @@
+"""Settings that hold for every test: strict numerics, fixed keys, a persistent compile cache."""
+
+import itertools
+import os
+import pathlib
+import zlib
+
+import hypothesis
+import jax
+import jax.random as jr
+import pytest
+
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+DATA = CHECKOUT.parent / "shared" / "data"
+if DATA.is_dir():
+    os.environ.setdefault("NDEKIT_DATA", str(DATA))
+
+# ndekit itself is not imported here: the import hook that checks its types is not yet in place.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# In the environment too, for the programs and notebooks that tests start.
+cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CHECKOUT / ".jax_cache"))
+seconds = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+jax.config.update("jax_compilation_cache_dir", cache)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# The same examples on every run. Compilation makes the time of one example meaningless.
+hypothesis.settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("fixed")
+
+
+@pytest.fixture
+def x64():
+    """Float64 for one test; float32 is the default.
+
+    For a whole module put this at its top:
+
+        @pytest.fixture(autouse=True)
+        def float64(x64):
+            pass
+
+    Arrays made while a module is imported are float32 all the same: make them inside the tests.
+    """
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def getkey(request):
+    """A function that gives a new random key at each call, the same ones on every run of a test."""
+    seed = zlib.crc32(request.node.nodeid.encode()) & 0x7FFFFFFF
+    draws = itertools.count()
+
+    def next_key():
+        return jr.fold_in(jr.key(seed), next(draws))
+
+    return next_key

@@ -1,0 +1,134 @@
+"""The documentation keeps its word: its code runs, its links lead somewhere, it names all names."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+import re
+import sys
+import types
+
+import jax
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+# A fence, perhaps indented (in a tab or an admonition): indent, info string, code.
+FENCE = re.compile(r"^([ ]*)```([^\n`]*)\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def python_blocks(text):
+    """The (first line, source) of every block in Python that is not tagged `no-run`."""
+    for match in FENCE.finditer(text):
+        indent, info, source = match.groups()
+        words = re.findall(r"[\w-]+", info)
+        if words[:1] == ["python"] and "no-run" not in words:
+            lines = [line.removeprefix(indent) for line in source.splitlines()]
+            yield text.count("\n", 0, match.start()) + 2, "\n".join(lines)
+
+
+def relative_links(text):
+    """Targets of the links outside of code that are neither on the web nor on the page itself."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+    return [link for link in LINK.findall(prose) if not re.match(r"[a-z]+:|#", link)]
+
+
+def public_names(source):
+    """The names that `ndekit/__init__.py` takes from the package."""
+    return [
+        alias.asname or alias.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.startswith("ndekit"))
+        for alias in node.names
+        if not (alias.asname or alias.name).startswith("_")
+    ]
+
+
+def run_page(text, file):
+    """Run the blocks of a page one after the other in one namespace, as a reader would.
+
+    That is under JAX's own promotion rules, which optax's optimisers rely on.
+    """
+    page = types.ModuleType("page")
+    sys.modules["page"] = page  # dataclasses look their module up
+    try:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            for line, source in python_blocks(text):
+                padded = "\n" * (line - 1) + source  # a traceback then shows the page's own line
+                exec(compile(padded, file, "exec"), page.__dict__)
+    finally:
+        del sys.modules["page"]
+
+
+WITH_CODE = [path for path in PAGES if any(python_blocks(path.read_text()))]
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+def test_code_of_page_runs(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NDEKIT_QUICK", "1")
+    run_page(path.read_text(), str(path))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_of_page_resolve(path):
+    targets = [link.split("#")[0] for link in relative_links(path.read_text())]
+    missing = [link for link in targets if not (path.parent / link).exists()]
+    assert not missing, f"no such file: {missing}"
+
+
+def test_every_public_name_has_a_place_in_the_api_pages():
+    names = public_names((ROOT / "ndekit" / "__init__.py").read_text())
+    api = "\n".join(path.read_text() for path in sorted((DOCS / "api").rglob("*.md")))
+    missing = [name for name in names if not re.search(rf"\bndekit\.{name}\b", api)]
+    assert not missing, f"not in docs/api: {missing}"
+
+
+def test_every_public_name_has_a_docstring():
+    missing = []
+    for path in sorted((ROOT / "ndekit").rglob("__init__.py")):
+        module = ".".join(path.parent.relative_to(ROOT).parts)
+        for name in public_names(path.read_text()):
+            thing = getattr(importlib.import_module(module), name)
+            if callable(thing) and not inspect.getdoc(thing):
+                missing.append(f"{module}.{name}")
+    assert not missing, f"undocumented: {missing}"
+
+
+def test_every_page_is_in_the_navigation():
+    pages = {str(path.relative_to(DOCS)) for path in PAGES if path.is_relative_to(DOCS)}
+    listed = set(re.findall(r"[\w/.-]+\.md\b", (ROOT / ".mkdocs.yml").read_text()))
+    assert pages == listed
+
+
+# The judge is judged.
+
+
+def test_blocks_are_found():
+    text = "```python\na = 1\n```\n```bash\nls\n```\n```python no-run\nb\n```\n"
+    indented = '=== "tab"\n\n    ```python\n    if True:\n        d = 1\n    ```\n'
+    assert list(python_blocks(text)) == [(2, "a = 1")]
+    assert list(python_blocks(indented)) == [(4, "if True:\n    d = 1")]
+
+
+def test_blocks_of_a_page_share_a_namespace(tmp_path):
+    run_page("```python\na = 1\n```\ntext\n```python\nassert a == 1\n```\n", "page.md")
+    with pytest.raises(NameError):
+        run_page("```python\na\n```\n", "page.md")
+
+
+def test_links_are_found():
+    text = "[a](b.md#c) ![d](e.png) [w](https://x.org) [s](#s) `[i](j)`\n```\n[k](l)\n```\n"
+    assert relative_links(text) == ["b.md#c", "e.png"]
+
+
+def test_public_names_are_found():
+    source = "from . import fields as fields\nfrom .a import B as B, _c\nimport os\n"
+    assert public_names(source) == ["fields", "B"]
