@@ -57,7 +57,9 @@ def multiply(scalar: Array, tree: PyTree) -> PyTree:
 
 def read(buffers: PyTree, index: Any) -> PyTree:
     """Row `index` of every buffer."""
-    return jax.tree.map(lambda b: jax.lax.dynamic_index_in_dim(b, index, 0, keepdims=False), buffers)
+    return jax.tree.map(
+        lambda b: jax.lax.dynamic_index_in_dim(b, index, 0, keepdims=False), buffers
+    )
 
 
 def write(buffers: PyTree, rows: PyTree, index: Any) -> PyTree:

@@ -4,17 +4,20 @@ import equinox as eqx
 
 
 class ReplayAdjoint(eqx.Module):
-    """Record the accepted steps going forward, replay them backwards with one vjp each. The default.
+    """Record the accepted steps going forward, replay them backwards with one vjp each. The
+    default.
 
-    The gradient is that of the solve on the grid that the controller chose (step sizes are constants), exact to
-    rounding, as with diffrax's discretise-then-optimise adjoints. A rejected step leaves nothing behind.
+    The gradient is that of the solve on the grid that the controller chose (step sizes are
+    constants), exact to rounding, as with diffrax's discretise-then-optimise adjoints. A rejected
+    step leaves nothing behind.
 
-    Costs two evaluations of the vector field forward and one in reverse for each stage of an accepted step; beyond the
-    first checkpoints one more forward. Memory: `checkpoints` states, as many again, and the time of each step.
+    Costs two evaluations of the vector field forward and one in reverse for each stage of an
+    accepted step; beyond the first checkpoints one more forward. Memory: `checkpoints` states, as
+    many again, and the time of each step.
 
     Args:
-        checkpoints: how many states to keep; by default about `sqrt(max_steps)`. As many steps as this are replayed
-            without recomputation.
+        checkpoints: how many states to keep; by default about `sqrt(max_steps)`. As many steps as
+            this are replayed without recomputation.
 
     Raises:
         ValueError: if `checkpoints` is not positive.

@@ -64,9 +64,8 @@ def attempt(
     active = is_active(lane, operands)
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
-    trial = problem.stepper.step(
-        problem.field(operands), lane.t, t_end, lane.y, lane.carry, problem.fence(number)
-    )
+    field = problem.field(operands, number)
+    trial = problem.stepper.step(field, lane.t, t_end, lane.y, lane.carry)
     verdict = judge(problem, operands, lane, t_end, trial)
     accepted = active & verdict.accepted
     proposal = Proposal(lane.t, t_end, lane.y, trial, accepted)
@@ -83,9 +82,7 @@ class Verdict(eqx.Module):
     result: RESULTS
 
 
-def judge(
-    problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial
-) -> Verdict:
+def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
     # A NaN error means that the step went where the field is not defined: reject it.
     error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), trial.error)
     controller = problem.full_controller(operands)
@@ -99,13 +96,13 @@ def judge(
     return Verdict(accepted, t, t_next, state, result)
 
 
-def keep_moving(
-    t: Time, t_next: Time, t1: Time, accepted: Flag, t_end: Time
-) -> tuple[Time, Flag]:
-    """Land on `t1` exactly, never step by less than one unit in the last place, and say when that was refused too.
+def keep_moving(t: Time, t_next: Time, t1: Time, accepted: Flag, t_end: Time) -> tuple[Time, Flag]:
+    """Land on `t1` exactly, never step by less than one unit in the last place, and say when that
+    was refused too.
 
-    The first half is diffrax's rule (within 100 units of `t1`: to `t1` after an accepted step, to the middle after a
-    rejected one). Without the second half the middle can round to `t` itself, and a float32 solve never ends.
+    The first half is diffrax's rule (within 100 units of `t1`: to `t1` after an accepted step, to
+    the middle after a rejected one). Without the second half the middle can round to `t` itself,
+    and a float32 solve never ends.
     """
     floor = t1
     for _ in range(100):

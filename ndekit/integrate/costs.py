@@ -40,8 +40,9 @@ class AbstractStepCost(eqx.Module):
 class AbstractPlacement(eqx.Module):
     """At which steps of a solve a step cost is read, and how the readings become one number.
 
-    The readings arrive one by one (`add`), so that a solve need not keep them. `share` states the derivative of the
-    final number by one reading, which lets the replayed reverse pass go through the steps in any order.
+    The readings arrive one by one (`add`), so that a solve need not keep them. `share` states the
+    derivative of the final number by one reading, which lets the replayed reverse pass go through
+    the steps in any order.
     """
 
     cost: eqx.AbstractVar[AbstractStepCost]
@@ -70,7 +71,8 @@ class EveryStep(AbstractPlacement):
 
     Args:
         cost: the step cost.
-        reduce: `"sum"`, `"mean"` (over accepted steps) or `"max"` (its derivative is that of the first largest reading).
+        reduce: `"sum"`, `"mean"` (over accepted steps) or `"max"` (its derivative is that of the
+            first largest reading).
 
     Raises:
         ValueError: for any other `reduce`.
@@ -85,9 +87,7 @@ class EveryStep(AbstractPlacement):
                 f"`EveryStep` takes a step cost, but got {self.cost!r}. Pass e.g. `StepError()`."
             )
         if self.reduce not in ("sum", "mean", "max"):
-            raise ValueError(
-                f"`reduce` must be 'sum', 'mean' or 'max', but got {self.reduce!r}."
-            )
+            raise ValueError(f"`reduce` must be 'sum', 'mean' or 'max', but got {self.reduce!r}.")
 
     def init(self, dtype: Any, key: Any) -> tuple[Scalar, Count]:
         return jnp.zeros((), dtype), jnp.array(-1)
@@ -163,8 +163,8 @@ def add_readings(
     placements: Placements, totals: dict, readings: dict, number: Count, accepted: Flag
 ) -> dict[str, Any]:
     """The totals with one step's readings added where the step was accepted."""
-    # Not `where(accepted, add(total, reading), total)`: a reading that overflowed in a rejected step would give NaN
-    # derivatives through the unused branch.
+    # Not `where(accepted, add(total, reading), total)`: a reading that overflowed in a rejected
+    # step would give NaN derivatives through the unused branch.
     clean = {name: jnp.where(accepted, r, 0) for name, r in readings.items()}
     return {
         name: tree.where(accepted, p.add(totals[name], clean[name], number), totals[name])
@@ -178,4 +178,3 @@ def read_totals(placements: Placements, totals: dict, num_accepted: Count) -> di
 
 def shares_of(placements: Placements, totals: dict, num_accepted: Count, number: Count) -> dict:
     return {name: p.share(totals[name], num_accepted, number) for name, p in placements.items()}
-

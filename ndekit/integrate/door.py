@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
@@ -40,29 +41,32 @@ def diffeqsolve(
     costs: Mapping[str, AbstractStepCost | AbstractPlacement] | None = None,
     key: Any = None,
 ) -> Solution:
-    r"""Solve a differential equation, and say what the solve cost in numbers that can be differentiated.
+    r"""Solve a differential equation, and say what the solve cost in numbers that can be
+    differentiated.
 
-    `diffrax.diffeqsolve` with two more arguments. Terms, solvers, controllers, `SaveAt`, results and the meaning of
-    every other argument are diffrax's.
+    `diffrax.diffeqsolve` with two more arguments. Terms, solvers, controllers, `SaveAt`, results
+    and the meaning of every other argument are diffrax's.
 
-    What the engine knows (an `ODETerm`; an explicit Runge-Kutta solver; `PIDController`, `ConstantStepSize` or `StepTo`;
-    `SaveAt(t0, t1, ts)`; `ReplayAdjoint`) it solves itself, by the same steps as diffrax and with a cheaper gradient.
-    Anything else runs in diffrax's own loop, with the same costs; `ReplayAdjoint` then means
-    `diffrax.RecursiveCheckpointAdjoint`.
+    What the engine knows (an `ODETerm`; an explicit Runge-Kutta solver; `PIDController`,
+    `ConstantStepSize` or `StepTo`; `SaveAt(t0, t1, ts)`; `ReplayAdjoint`) it solves itself, by the
+    same steps as diffrax and with a cheaper gradient. Anything else runs in diffrax's own loop,
+    with the same costs; `ReplayAdjoint` then means `diffrax.RecursiveCheckpointAdjoint`.
 
     Args:
-        terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, event, max_steps, throw, progress_meter,
+        terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, event, max_steps, throw,
+        progress_meter,
             solver_state, controller_state, made_jump: as for `diffrax.diffeqsolve`.
         adjoint: how to differentiate: `ReplayAdjoint()`, or one of diffrax's.
-        costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as `sol.costs`.
-        key: a JAX random key for costs that draw; no cost shipped so far does.
+        costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as
+            `sol.costs`. key: a JAX random key for costs that draw; no cost shipped so far does.
 
     Returns:
         A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.
 
-    Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays inside costs, `t0`,
-    `t1` and `saveat.ts`, on the grid of steps that the controller chose. `dt0`, the tolerances and the interior of
-    the grid are constants. Forward mode: pass `adjoint=diffrax.ForwardMode()`.
+    Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays
+    inside costs, `t0`, `t1` and `saveat.ts`, on the grid of steps that the controller chose. `dt0`,
+    the tolerances and the interior of the grid are constants. Forward mode: pass
+    `adjoint=diffrax.ForwardMode()`.
 
     Raises:
         ValueError: for arguments that do not fit each other, before anything is traced.
@@ -92,46 +96,54 @@ def diffeqsolve(
         return solve_through_diffrax(
             terms, solver, t0, t1, dt0, y0, args,
             placements=placements, key=key, saveat=saveat, stepsize_controller=stepsize_controller,
-            adjoint=adjoint, solver_state=solver_state, event=event, max_steps=max_steps, throw=throw,
-            progress_meter=progress_meter, controller_state=controller_state, made_jump=made_jump,
+            adjoint=adjoint, solver_state=solver_state, event=event, max_steps=max_steps,
+            throw=throw, progress_meter=progress_meter, controller_state=controller_state,
+            made_jump=made_jump,
         )  # fmt: skip
     dt0 = _checked_first_step(t0, t1, dt0)
     saveat = _checked_ts(t0, t1, saveat)
     return solve_by_engine(
         terms, solver, t0, t1, dt0, y0, args,
-        saveat=saveat, stepsize_controller=stepsize_controller, adjoint=adjoint, max_steps=max_steps,
-        throw=throw, placements=placements, key=key,
+        saveat=saveat, stepsize_controller=stepsize_controller, adjoint=adjoint,
+        max_steps=max_steps, throw=throw, placements=placements, key=key,
     )  # fmt: skip
 
 
 def _checked_first_step(t0: Time, t1: Time, dt0: Time | None) -> Time | None:
     if dt0 is None:
         return None
+    np = _array_module(t0, t1, dt0)
     with jax.numpy_dtype_promotion("standard"):
-        towards = (jnp.asarray(t1) - t0) * dt0
-    return _check(
-        dt0, towards < 0, "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0.", (t0, t1, dt0)
-    )
+        backwards = (np.asarray(t1) - np.asarray(t0)) * np.asarray(dt0) < 0
+    message = "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0."
+    return _check(dt0, backwards, message, (t0, t1, dt0))
 
 
 def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt) -> diffrax.SaveAt:
     sub: Any = saveat.subs
     if sub.ts is None:
         return saveat
+    np = _array_module(t0, t1, sub.ts)
     with jax.numpy_dtype_promotion("standard"):
-        forwards = jnp.asarray(t0) <= t1
-        steps = jnp.where(forwards, sub.ts[1:] - sub.ts[:-1], sub.ts[:-1] - sub.ts[1:])
-        first, last = jnp.where(forwards, t0, t1), jnp.where(forwards, t1, t0)
-        outside = (sub.ts < first) | (sub.ts > last)
-    ts = _check(sub.ts, jnp.any(steps < 0), "`saveat.ts` must run from `t0` to `t1` in order.", ())
-    ts = _check(ts, jnp.any(outside), "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
+        t0, t1, ts = np.asarray(t0), np.asarray(t1), np.asarray(sub.ts)
+        forwards = t0 <= t1
+        disorder = np.any(np.where(forwards, ts[1:] < ts[:-1], ts[1:] > ts[:-1]))
+        first, last = np.minimum(t0, t1), np.maximum(t0, t1)
+        outside = np.any((ts < first) | (ts > last))
+    ts = _check(sub.ts, disorder, "`saveat.ts` must run from `t0` to `t1` in order.", ())
+    ts = _check(ts, outside, "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
     return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
+
+
+def _array_module(*values: Any) -> Any:
+    """NumPy while everything is known, so that a check under `jax.jit` is still a check now."""
+    return numpy if all(map(is_concrete, values)) else jnp
 
 
 def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
     """`value` if not `bad`: an exception now where that is known, at run time where it is traced."""
     if not is_concrete(bad):
-        return eqx.error_if(value, bad, message)
+        return eqx.error_if(jnp.asarray(value), bad, message)
     if bad:
         shown = f" Got {', '.join(str(x) for x in got)}." if got else ""
         raise ValueError(message + shown)

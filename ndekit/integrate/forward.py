@@ -5,14 +5,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from diffrax import RESULTS, is_successful
+from diffrax import RESULTS
 from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .attempt import Lane, attempt, is_active, start
 from .costs import read_totals
-from .lanes import Lanes, over_lanes
+from .lanes import Lanes
 from .problem import Operands, Problem, result_dtype
 from .record import Record, append, empty_record
 from .saving import Saved, any_lane, nothing_saved, save
@@ -49,7 +49,7 @@ def solve_forward(
     problem: Problem, lanes: Lanes, flat: list, recording: bool
 ) -> tuple[Outcome, Recording | None]:
     """Solve in all lanes at once; with `recording`, keep what the reverse pass needs."""
-    on_operands = lambda fn: over_lanes(lambda flat, _: fn(problem, _join(problem, flat)), lanes)
+    on_operands = lambda fn: lanes.map(lambda flat, _: fn(problem, _join(problem, flat)))
     lane = on_operands(start)(flat, None)
     saved = on_operands(nothing_saved)(flat, None)
     record = None
@@ -57,15 +57,17 @@ def solve_forward(
         assert problem.max_steps is not None
         record = empty_record(lane.t, lane.y, problem.max_steps, problem.checkpoints)
     loop = _Loop(lane, saved, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
-    loop = lax.while_loop(lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop)
-    outcome = over_lanes(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest), lanes)
+    loop = lax.while_loop(
+        lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop
+    )
+    outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
     kept = None if loop.record is None else Recording(loop.record, loop.lane.totals)
     return outcome(flat, None, loop.lane, loop.saved), kept
 
 
 def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
     one_attempt = lambda flat, number, lane: attempt(problem, _join(problem, flat), number, lane)
-    lane, proposal = over_lanes(one_attempt, lanes)(flat, loop.number, loop.lane)
+    lane, proposal = lanes.map(one_attempt)(flat, loop.number, loop.lane)
     saved = loop.saved
     if saved is not None:
         saved = save(problem, lanes, flat, saved, proposal)
@@ -81,7 +83,7 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
 
 
 def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:
-    active = over_lanes(lambda flat, _, lane: is_active(lane, _join(problem, flat)), lanes)
+    active = lanes.map(lambda flat, _, lane: is_active(lane, _join(problem, flat)))
     return any_lane(active(flat, None, lane))
 
 
@@ -89,9 +91,7 @@ def _finish(problem: Problem, operands: Operands, lane: Lane, saved: Saved | Non
     unfinished = is_active(lane, operands)
     placements = problem.full_placements(operands)
     if saved is not None:
-        saved = Saved(
-            jax.tree.map(lambda ys: ys[: operands.ts.shape[0]], saved.ys), saved.count
-        )
+        saved = Saved(jax.tree.map(lambda ys: ys[: operands.ts.shape[0]], saved.ys), saved.count)
     return Outcome(
         t=lane.t,
         y=lane.y,

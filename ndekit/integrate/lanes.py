@@ -1,45 +1,69 @@
 """Lanes: the batch axes of a solve, written out so that shared arrays stay shared.
 
-Under `jax.vmap` the engine does not let JAX batch its loops. It runs one loop for all lanes and maps only the work of
-one attempt, because then (i) the attempt counter is one plain scalar, so that records are slices and not scatters, and
-(ii) the reverse step of all lanes is one vjp, so that the cotangent of parameters that all lanes share is contracted
-over lanes inside a matrix product instead of being kept once a lane.
+Under `jax.vmap` the engine does not let JAX batch its loops. It runs one loop for all lanes and
+maps only the work of one attempt. Then (i) the attempt counter is one plain scalar, so that records
+are slices and not scatters; (ii) the reverse step of all lanes is one vjp, so that the cotangent of
+parameters that all lanes share is contracted over lanes inside a matrix product instead of being
+kept once a lane; (iii) the engine chooses where the lane axis stands.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
-
-# One entry per batch axis, outermost first; each says which of the flat operands have that axis (as their leading one).
-Lanes = tuple[tuple[bool, ...], ...]
+import jax.numpy as jnp
 
 
-def over_lanes(fn: Callable, lanes: Lanes) -> Callable:
-    """Map `fn(operands, shared, *each)` over all lanes.
+@dataclass(frozen=True)
+class Lanes:
+    """The lane axes of a solve.
 
-    `operands` is a flat list whose entries have a lane axis or not, as `lanes` says; `shared` has none; every array in
-    `each`, and in what comes back, has all of them.
+    `levels` has one entry for each axis, outermost first: which of the flat operands have it.
+    With `last` the lane axes stand behind those of the state, else before. Behind, a field made of
+    scalar arithmetic on the components of the state becomes vector arithmetic over lanes; before,
+    a product with a matrix finds its rows where it wants them.
     """
-    for flags in reversed(lanes):
-        fn = _map_once(fn, [0 if flag else None for flag in flags])
-    return fn
 
+    levels: tuple[tuple[bool, ...], ...]
+    last: bool
 
-def _map_once(fn: Callable, axes: list[Any]) -> Callable:
-    def mapped(operands: list[Any], shared: Any, *each: Any) -> Any:
-        in_axes = (axes, None, *[0] * len(each))
-        return jax.vmap(fn, in_axes=in_axes)(operands, shared, *each)
+    @property
+    def axis(self) -> int:
+        return -1 if self.last else 0
 
-    return mapped
+    def map(self, fn: Callable) -> Callable:
+        """Map `fn(operands, shared, *each)` over all lanes.
 
+        `operands` is the flat list whose entries have a lane axis or not; `shared` has none; every
+        array in `each`, and in what comes back, has all of them.
+        """
+        for flags in reversed(self.levels):
+            fn = self._map_once(fn, [self.axis if flag else None for flag in flags])
+        return fn
 
-def lane_shape(lanes: Lanes, operands: list[Any]) -> tuple[int, ...]:
-    """The sizes of the lane axes, outermost first."""
-    sizes = []
-    seen = [0] * len(operands)
-    for flags in lanes:
-        index = flags.index(True)
-        sizes.append(operands[index].shape[seen[index]])
-        seen = [n + flag for n, flag in zip(seen, flags, strict=True)]
-    return tuple(sizes)
+    def _map_once(self, fn: Callable, axes: list[Any]) -> Callable:
+        def mapped(operands: list[Any], shared: Any, *each: Any) -> Any:
+            in_axes = (axes, None, *[self.axis] * len(each))
+            return jax.vmap(fn, in_axes, out_axes=self.axis)(operands, shared, *each)
+
+        return mapped
+
+    def within(self, flags: tuple[bool, ...]) -> "Lanes":
+        """These lanes inside one more axis."""
+        return Lanes((flags, *self.levels), self.last)
+
+    def sum_missing(self, x: Any, position: int) -> Any:
+        """Sum an array with all lane axes over those that operand `position` does not have."""
+        missing = [level for level, flags in enumerate(self.levels) if not flags[position]]
+        return jnp.sum(x, axis=tuple(x.ndim - 1 - i if self.last else i for i in missing))
+
+    def shape_with(self, shape: tuple[int, ...], operands: list[Any]) -> tuple[int, ...]:
+        """The shape in all lanes of an array that has `shape` in one."""
+        sizes, seen = [], [0] * len(operands)
+        for flags in self.levels:
+            position = flags.index(True)
+            of_operand = operands[position].shape
+            sizes.append(of_operand[-1 - seen[position]] if self.last else of_operand[seen[position]])
+            seen = [n + flag for n, flag in zip(seen, flags, strict=True)]
+        return (*shape, *reversed(sizes)) if self.last else (*sizes, *shape)

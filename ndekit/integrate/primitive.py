@@ -1,9 +1,10 @@
 """The solve as one JAX primitive, so that it meets `jax.vmap` before its loops exist.
 
-A plain custom-vjp function is batched from outside: JAX maps its reverse pass, which then keeps one cotangent of every
-shared parameter per lane and sums them at the end. As a primitive the solve is told which arrays have a lane axis
-and emits one loop over all lanes (see `lanes.py`). Differentiation turns the primitive into a custom-vjp function at
-the point where JAX asks for it, lanes known.
+A plain custom-vjp function is batched from outside: JAX maps its reverse pass, which then keeps one
+cotangent of every shared parameter per lane and sums them at the end. As a primitive the solve is
+told which arrays have a lane axis and emits one loop over all lanes (see `lanes.py`).
+Differentiation turns the primitive into a custom-vjp function at the point where JAX asks for it,
+lanes known.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .forward import Outcome, outcome_struct, solve_forward
-from .lanes import Lanes, lane_shape
+from .lanes import Lanes
 from .problem import Operands, Problem
 from .replay import replay
 
@@ -29,7 +30,8 @@ def solve(problem: Problem, operands: Operands) -> Outcome:
     flat, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, operands))
     outcome = outcome_struct(problem, operands)
     problem = dataclasses.replace(problem, treedef=treedef, outcome=outcome)
-    out = _solve_p.bind(*flat, problem=problem, lanes=())
+    lanes = Lanes((), last=problem.fenced)
+    out = _solve_p.bind(*flat, problem=problem, lanes=lanes)
     return jax.tree.unflatten(jax.tree.structure(outcome), out)
 
 
@@ -39,19 +41,19 @@ def _run(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
 
 
 def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
-    front = lane_shape(lanes, list(flat))
     struct = jax.tree.leaves(problem.outcome)
-    return [jax.core.ShapedArray((*front, *x.shape), x.dtype) for x in struct]
+    shape = lambda x: lanes.shape_with(x.shape, list(flat))
+    return [jax.core.ShapedArray(shape(x), x.dtype) for x in struct]
 
 
 def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
-    has_lane = [axis is not None for axis in axes]
-    front = [
-        jnp.moveaxis(x, axis, 0) if mapped else x
+    has_lane = tuple(axis is not None for axis in axes)
+    moved = [
+        jnp.moveaxis(x, axis, lanes.axis) if mapped else x
         for x, axis, mapped in zip(flat, axes, has_lane, strict=True)
     ]
-    out = _solve_p.bind(*front, problem=problem, lanes=(tuple(has_lane), *lanes))
-    return out, [0] * len(out)
+    out = _solve_p.bind(*moved, problem=problem, lanes=lanes.within(has_lane))
+    return out, [x.ndim - 1 if lanes.last else 0 for x in out]
 
 
 def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from jax.extend import core as jex_core
 from .. import tree
 from ..shapes import State, Time
 from .costs import Placements
-from .fences import Fence, fence_at, is_duplicated, no_fence
+from .fences import fence_at, is_duplicated, no_fence
 from .step import Step
 from .stepper import ExplicitRungeKutta, Trial
 
@@ -53,16 +53,16 @@ class Problem:
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
 
-    def field(self, operands: Operands) -> Callable[[Time, State], State]:
+    def field(self, operands: Operands, attempt: Any = None) -> Callable[[Time, State], State]:
+        """The vector field; inside a loop, with the loop's counter, fenced if it wants it."""
+        fence = fence_at(attempt) if self.fenced and attempt is not None else no_fence
+
         def field(t: Time, y: State) -> State:
-            leaves, treedef = jax.tree.flatten(y)
+            leaves, treedef = jax.tree.flatten(fence(y))
             out = jax.core.eval_jaxpr(self.field_jaxpr.jaxpr, operands.constants, t, *leaves)
-            return jax.tree.unflatten(treedef, out)
+            return fence(jax.tree.unflatten(treedef, out))
 
         return field
-
-    def fence(self, attempt: Any) -> Fence:
-        return fence_at(attempt) if self.fenced else no_fence
 
     def full_controller(self, operands: Operands) -> Any:
         return eqx.combine(operands.controller, self.controller)

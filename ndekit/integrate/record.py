@@ -1,10 +1,11 @@
-"""The record of a solve: the time of every step, and the states at checkpoints that thin out as the solve grows.
+"""The record of a solve: the time of every step, and the states at checkpoints that thin out as the
+solve grows.
 
-With R rows: while at most R steps have been recorded each has its state. When the rows are full, every second state is
-given up and the stride doubles; freed rows are reused in place, nothing is moved. The reverse pass takes the last
-state that is left, runs forward from it to where it needs one, and leaves new checkpoints in the rows that have become
-free. So a short solve is replayed without recomputation, a long one with little, and memory is R states whatever
-the number of steps.
+With R rows: while at most R steps have been recorded each has its state. When the rows are full,
+every second state is given up and the stride doubles; freed rows are reused in place, nothing is
+moved. The reverse pass takes the last state that is left, runs forward from it to where it needs
+one, and leaves new checkpoints in the rows that have become free. So a short solve is replayed
+without recomputation, a long one with little, and memory is R states whatever the number of steps.
 """
 
 import math
@@ -51,20 +52,23 @@ class Rows(eqx.Module):
 class Record(eqx.Module):
     """What the forward loop keeps for the reverse pass."""
 
-    times: Any  # times[n] and times[n + 1] are the ends of step n; equal where a lane did not accept
+    times: (
+        Any  # times[n] and times[n + 1] are the ends of step n; equal where a lane did not accept
+    )
     rows: Rows
     stride: Count
     num_steps: Count
 
 
 def default_checkpoints(max_steps: int, state_bytes: int) -> int:
-    """2 sqrt(max_steps), but of large states no more than fill 16 MB (at least 16 of them).
+    """sqrt(max_steps), but of large states no more than fill 16 MB (at least 16 of them).
 
-    Every row is written once when it is allocated, which for a large state costs as much as a cheap evaluation of
-    the vector field; running a few steps again costs less than preparing a hundred rows that nobody uses.
+    Every row is written once when it is allocated, which for a large state costs as much as a cheap
+    evaluation of the vector field; running a few steps again costs less than preparing a hundred
+    rows that nobody uses.
     """
     affordable = max(16, 2**24 // max(state_bytes, 1))
-    return min(math.ceil(2 * math.sqrt(max_steps)), affordable, max_steps)
+    return min(max(16, math.ceil(math.sqrt(max_steps))), affordable, max_steps)
 
 
 def empty_record(t0: Time, y0: State, max_steps: int, checkpoints: int | None) -> Record:

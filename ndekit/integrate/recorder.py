@@ -17,22 +17,24 @@ from .step import Step
 
 
 class Recorder(diffrax.AbstractWrappedSolver):
-    r"""A diffrax solver that reads costs off its own steps, for those who stay inside `diffrax.diffeqsolve`.
+    r"""A diffrax solver that reads costs off its own steps, for those who stay inside
+    `diffrax.diffeqsolve`.
 
-    It steps exactly as the solver it wraps. The costs travel in the solver state, which diffrax keeps for accepted
-    steps only, so they are differentiable under `RecursiveCheckpointAdjoint`, `DirectAdjoint` and `ForwardMode`.
+    It steps exactly as the solver it wraps. The costs travel in the solver state, which diffrax
+    keeps for accepted steps only, so they are differentiable under `RecursiveCheckpointAdjoint`,
+    `DirectAdjoint` and `ForwardMode`.
 
     !!! warning
-        Under `diffrax.BacksolveAdjoint` diffrax 0.7 gives a gradient of exactly zero for anything in the solver
-        state, without a word. `ndekit.diffeqsolve` refuses that pair; here nobody can.
+        Under `diffrax.BacksolveAdjoint` diffrax 0.7 gives a gradient of exactly zero for anything
+        in the solver state, without a word. `ndekit.diffeqsolve` refuses that pair; here nobody
+        can.
 
     Args:
         solver: any diffrax solver.
         costs: a dict of step costs or placements, as for `ndekit.diffeqsolve`.
-        rtol, atol: the controller's tolerances, which the solver never sees. Needed by scaled errors only.
-        norm: the controller's norm.
-        error_order: the order of the error estimate, if not the solver's own.
-        key: for costs that draw.
+        rtol, atol: the controller's tolerances, which the solver never sees. Needed by scaled
+            errors only. norm: the controller's norm. error_order: the order of the error estimate,
+            if not the solver's own. key: for costs that draw.
 
     Example:
         ```python
@@ -109,16 +111,13 @@ class Recorder(diffrax.AbstractWrappedSolver):
         made_jump: Any,
     ) -> Any:
         inner, (totals, number) = solver_state
-        y1, error, info, inner, result = self.solver.step(
-            terms, t0, t1, y0, args, inner, made_jump
-        )
+        y1, error, info, inner, result = self.solver.step(terms, t0, t1, y0, args, inner, made_jump)
         good = _all_finite((y1, error, info.get("k")))
-        # Before any norm: a norm of infinities has a NaN derivative even where its value is not used.
+        # Before any norm: a norm of infinities has a NaN derivative even where its value is not
+        # used.
         clean = lambda x, other: jax.tree.map(lambda a, b: jnp.where(good, a, b), x, other)
         zeros = tree.zeros_like((error, info))
-        step = self._view(
-            terms, t0, t1, y0, clean(y1, y0), *clean((error, info), zeros), args
-        )
+        step = self._view(terms, t0, t1, y0, clean(y1, y0), *clean((error, info), zeros), args)
         readings = readings_of(self.costs, step, tree.real_dtype(y0))
         totals = add_readings(self.costs, totals, readings, number, good)
         return y1, error, info, (inner, (totals, number + 1)), result

@@ -1,7 +1,7 @@
 """The reverse pass: the recorded steps walked backwards, one vjp each.
 
-Step sizes are constants: the gradient is that of the solve on its recorded grid. Rejected attempts were never
-recorded, so nothing of them is evaluated here.
+Step sizes are constants: the gradient is that of the solve on its recorded grid. Rejected attempts
+were never recorded, so nothing of them is evaluated here.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import readings_of, shares_of
 from .forward import Outcome, Recording
-from .lanes import Lanes, over_lanes
+from .lanes import Lanes
 from .problem import Operands, Problem, result_dtype
 from .record import Rows
-from .saving import SavedCotangents, block_size, nothing_found, pull_saved
+from .saving import SavedCotangents, block_size, nothing_found, padded_in_front, pull_saved
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,9 @@ class _Replay:
     problem: Problem
     lanes: Lanes
     perturbed: Operands  # of bools
-    parameters: tuple[int, ...]  # positions in `flat` of perturbed constants and arrays inside costs
+    parameters: tuple[
+        int, ...
+    ]  # positions in `flat` of perturbed constants and arrays inside costs
     flat: list[Any]
     recording: Recording
     num_accepted: Count
@@ -44,16 +46,20 @@ class _Replay:
     def chained(self) -> bool:
         """Whether the last stage of a step matters beyond being the next step's first.
 
-        If not, a step is replayed as a function of its state alone, and the first stage is part of it. If so, the
-        first stage is an input of its own, whose cotangent goes to the step before, where it was the last stage; else
-        it would be differentiated twice.
+        If not, a step is replayed as a function of its state alone, and the first stage is part of
+        it. If so, the first stage is an input of its own, whose cotangent goes to the step before,
+        where it was the last stage; else it would be differentiated twice.
         """
         return bool(self.ct_costs) or self.ct_ys is not None
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
         joined = lambda flat, *rest: fn(jax.tree.unflatten(self.problem.treedef, flat), *rest)
-        return over_lanes(joined, self.lanes)
+        return self.lanes.map(joined)
+
+    def where(self, pred: Flag, if_true: Any, if_false: Any) -> Any:
+        choose = self.lanes.map(lambda _, __, *given: tree.where(*given))
+        return choose(self.flat, None, pred, if_true, if_false)
 
     def with_parameters(self, values: list[Any]) -> list[Any]:
         flat = list(self.flat)
@@ -122,12 +128,18 @@ def _prepare(
     parameters = tuple(i for i in of_parameters if perturbed[i])
     ct_ys = None
     if outcome.saved is not None:
-        size = block_size(flat[positions.ts])
-        front = len(lanes)  # the time axis of saved values comes after the lane axes
-        pad = lambda x: jnp.pad(x, [(size * (i == front), 0) for i in range(x.ndim)])
-        ct_ys = jax.tree.map(pad, ct_outcome.saved.ys)
+        pad = lambda flat, _, ys: padded_in_front(jax.tree.unflatten(problem.treedef, flat).ts, ys)
+        ct_ys = lanes.map(pad)(flat, None, ct_outcome.saved.ys)
     pass_ = _Replay(
-        problem, lanes, flags, parameters, flat, recording, outcome.num_accepted, ct_outcome.costs, ct_ys
+        problem,
+        lanes,
+        flags,
+        parameters,
+        flat,
+        recording,
+        outcome.num_accepted,
+        ct_outcome.costs,
+        ct_ys,
     )
     carry = ()
     if pass_.chained:
@@ -139,7 +151,9 @@ def _prepare(
         carry=carry,
         t0=jnp.zeros_like(outcome.t),
         t1=jnp.where(at_t1, ct_outcome.t, 0),
-        found=None if ct_ys is None else pass_.map(lambda ops, _: nothing_found(ops.ts))(flat, None),
+        found=None
+        if ct_ys is None
+        else pass_.map(lambda ops, _: nothing_found(ops.ts))(flat, None),
         remaining=outcome.num_accepted,
     )
     return pass_, ct
@@ -154,14 +168,15 @@ def _turn(pass_: _Replay, walk: _Walk) -> _Walk:
 def _arrive(pass_: _Replay, rows: Rows, wanted: Count) -> tuple[Rows, _Recorded]:
     """The state before step `wanted`: from its row, or by running on from the last row before it.
 
-    On the way checkpoints are left in the free rows, evenly spaced; for a distance no longer than their number, all.
+    On the way checkpoints are left in the free rows, evenly spaced; for a distance no longer than
+    their number, all.
     """
     problem, times = pass_.problem, pass_.recording.record.times
 
     def advance(operands: Operands, number: Count, t0: Time, t1: Time, y: State) -> State:
-        field, fence = problem.field(operands), problem.fence(number)
+        field = problem.field(operands, number)
         carry = problem.stepper.init(field, t0, y)
-        return tree.where(t1 > t0, problem.stepper.step(field, t0, t1, y, carry, fence).y1, y)
+        return tree.where(t1 > t0, problem.stepper.step(field, t0, t1, y, carry).y1, y)
 
     def run_on(state: tuple) -> tuple:
         rows, y, number = state
@@ -201,8 +216,10 @@ def _pull(pass_: _Replay, ct: _Cotangents, step: _Recorded) -> _Cotangents:
         place = (step.t0, step.t1, out.info, step.accepted)
         found, ct_saved = pull_saved(problem, pass_.lanes, pass_.flat, pass_.ct_ys, found, place)
         ct_info, saved_times = ct_saved.info, (ct_saved.t0, ct_saved.t1)
-    ct_y1, ct_carry1 = tree.masked(step.accepted, (ct.y, ct.carry))
-    pulled = vjp(_Advanced(ct_y1, ct_carry1, _ct_readings(pass_, step.accepted, remaining), ct_info))
+    ct_y1, ct_carry1 = pass_.where(step.accepted, (ct.y, ct.carry), tree.zeros_like((ct.y, ct.carry)))
+    pulled = vjp(
+        _Advanced(ct_y1, ct_carry1, _ct_readings(pass_, step.accepted, remaining), ct_info)
+    )
     ct_t0, ct_t1 = ct.t0, ct.t1
     if pass_.wants_times:
         ends = (step.t0, step.t1, step.accepted)
@@ -210,8 +227,8 @@ def _pull(pass_: _Replay, ct: _Cotangents, step: _Recorded) -> _Cotangents:
         ct_t0, ct_t1 = pass_.map(_own_times)(pass_.flat, None, ends, d_times, (ct_t0, ct_t1))
     return _Cotangents(
         parameters=tree.add(ct.parameters, pulled[0]),
-        y=tree.where(step.accepted, pulled[1], ct.y),
-        carry=tree.where(step.accepted, pulled[2], ct.carry),
+        y=pass_.where(step.accepted, pulled[1], ct.y),
+        carry=pass_.where(step.accepted, pulled[2], ct.carry),
         t0=ct_t0,
         t1=ct_t1,
         found=found,
@@ -233,11 +250,11 @@ def _advance(
 ) -> _Advanced:
     """One step of one lane."""
     problem = pass_.problem
-    field, fence = problem.field(operands), problem.fence(number)
+    field = problem.field(operands, number)
     if not pass_.chained:
         carry = problem.stepper.init(field, t0, y)
-        return _Advanced(problem.stepper.step(field, t0, t1, y, carry, fence).y1, (), {}, None)
-    trial = problem.stepper.step(field, t0, t1, y, carry, fence)
+        return _Advanced(problem.stepper.step(field, t0, t1, y, carry).y1, (), {}, None)
+    trial = problem.stepper.step(field, t0, t1, y, carry)
     placements = problem.full_placements(operands)
     readings = {}
     if placements:
@@ -252,7 +269,9 @@ def _advance(
 def _ct_readings(pass_: _Replay, accepted: Flag, number: Count) -> dict[str, Any]:
     """What the loss says of each cost of accepted step `number`."""
 
-    def of_lane(operands: Operands, _: Any, totals: Any, ct: Any, accepted: Flag, *counts: Count) -> dict:
+    def of_lane(
+        operands: Operands, _: Any, totals: Any, ct: Any, accepted: Flag, *counts: Count
+    ) -> dict:
         placements = pass_.problem.full_placements(operands)
         shares = shares_of(placements, totals, *counts)
         return tree.masked(accepted, {name: ct[name] * share for name, share in shares.items()})
@@ -260,7 +279,9 @@ def _ct_readings(pass_: _Replay, accepted: Flag, number: Count) -> dict[str, Any
     if not pass_.ct_costs:
         return {}
     counts = (pass_.num_accepted, number)
-    return pass_.map(of_lane)(pass_.flat, None, pass_.recording.totals, pass_.ct_costs, accepted, *counts)
+    return pass_.map(of_lane)(
+        pass_.flat, None, pass_.recording.totals, pass_.ct_costs, accepted, *counts
+    )
 
 
 def _own_times(operands: Operands, _: Any, ends: tuple, d_times: tuple, ct: tuple) -> tuple:
@@ -279,8 +300,8 @@ def _collect(pass_: _Replay, perturbed: tuple[bool, ...], ct: _Cotangents) -> li
         ct_carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
     if ct.found is not None:
         ct_y = pass_.map(_add_values_over_no_time)(pass_.flat, None, ct.y, pass_.ct_ys)
-        size = block_size(operands.ts)
-        ct_ts = lax.slice_in_dim(ct.found.ts, size, ct.found.ts.shape[-1], axis=-1)
+        unpad = pass_.map(lambda ops, _, ts: ts[block_size(ops.ts) :])
+        ct_ts = unpad(pass_.flat, None, ct.found.ts)
     filled = Operands(
         constants=operands.constants,
         costs=operands.costs,
@@ -300,7 +321,7 @@ def _collect(pass_: _Replay, perturbed: tuple[bool, ...], ct: _Cotangents) -> li
     for i, (is_perturbed, value) in enumerate(zip(perturbed, found, strict=True)):
         if is_perturbed:
             in_full = i not in by_parameter
-            wanted.append(_sum_lanes(value, i, pass_.lanes) if in_full else by_parameter[i])
+            wanted.append(pass_.lanes.sum_missing(value, i) if in_full else by_parameter[i])
     return wanted
 
 
@@ -309,9 +330,3 @@ def _add_values_over_no_time(operands: Operands, _: Any, ct_y: State, ct_ys: Sta
     no_time = operands.t0 == operands.t1
     total = jax.tree.map(lambda ys: jnp.sum(ys, axis=0), ct_ys)
     return tree.where(no_time, tree.add(ct_y, total), ct_y)
-
-
-def _sum_lanes(ct: Any, position: int, lanes: Lanes) -> Any:
-    axes = tuple(level for level, flags in enumerate(lanes) if not flags[position])
-    return jnp.sum(ct, axis=axes)
-

@@ -1,7 +1,8 @@
 """Values at the user's times `ts`: written as the solve passes them, read back by the reverse pass.
 
-Both directions work on blocks of consecutive times, so that the cost grows with the number of times and not with
-steps x times. Where a block reaches past the step, the rest of it is left for the next step.
+Both directions work on blocks of consecutive times, so that the cost grows with the number of times
+and not with steps x times. Where a block reaches past the step, the rest of it is left for the next
+step.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from jax import lax
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .attempt import Proposal
-from .lanes import Lanes, over_lanes
+from .lanes import Lanes
 from .problem import Operands, Problem
 
 _BLOCK = 8
@@ -30,7 +31,7 @@ class Saved(eqx.Module):
 
 
 def block_size(ts: Any) -> int:
-    return min(_BLOCK, ts.shape[-1])
+    return min(_BLOCK, ts.shape[0])
 
 
 def nothing_saved(problem: Problem, operands: Operands) -> Saved | None:
@@ -66,14 +67,16 @@ def save(problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Pro
         info = problem.stepper.dense_info(h, proposal.y, trial)
         times = jnp.where(inside, block, proposal.t)
         values = interpolate(problem, proposal.t, proposal.t_end, info, times)
-        values = tree.where(inside, values, jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), values))
+        values = tree.where(
+            inside, values, jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), values)
+        )
         ys = jax.tree.map(
             lambda ys, v: lax.dynamic_update_slice_in_dim(ys, v, saved.count, 0), saved.ys, values
         )
         return Saved(ys, saved.count + jnp.sum(inside, dtype=saved.count.dtype))
 
-    is_waiting = lambda s: any_lane(over_lanes(waiting, lanes)(flat, None, s, proposal))
-    step = over_lanes(write, lanes)
+    is_waiting = lambda s: any_lane(lanes.map(waiting)(flat, None, s, proposal))
+    step = lanes.map(write)
 
     def body(state: tuple[Saved, Flag]) -> tuple[Saved, Flag]:
         s = step(flat, None, state[0], proposal)
@@ -122,11 +125,14 @@ def pull_saved(
         last = operands.ts[jnp.maximum(found.remaining - 1, 0)]
         return accepted & (found.remaining > 0) & (last > start_of(operands, t0))
 
-    def pull(flat: list, _: Any, found: SavedCotangents, ct: StepCotangents, step: tuple, ct_ys: State) -> tuple:
+    def pull(
+        flat: list, _: Any, found: SavedCotangents, ct: StepCotangents, step: tuple, ct_ys: State
+    ) -> tuple:
         t0, t1, info, accepted = step
         operands = jax.tree.unflatten(problem.treedef, flat)
         size = block_size(operands.ts)
-        # The block that ends just before `remaining`; `found.ts` and `ct_ys` have `size` rows of padding in front.
+        # The block that ends just before `remaining`; `found.ts` and `ct_ys` have `size` rows of
+        # padding in front.
         take = lambda x: lax.dynamic_slice_in_dim(x, found.remaining, size)
         block = take(jnp.concatenate([jnp.full(size, -jnp.inf, operands.ts.dtype), operands.ts]))
         inside = accepted & (block > start_of(operands, t0))
@@ -143,13 +149,13 @@ def pull_saved(
         ct = StepCotangents(tree.add(ct.info, d_info), ct.t0 + d_t0, ct.t1 + d_t1)
         return SavedCotangents(ct_ts, remaining), ct
 
-    is_waiting = lambda f: any_lane(over_lanes(waiting, lanes)(flat, None, f, step))
+    is_waiting = lambda f: any_lane(lanes.map(waiting)(flat, None, f, step))
     t0, t1, info, _ = step
     nothing = StepCotangents(*tree.zeros_like((info, t0, t1)))
 
     def body(state: tuple) -> tuple:
         found, ct, _ = state
-        found, ct = over_lanes(pull, lanes)(flat, None, found, ct, step, ct_ys)
+        found, ct = lanes.map(pull)(flat, None, found, ct, step, ct_ys)
         return found, ct, is_waiting(found)
 
     found, ct, _ = lax.while_loop(lambda s: s[2], body, (found, nothing, is_waiting(found)))
@@ -159,6 +165,12 @@ def pull_saved(
 def nothing_found(ts: Any) -> SavedCotangents:
     padded = jnp.zeros(ts.shape[0] + block_size(ts), ts.dtype)
     return SavedCotangents(padded, jnp.array(ts.shape[0]))
+
+
+def padded_in_front(ts: Any, ys: State) -> State:
+    """Values at `ts` with one block of zeros before them."""
+    zeros = lambda y: jnp.zeros((block_size(ts), *y.shape[1:]), y.dtype)
+    return jax.tree.map(lambda y: jnp.concatenate([zeros(y), y]), ys)
 
 
 def _ts(problem: Problem, flat: list, after: float) -> Any:

@@ -13,7 +13,8 @@ from ..shapes import Scalar, State, Time
 class Step(eqx.Module):
     r"""One accepted step from $(t_0, y_0)$ to $(t_1, y_1)$, as a step cost sees it.
 
-    Times grow from `t0` to `t1` also when the solve runs backwards (time is then reflected, as inside diffrax).
+    Times grow from `t0` to `t1` also when the solve runs backwards (time is then reflected, as
+    inside diffrax).
 
     Attributes:
         t0, t1: the ends of the step.

@@ -11,7 +11,6 @@ import numpy as np
 
 from .. import tree
 from ..shapes import State, Time
-from .fences import Fence
 
 Field = Callable[[Time, State], State]
 
@@ -29,10 +28,11 @@ class Trial(eqx.Module):
 class ExplicitRungeKutta(eqx.Module):
     r"""$k_i = f(t_0 + c_i h, y_0 + h \sum_{j<i} a_{ij} k_j)$, $y_1 = y_0 + h \sum_i b_i k_i$.
 
-    A Python loop over the stages with zero weights skipped: the compiler sees straight-line code, and its derivative
-    costs half of that of a loop over stages.
+    A Python loop over the stages with zero weights skipped: the compiler sees straight-line code,
+    and its derivative costs half of that of a loop over stages.
 
-    The `carry` of a first-same-as-last scheme is the derivative at the start of the step, else `()`.
+    The `carry` of a first-same-as-last scheme is the derivative at the start of the step, else
+    `()`.
     """
 
     a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
@@ -49,16 +49,16 @@ class ExplicitRungeKutta(eqx.Module):
     def init(self, field: Field, t0: Time, y0: State) -> Any:
         return field(t0, y0) if self.first_same_as_last else ()
 
-    def step(self, field: Field, t0: Time, t1: Time, y0: State, carry: Any, fence: Fence) -> Trial:
+    def step(self, field: Field, t0: Time, t1: Time, y0: State, carry: Any) -> Trial:
         h = t1 - t0
-        rates = [carry if self.first_same_as_last else fence(field(t0, y0))]
+        rates = [carry if self.first_same_as_last else field(t0, y0)]
         stages = [y0]
         for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
-            stage = fence(tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates))))
+            stage = tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates)))
             # Exactly t1 at the last node, as the next step's first stage has it.
             t = t1 if c_i == 1 else t0 + c_i * h
             stages.append(stage)
-            rates.append(fence(field(t, stage)))
+            rates.append(field(t, stage))
         if self.last_stage_is_solution:
             y1 = stages[-1]
         else:

@@ -7,20 +7,23 @@ from ..shapes import Scalar
 
 
 class StepCount(AbstractStepCost):
-    r"""A differentiable count of the solver's steps: $e_n^{1/q}$ for each step, $q$ the order of the error estimate.
+    r"""A differentiable count of the solver's steps: $e_n^{1/q}$ for each step, $q$ the order of
+    the error estimate.
 
-    An ideal controller takes $N = \int C(t)^{1/q}\, dt$ steps, where $C$ is the local error coefficient, and on any grid
-    $e_n = C_n h_n^q$. So the sum of $e_n^{1/q}$ is a quadrature of that integral: the steps that the tolerance asks for, 0.6 to
-    1.0 of the accepted steps of a solve of twenty steps or more. Its weight in a loss reads "loss per solver step".
+    An ideal controller takes $N = \int C(t)^{1/q}\, dt$ steps, where $C$ is the local error
+    coefficient, and on any grid $e_n = C_n h_n^q$. So the sum of $e_n^{1/q}$ is a quadrature of
+    that integral: the steps that the tolerance asks for, 0.6 to 1.0 of the accepted steps of a
+    solve of twenty steps or more. Its weight in a loss reads "loss per solver step".
 
-    The gradient is that on the recorded grid. Where accuracy limits the steps it is the gradient of the count; where
-    stability limits them it has the right sign and is several times too long; where sharp layers move in time it is
-    noise.
+    The gradient is that on the recorded grid. Where accuracy limits the steps it is the gradient of
+    the count; where stability limits them it has the right sign and is several times too long;
+    where sharp layers move in time it is noise.
 
     A step without error (a field at rest) counts nothing, and has derivative zero.
 
     Raises:
-        ValueError: when solving, if the solver has no error estimate or the controller no tolerances.
+        ValueError: when solving, if the solver has no error estimate or the controller no
+            tolerances.
 
     Example:
         ```python

@@ -14,19 +14,21 @@ class StepError(AbstractStepCost):
     r"""The embedded error estimate of a step: $e_n h_n$, or $e_n^2$ with `power=2`.
 
     $e_n$ is the number that the controller compares with one,
-    $\lVert \mathrm{error} / (\mathrm{atol} + \mathrm{rtol} \max(|y_0|, |y_1|)) \rVert$ in the controller's norm
-    (root mean square over the whole state); with `scaled=False` the root mean square of the raw estimate, in units of
-    the state. Over a solve from $t_0$ to $t_1$ the sum of $e_n h_n$ lies in $[0, t_1 - t_0]$ whatever the number of steps, so its
-    value says little; it is its gradient, with step sizes held constant, that pulls the model towards easy dynamics.
+    $\lVert \mathrm{error} / (\mathrm{atol} + \mathrm{rtol} \max(|y_0|, |y_1|)) \rVert$ in the
+    controller's norm (root mean square over the whole state); with `scaled=False` the root mean
+    square of the raw estimate, in units of the state. Over a solve from $t_0$ to $t_1$ the sum of
+    $e_n h_n$ lies in $[0, t_1 - t_0]$ whatever the number of steps, so its value says little; it is
+    its gradient, with step sizes held constant, that pulls the model towards easy dynamics.
 
     No evaluation of the vector field is added.
 
     Args:
-        power: 1 for $e h$ (the published regulariser), 2 for $e^2$, which grows with the number of steps.
-        scaled: whether to divide by the tolerances.
+        power: 1 for $e h$ (the published regulariser), 2 for $e^2$, which grows with the number of
+            steps. scaled: whether to divide by the tolerances.
 
     Raises:
-        ValueError: for another power; when solving, if the solver has no error estimate, or `scaled` and no tolerances.
+        ValueError: for another power; when solving, if the solver has no error estimate, or
+            `scaled` and no tolerances.
 
     Example:
         ```python
@@ -35,8 +37,8 @@ class StepError(AbstractStepCost):
         costs = {"error": nk.EveryStep(nk.StepError(), "mean"), "squared": nk.StepError(power=2)}
         ```
 
-    Reference: Pal, Ma, Shah and Rackauckas, "Opening the Blackbox", ICML 2021 (ERNODE). Their text sums $|h|\, E$; their
-    code takes the mean over accepted steps of the scaled estimate.
+    Reference: Pal, Ma, Shah and Rackauckas, "Opening the Blackbox", ICML 2021 (ERNODE). Their text
+    sums $|h|\, E$; their code takes the mean over accepted steps of the scaled estimate.
     """
 
     power: Literal[1, 2] = eqx.field(static=True, default=1)
@@ -44,7 +46,9 @@ class StepError(AbstractStepCost):
 
     def __check_init__(self):
         if self.power not in (1, 2):
-            raise ValueError(f"`power` must be 1 (error times h) or 2 (error squared), but got {self.power!r}.")
+            raise ValueError(
+                f"`power` must be 1 (error times h) or 2 (error squared), but got {self.power!r}."
+            )
 
     def of_step(self, step: Step) -> Scalar:
         error = step.scaled_error if self.scaled else rms(step.checked_error(), step)

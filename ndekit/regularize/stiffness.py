@@ -19,17 +19,20 @@ STABILITY = {
 
 
 class StepStiffness(AbstractStepCost):
-    r"""Shampine's estimate of the dominant eigenvalue, $\rho = \lVert k_j - k_i \rVert / \lVert g_j - g_i \rVert$.
+    r"""Shampine's estimate of the dominant eigenvalue, $\rho = \lVert k_j - k_i \rVert / \lVert g_j
+    - g_i \rVert$.
 
-    $i, j$ are the last two stages, if they share their node: then $k_j - k_i = f(t, g_j) - f(t, g_i)$ is the Jacobian along
-    $g_j - g_i$, at no further evaluation. On $y' = -\lambda y$ it is exactly $|\lambda|$. Solvers with such a pair: `Tsit5`, `Dopri5`,
-    `Dopri8`.
+    $i, j$ are the last two stages, if they share their node: then $k_j - k_i = f(t, g_j) - f(t,
+    g_i)$ is the Jacobian along $g_j - g_i$, at no further evaluation. On $y' = -\lambda y$ it is
+    exactly $|\lambda|$. Solvers with such a pair: `Tsit5`, `Dopri5`, `Dopri8`.
 
     Args:
-        form: `"rho"` ($\rho$, in 1/time), `"rho_h"` ($\rho h$, without unit), or `"relative"` ($\rho$ divided by the extent of
-            the solver's stability region on the negative real axis, as the published code has it).
+        form: `"rho"` ($\rho$, in 1/time), `"rho_h"` ($\rho h$, without unit), or `"relative"`
+            ($\rho$ divided by the extent of the solver's stability region on the negative real
+            axis, as the published code has it).
 
-    A step along which the two stages coincide (a field at rest) counts nothing, and has derivative zero.
+    A step along which the two stages coincide (a field at rest) counts nothing, and has derivative
+    zero.
 
     Raises:
         ValueError: for another form; when solving, if the solver has no pair of stages at one node.
@@ -41,7 +44,8 @@ class StepStiffness(AbstractStepCost):
         costs = {"stiffness": nk.EveryStep(nk.StepStiffness("relative"), "max")}
         ```
 
-    Reference: Shampine 1977; Hairer and Wanner, *Solving ODEs II*, IV.2; Pal et al., ICML 2021 (SRNODE).
+    Reference: Shampine 1977; Hairer and Wanner, *Solving ODEs II*, IV.2; Pal et al., ICML 2021
+    (SRNODE).
     """
 
     form: Literal["rho", "rho_h", "relative"] = eqx.field(static=True, default="rho")

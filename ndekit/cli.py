@@ -1,0 +1,158 @@
+"""The command `ndekit`: list, run and compare experiments."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import equinox as eqx
+
+from .data import DataError
+from .experiments.compare import draw_pictures, table
+from .experiments.registry import EXPERIMENTS, REGULARIZERS, Job, UnknownNameError, make_job
+from .experiments.row import RowsError
+from .experiments.runs import run_jobs
+from .train import CheckpointError, NonFiniteLossError
+
+USER_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+DEFAULT_REGULARIZERS = "none,steps,error,stiffness"
+# What a user can mend: said in one sentence, without a traceback.
+MENDABLE = (
+    DataError, RowsError, UnknownNameError, CheckpointError, NonFiniteLossError, ImportError, OSError,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status.
+
+    Args:
+        arguments: the words after `ndekit`; by default those of the process.
+
+    Returns:
+        0, 2 if the user can mend it (the sentence on stderr says how), 130 if interrupted.
+
+    Example:
+        ```python
+        from ndekit.cli import main
+
+        main(["list"])
+        ```
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. Run the same command again to go on.", INTERRUPTED)
+    except MENDABLE as error:
+        return _fail(str(error), USER_ERROR)
+    except eqx.EquinoxRuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        return _fail(f"A solve failed: {reason} Try another coefficient.", USER_ERROR)
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(f"ndekit: {sentence}", file=sys.stderr)
+    return status
+
+
+def _list(options: argparse.Namespace) -> int:
+    for experiment, presets in EXPERIMENTS.items():
+        print(experiment)
+        for name, config in presets.items():
+            print(f"  --preset {name:<10}{config.about}")
+    print("\nregularizers")
+    for name, regularizer in REGULARIZERS.items():
+        print(f"  {name:<18}{regularizer.about}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.regularizer == "none" and options.coefficient is not None:
+        raise UnknownNameError("`none` has no coefficient. Leave out `--coefficient`.")
+    return _do([_job(options, options.regularizer, options.seed, options.coefficient)], options)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    names = list(dict.fromkeys(name.strip() for name in options.regularizers.split(",")))
+    return _do([_job(options, name, seed) for name in names for seed in range(options.seeds)], options)
+
+
+def _job(
+    options: argparse.Namespace, regularizer: str, seed: int, coefficient: float | None = None
+) -> Job:
+    return make_job(
+        options.experiment, regularizer, seed, preset=options.preset, coefficient=coefficient,
+        epochs=options.epochs,
+    )  # fmt: skip
+
+
+def _do(jobs: list[Job], options: argparse.Namespace) -> int:
+    out = Path(options.out or f"runs/{options.experiment}")
+    rows = run_jobs(
+        jobs, out, data_folder=options.data, progress=sys.stderr.isatty(), fresh=options.fresh,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )  # fmt: skip
+    print(table(rows))
+    paths = draw_pictures(rows, out)
+    print(f"rows: {out / 'rows.jsonl'}\npictures: {', '.join(str(path) for path in paths)}")
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is answered with one sentence instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = f"{message[0].upper()}{message[1:]}. See `{self.prog} --help`."
+        self.exit(USER_ERROR, f"ndekit: {sentence}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="ndekit", description="Neural ODEs that are trained to be cheap to solve.")
+    commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
+    listing = commands.add_parser("list", help="experiments, their presets, and regularizers")
+    listing.set_defaults(command=_list)
+    run = commands.add_parser("run", help="train one model, append its row, draw pictures")
+    run.set_defaults(command=_run)
+    run.add_argument("experiment")
+    run.add_argument("--regularizer", default="none", help="see `ndekit list` (default: none)")
+    run.add_argument("--coefficient", type=_number, help="constant; default: the preset's own")
+    run.add_argument("--seed", type=_count(0), default=0, help="default: 0")
+    compare = commands.add_parser("compare", help="train a model for each regularizer and seed")
+    compare.set_defaults(command=_compare)
+    compare.add_argument("experiment")
+    compare.add_argument(
+        "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
+    )
+    compare.add_argument("--seeds", type=_count(1), default=3, help="how many (default: 3)")
+    for command in (run, compare):
+        command.add_argument("--preset", help="see `ndekit list`; default: the first")
+        command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
+        command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
+        command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
+        command.add_argument("--fresh", action="store_true", help="do again what is already there")
+    return parser
+
+
+def _count(least: int):
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

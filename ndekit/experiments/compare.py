@@ -1,0 +1,106 @@
+"""A comparison of regularisers: the table, each beside the unregularised model, and the pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..plot import plot_frontier, plot_solver_seen, plot_training
+from ..plot.frontier import spread
+from .config import Coefficient
+from .registry import Job
+from .row import Row
+from .runs import folder_of, read_steps
+
+Groups = dict[str, list[Row]]
+
+
+def group_rows(rows: Sequence[Row]) -> Groups:
+    """Rows by regulariser, in the order in which these first come."""
+    groups: Groups = {}
+    for row in rows:
+        groups.setdefault(row.regularizer, []).append(row)
+    return groups
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Mean and standard deviation over seeds; behind the bar, each relative to `none`."""
+    groups = group_rows(rows)
+    first = rows[0]
+    batch = first.predict_batch
+    lines = [
+        f"{first.experiment} ({first.preset}), {first.epochs} epochs, seeds "
+        f"{', '.join(str(seed) for seed in sorted({row.seed for row in rows}))}, {first.device}; "
+        f"mean ± standard deviation",
+        f"{'regularizer':<16}{'coefficient':>12}{'test accuracy %':>18}{'evals':>15}"
+        f"{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}"
+        + ("  | accuracy   evals  predict  train" if "none" in groups else ""),
+    ]
+    baseline = groups.get("none")
+    lines += [_line(name, group, baseline) for name, group in groups.items()]
+    return "\n".join(lines)
+
+
+def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
+    cells = [
+        f"{name:<16}{_strength(group[0].coefficient):>12}",
+        f"{_cell(group, 'test_accuracy', 100, 2):>18}",
+        f"{_cell(group, 'evals', 1, 1):>15}",
+        f"{_cell(group, 'steps', 1, 1):>14}",
+        f"{_cell(group, 'predict_seconds', 1000, 2):>18}",
+        f"{_cell(group, 'train_seconds', 1, 1):>14}",
+    ]
+    if baseline is not None and name != "none":
+        gain = 100 * (_mean(group, "test_accuracy") - _mean(baseline, "test_accuracy"))
+        ratios = [
+            _mean(group, column) / _mean(baseline, column)
+            for column in ("evals", "predict_seconds", "train_seconds")
+        ]
+        evals, predict, train = [f"x{ratio:.2f}" for ratio in ratios]
+        cells.append(f"  | {gain:+8.2f}{evals:>8}{predict:>9}{train:>7}")
+    return "".join(cells).rstrip()
+
+
+def _strength(coefficient: Coefficient) -> str:
+    if isinstance(coefficient, tuple):
+        return f"{coefficient[0]:g} to {coefficient[1]:g}"
+    return f"{coefficient:g}" if coefficient else "-"
+
+
+def _values(group: Sequence[Row], column: str) -> np.ndarray:
+    return np.array([getattr(row, column) for row in group], dtype=float)
+
+
+def _mean(group: Sequence[Row], column: str) -> float:
+    return float(_values(group, column).mean())
+
+
+def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
+    values = unit * _values(group, column)
+    mean = f"{values.mean():.{digits}f}"
+    return f"{mean} ± {spread(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
+    """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
+    groups = group_rows(rows)
+    paths = [out / name for name in ("training.png", "solver_seen.png", "frontier.png")]
+    histories = {
+        name: [_read_history(row.job, out) for row in group] for name, group in groups.items()
+    }
+    plot_training(histories, path=paths[0])
+    plot_solver_seen(
+        {name: read_steps(group[0].job, out) for name, group in groups.items()}, path=paths[1]
+    )
+    points = {
+        name: (_values(group, "evals"), 100 * _values(group, "test_accuracy"))
+        for name, group in groups.items()
+    }
+    plot_frontier(points, path=paths[2])
+    return paths
+
+
+def _read_history(job: Job, out: Path) -> list[dict]:
+    lines = (folder_of(job, out) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,46 @@
+"""What an experiment is: a data set, a network, a solve, an optimiser, and coefficients."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+import optax
+
+from ..data import Dataset
+
+# A constant, or the start and the end of an exponential schedule over all updates.
+Coefficient = float | tuple[float, float]
+
+
+class Config(NamedTuple):
+    """A classifier of images whose hidden depth is an ODE: every number that a run depends on.
+
+    Attributes:
+        about: one line for `ndekit list`.
+        load: the data; takes the folder that the user named, or `None`.
+        width: units in the field's one hidden layer.
+        final: what follows the field's last layer, as in [`ndekit.fields.MLP`][].
+        rtol, atol: tolerances of the Tsit5 solve on t in [0, 1].
+        pcoeff, icoeff: of the step size controller.
+        max_steps: attempts that a solve may take.
+        epochs, batch_size: how long to train; what is left over of an epoch is dropped.
+        optimizer: makes the optax transformation, given the number of updates.
+        updates_per_call: updates in one compiled call, at most.
+        predict_batch: images that are solved as one state when the model is measured.
+        coefficients: the default for each regulariser.
+    """
+
+    about: str
+    load: Callable[[str | None], Dataset]
+    width: int
+    final: Literal["scaled_tanh", "tanh", "linear"]
+    rtol: float
+    atol: float
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[int], optax.GradientTransformation]
+    updates_per_call: int
+    predict_batch: int
+    coefficients: Mapping[str, Coefficient]
+    pcoeff: float = 0.0
+    icoeff: float = 1.0
+    max_steps: int = 256

@@ -1,0 +1,81 @@
+"""Every experiment and every regulariser by the name that a user types."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from . import digits, mnist_ode
+from .config import Coefficient, Config
+from .regularizers import REGULARIZERS
+
+# The first preset of an experiment is its default.
+EXPERIMENTS: dict[str, dict[str, Config]] = {
+    "digits": digits.PRESETS,
+    "mnist_ode": mnist_ode.PRESETS,
+}
+
+
+class UnknownNameError(ValueError):
+    """A name that is in no registry; the message lists those that are."""
+
+
+class Job(NamedTuple):
+    """One run: which experiment, which regulariser with which coefficient, which seed."""
+
+    experiment: str
+    preset: str
+    regularizer: str
+    coefficient: Coefficient
+    seed: int
+    epochs: int
+
+    @property
+    def name(self) -> str:
+        """A folder's name that no other job has."""
+        coefficient = self.coefficient if isinstance(self.coefficient, tuple) else [self.coefficient]
+        strength = "to".join(f"{value:g}" for value in coefficient)
+        return (
+            f"{self.experiment}-{self.preset}-{self.epochs}epochs-{self.regularizer}-{strength}"
+            f"-seed{self.seed}"
+        )
+
+
+def find_config(experiment: str, preset: str | None) -> tuple[str, Config]:
+    """The named preset of an experiment, or its default one, with the preset's name."""
+    presets = EXPERIMENTS[_known("experiment", experiment, EXPERIMENTS)]
+    name = next(iter(presets)) if preset is None else preset
+    return name, presets[_known(f"preset of `{experiment}`", name, presets)]
+
+
+def make_job(
+    experiment: str,
+    regularizer: str,
+    seed: int,
+    *,
+    preset: str | None = None,
+    coefficient: float | None = None,
+    epochs: int | None = None,
+) -> Job:
+    """A job with the defaults of its experiment filled in.
+
+    Raises:
+        UnknownNameError: if a name is in no registry.
+        ValueError: if `epochs` or `seed` is out of range.
+    """
+    preset, config = find_config(experiment, preset)
+    _known("regularizer", regularizer, REGULARIZERS)
+    epochs = config.epochs if epochs is None else epochs
+    if epochs < 1:
+        raise ValueError(f"`epochs` must be at least 1, got {epochs}.")
+    if seed < 0:
+        raise ValueError(f"`seed` must be at least 0, got {seed}.")
+    if regularizer == "none":
+        chosen: Coefficient = 0.0
+    else:
+        chosen = config.coefficients[regularizer] if coefficient is None else coefficient
+    return Job(experiment, preset, regularizer, chosen, seed, epochs)
+
+
+def _known(kind: str, name: str, names: Iterable[str]) -> str:
+    if name not in names:
+        raise UnknownNameError(f"There is no {kind} `{name}`. Choose from: {', '.join(names)}.")
+    return name

@@ -1,0 +1,119 @@
+"""Jobs done one after the other, each leaving a row; what is done already is not done again."""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..data import Dataset
+from ..diagnose import StepTable
+from ..train import FitResult
+from .classification import Trainer, measure, see_solver, time_prediction
+from .registry import REGULARIZERS, Job, find_config
+from .row import Row, append_row, commit_of, device_name, read_rows, versions
+
+STEPS_FILE = "steps.npz"
+
+
+def run_jobs(
+    jobs: Iterable[Job],
+    out: Path,
+    *,
+    data_folder: str | None = None,
+    progress: bool = True,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Row]:
+    """Do the jobs whose row is not yet in `out/rows.jsonl`; the rows of all of them, in order.
+
+    A job that was cut off goes on from its checkpoint. Jobs that differ by their seed alone should
+    stand together: they share a compiled program.
+
+    Args:
+        jobs: what to do.
+        out: the folder for rows, logs and checkpoints.
+        data_folder: where the data lie, for experiments that read a folder.
+        progress: whether to show progress bars.
+        fresh: whether to do a job again although its row or checkpoint is there.
+        say: is told, in a line, what happens.
+    """
+    done = {} if fresh else {row.job: row for row in read_rows(out)}
+    datasets: dict[tuple[str, str], Dataset] = {}
+    trainers: dict[Job, Trainer] = {}
+    rows = []
+    for job in jobs:
+        if job in done:
+            say(f"{job.name}: already in {out}")
+            rows.append(done[job])
+            continue
+        say(f"{job.name}: training")
+        family = job._replace(seed=0)
+        if family not in trainers:
+            trainers = {family: _trainer(job, datasets, data_folder)}
+        row = run_job(job, trainers[family], out, progress=progress, fresh=fresh)
+        append_row(out, row)
+        rows.append(row)
+    return rows
+
+
+def run_job(job: Job, trainer: Trainer, out: Path, *, progress: bool, fresh: bool) -> Row:
+    """Train, measure, and keep the steps of the solve for the picture."""
+    folder = folder_of(job, out)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    result = trainer.train(job.seed, folder, progress=progress)
+    config = trainer.config
+    batch = trainer.data.test_x[: config.predict_batch]
+    table = see_solver(result.model, config, batch)
+    np.savez(folder / STEPS_FILE, **table._asdict())
+    return _row(job, trainer, result)
+
+
+def folder_of(job: Job, out: Path) -> Path:
+    """Where a job keeps its log, its checkpoint (with the trained model) and its steps."""
+    return out / "runs" / job.name
+
+
+def read_steps(job: Job, out: Path) -> StepTable:
+    """The steps of one solve by the model that the job trained."""
+    with np.load(folder_of(job, out) / STEPS_FILE) as arrays:
+        return StepTable(**arrays)
+
+
+def _trainer(
+    job: Job, datasets: dict[tuple[str, str], Dataset], data_folder: str | None
+) -> Trainer:
+    _, config = find_config(job.experiment, job.preset)
+    place = (job.experiment, job.preset)
+    if place not in datasets:
+        datasets[place] = config.load(data_folder)
+    regularizer = REGULARIZERS[job.regularizer]
+    return Trainer(config, regularizer, job.coefficient, datasets[place], job.epochs)
+
+
+def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
+    data, config, model = trainer.data, trainer.config, result.model
+    size = config.predict_batch
+    train = measure(model, data.train_x, data.train_y, size)
+    test = measure(model, data.test_x, data.test_y, size)
+    validation = None
+    if len(data.validation_x):
+        validation = measure(model, data.validation_x, data.validation_y, size).accuracy
+    return Row(
+        **job._asdict(),
+        num_updates=result.num_updates,
+        train_accuracy=train.accuracy,
+        validation_accuracy=validation,
+        test_accuracy=test.accuracy,
+        test_loss=test.loss,
+        steps=test.steps,
+        evals=test.evals,
+        train_seconds=result.train_seconds,
+        predict_seconds=time_prediction(model, data.test_x[:size]),
+        predict_batch=min(size, len(data.test_x)),
+        compile_seconds=result.compile_seconds,
+        device=device_name(),
+        commit=commit_of(Path(__file__).parent),
+        versions=versions(),
+    )

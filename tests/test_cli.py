@@ -1,0 +1,164 @@
+"""The command line: what it prints, what it leaves, and how it fails."""
+
+import gzip
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from test_experiments import CONFIGS, small
+
+from ndekit.cli import main
+from ndekit.experiments import registry, runs
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The experiment `digits` with blobs for digits."""
+    config = small(CONFIGS["digits-default"], epochs=1, updates_per_call=3)
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": config})
+
+
+def rows_in(folder):
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
+def test_list_names_every_experiment_preset_and_regularizer(capsys):
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    for experiment, presets in registry.EXPERIMENTS.items():
+        assert {experiment, *presets} <= set(words)
+    assert set(registry.REGULARIZERS) <= set(words)
+
+
+def test_run_appends_a_row_and_draws(tiny, tmp_path, capsys):
+    line = ["run", "digits", "--regularizer", "steps", "--coefficient", "0.5", "--seed", "3"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    (row,) = rows_in(tmp_path)
+    assert (row["regularizer"], row["coefficient"], row["seed"]) == ("steps", 0.5, 3)
+    assert (tmp_path / "training.png").exists()
+    assert "steps" in capsys.readouterr().out
+
+
+def test_compare_runs_the_product_and_prints_one_table(tiny, tmp_path, capsys):
+    line = ["compare", "digits", "--regularizers", "none,error", "--seeds", "2"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    assert [(r["regularizer"], r["seed"]) for r in rows_in(tmp_path)] == [
+        ("none", 0), ("none", 1), ("error", 0), ("error", 1),
+    ]  # fmt: skip
+    out = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in out[2:4]] == ["none", "error"]
+
+
+def failed(capsys, arguments):
+    """The status, and the one sentence on stderr."""
+    try:
+        status = main(arguments)
+    except SystemExit as error:
+        status = error.code
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if not line.endswith(": training")]
+    assert out == ""
+    assert len(lines) == 1 and lines[0].startswith("ndekit: ")
+    return status, lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "digit"], "There is no experiment `digit`"),
+        (["run", "digits", "--regularizer", "nope"], "There is no regularizer `nope`"),
+        (["run", "digits", "--preset", "nope"], "There is no preset of `digits` `nope`"),
+        (["run", "digits", "--coefficient", "much"], "expected a positive number, got 'much'"),
+        (["run", "digits", "--coefficient", "-1"], "expected a positive number, got '-1'"),
+        (["run", "digits", "--coefficient", "1"], "`none` has no coefficient"),
+        (["run", "digits", "--seed", "1.5"], "expected a whole number from 0, got '1.5'"),
+        (["run", "digits", "--nope"], "Unrecognized arguments: --nope"),
+        (["compare", "digits", "--regularizers", "none,nope"], "no regularizer `nope`"),
+        (["compare", "digits", "--seeds", "0"], "expected a whole number from 1, got '0'"),
+        (["compare", "digits", "--epochs", "0"], "expected a whole number from 1, got '0'"),
+        (["nope"], "Invalid choice: 'nope'"),
+        ([], "The following arguments are required: command"),
+        (["run"], "The following arguments are required: experiment"),
+    ],
+)
+def test_a_bad_option_is_one_sentence_and_status_2(arguments, said, capsys):
+    status, sentence = failed(capsys, arguments)
+    assert status == 2
+    assert said.lower() in sentence.lower()
+
+
+def test_a_missing_data_folder_is_one_sentence_and_status_2(tmp_path, capsys):
+    line = ["run", "mnist_ode", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path)]
+    status, sentence = failed(capsys, line)
+    assert status == 2 and "does not exist" in sentence
+
+
+def test_a_corrupt_data_file_is_one_sentence_and_status_2(tmp_path, capsys):
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):
+            (tmp_path / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(b"not a picture"))
+    line = ["run", "mnist_ode", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    status, sentence = failed(capsys, line)
+    assert status == 2 and "should begin with the IDX header" in sentence
+
+
+def test_a_corrupt_file_of_rows_is_one_sentence_and_status_2(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text("nonsense\n")
+    status, sentence = failed(capsys, ["run", "digits", "--out", str(tmp_path)])
+    assert status == 2 and "Line 1 of" in sentence
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence_and_status_2(tiny, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    status, sentence = failed(capsys, ["run", "digits", "--out", str(tmp_path / "file")])
+    assert status == 2 and "file" in sentence
+
+
+def test_a_diverging_run_is_one_sentence_and_status_2(tiny, tmp_path, capsys):
+    line = ["run", "digits", "--regularizer", "steps", "--coefficient", "1e39"]
+    status, sentence = failed(capsys, [*line, "--out", str(tmp_path)])
+    assert status == 2 and "Update 1 gave loss" in sentence
+
+
+def test_an_interrupt_says_how_to_go_on(tiny, tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "run_job", interrupted)
+    status, sentence = failed(capsys, ["run", "digits", "--out", str(tmp_path)])
+    assert status == 130 and "Run the same command again" in sentence
+
+
+def test_ctrl_c_in_a_real_process_exits_130_and_leaves_a_checkpoint(tmp_path):
+    command = [sys.executable, "-m", "ndekit.cli", "run", "digits", "--epochs", "2000"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)], env=env, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not any(path.stat().st_size for path in tmp_path.glob("runs/*/log.jsonl")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Run the same command again" in err and "Traceback" not in err
+    assert list(tmp_path.glob("runs/*/checkpoint.eqx"))
+
+
+def test_nothing_runs_at_import():
+    code = "import ndekit.cli, sys; assert 'matplotlib' not in sys.modules; assert 'sklearn' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,317 @@
+"""Every experiment with every regulariser, and the rows that they leave."""
+
+import json
+import math
+import shutil
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from close import assert_tree_close, close_to_rounding
+
+from ndekit.data import Dataset
+from ndekit.experiments import compare, registry, row, runs
+from ndekit.experiments.classification import (
+    Trainer,
+    build_model,
+    judge,
+    make_loss,
+    measure,
+    see_solver,
+    time_prediction,
+    without_costs,
+)
+from ndekit.experiments.registry import EXPERIMENTS, REGULARIZERS, UnknownNameError, make_job
+from ndekit.train import column
+
+CONFIGS = {
+    f"{experiment}-{preset}": config
+    for experiment, presets in EXPERIMENTS.items()
+    for preset, config in presets.items()
+}
+
+
+def small_data(features=12, classes=3):
+    """Blobs that a linear map tells apart."""
+    rng = np.random.default_rng(0)
+    centres = rng.uniform(0, 1, (classes, features))
+
+    def part(size):
+        labels = np.arange(size) % classes
+        x = centres[labels] + 0.05 * rng.standard_normal((size, features))
+        return x.astype(np.float32), labels.astype(np.int32)
+
+    return Dataset("blobs", classes, *part(48), *part(12), *part(18))
+
+
+def small(config, **changes):
+    defaults = dict(width=8, batch_size=16, predict_batch=9, rtol=1e-4, atol=1e-4, max_steps=64)
+    return config._replace(load=lambda folder: small_data(), **{**defaults, **changes})
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_pair_has_a_finite_loss_and_finite_gradients(name, regularizer):
+    config, data = small(CONFIGS[name]), small_data()
+    entry = REGULARIZERS[regularizer]
+    model = build_model(config, entry, data, key=jr.key(0))
+    loss_fn = make_loss(entry, config.coefficients.get(regularizer, 0.0), 10)
+    batch = (jnp.asarray(data.train_x[:8]), jnp.asarray(data.train_y[:8]))
+    step = jnp.asarray(3)
+    value_and_grad = eqx.filter_value_and_grad(loss_fn, has_aux=True)
+    (loss, metrics), grads = value_and_grad(model, batch, step, key=jr.key(1))
+    assert jnp.isfinite(loss)
+    assert {f"cost_{cost}" for cost in entry.costs} <= set(metrics)
+    leaves = jax.tree.leaves(grads)
+    assert leaves and all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+    assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads.ode.field))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_regularizer_has_a_default_coefficient(name):
+    assert set(CONFIGS[name].coefficients) == set(REGULARIZERS) - {"none"}
+
+
+@pytest.mark.parametrize("regularizer", [name for name in REGULARIZERS if name != "none"])
+def test_loss_is_task_and_weighted_costs(regularizer):
+    config, data, entry = small(CONFIGS["digits-default"]), small_data(), REGULARIZERS[regularizer]
+    model = build_model(config, entry, data, key=jr.key(0))
+    batch = (jnp.asarray(data.train_x[:8]), jnp.asarray(data.train_y[:8]))
+    loss_fn = make_loss(entry, (4.0, 1.0), 2)  # 4 falls to 1 over two updates, so 2 after one
+    loss, metrics = loss_fn(model, batch, jnp.asarray(1), key=jr.key(0))
+    costs = sum(entry.weights[name] * metrics[f"cost_{name}"] for name in entry.costs)
+    assert costs > 0
+    assert close_to_rounding(loss, metrics["task"] + 2.0 * costs)
+
+
+def test_cross_entropy_and_accuracy_are_their_definitions():
+    logits, labels = jnp.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), jnp.array([0, 1, 1])
+    loss, accuracy = judge(logits, labels)
+    expected = np.mean([math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)),
+                        math.log(1 + math.exp(3))])  # fmt: skip
+    assert close_to_rounding(loss, np.float32(expected))
+    assert close_to_rounding(accuracy, np.float32(2 / 3))
+
+
+def model_and_data(regularizer="steps"):
+    config, data = small(CONFIGS["digits-default"]), small_data()
+    return build_model(config, REGULARIZERS[regularizer], data, key=jr.key(0)), config, data
+
+
+def test_measure_weighs_a_last_batch_that_is_not_full():
+    model, _, data = model_and_data()
+    x, labels = data.test_x, np.array(data.test_y)
+    labels[:7] = 1 - labels[:7]
+    whole = measure(model, x, labels, 18)
+    parts = measure(model, x, labels, 7)
+    logits, _ = model(jnp.asarray(x))
+    assert whole.accuracy == pytest.approx(float(np.mean(np.argmax(logits, -1) == labels)))
+    assert_tree_close(
+        np.float32([parts.accuracy, parts.loss]),
+        np.float32([whole.accuracy, whole.loss]), rtol=1e-3,
+    )  # fmt: skip
+
+
+def test_steps_are_counted_with_the_rejected_ones():
+    model, config, data = model_and_data()
+    # A field that is still for half of the time and then fast makes the controller reject steps.
+    field = lambda t, y, args: 40 * jnp.maximum(t - 0.5, 0) * jnp.sin(40 * t) * jnp.ones_like(y)
+    model = eqx.tree_at(lambda m: m.ode.field, model, field)
+    table = see_solver(model, config, data.test_x)
+    counted = measure(model, data.test_x, data.test_y, 18)
+    assert (~table.accepted).sum() > 0
+    assert counted.steps == len(table.accepted)
+    # Tsit5 takes its first stage from the step before: six evaluations an attempt, and one to begin.
+    assert counted.evals == 6 * len(table.accepted) + 1
+
+
+def test_a_prediction_measures_nothing():
+    model, _, data = model_and_data("error+stiffness")
+    assert without_costs(model).ode.costs == {}
+    x = jnp.asarray(data.test_x)
+    assert close_to_rounding(without_costs(model)(x)[0], model(x)[0])
+
+
+def test_prediction_time_is_that_of_one_call():
+    model, _, data = model_and_data()
+    assert 0 < time_prediction(model, data.test_x) < 1
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The experiment `digits` with blobs for digits."""
+    config = small(CONFIGS["digits-default"], epochs=2, updates_per_call=3)
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": config})
+    return config
+
+
+def jobs_of(*regularizers, seeds=1):
+    return [make_job("digits", name, seed) for name in regularizers for seed in range(seeds)]
+
+
+def test_training_learns_the_blobs(tiny, tmp_path):
+    (done,) = runs.run_jobs([make_job("digits", "steps", 0, epochs=30)], tmp_path, progress=False)
+    assert done.test_accuracy > 0.9
+
+
+def test_a_row_says_what_was_done(tiny, tmp_path):
+    (done,) = runs.run_jobs(jobs_of("steps"), tmp_path, progress=False)
+    assert (done.experiment, done.regularizer, done.coefficient) == ("digits", "steps", 0.01)
+    assert done.num_updates == 2 * 3
+    assert done.predict_batch == 9
+    assert done.device.startswith(jax.devices()[0].platform)
+    assert set(done.versions) >= {"jax", "diffrax", "equinox"}
+    assert row.read_rows(tmp_path) == [done]
+    (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) >= {
+        "experiment", "regularizer", "coefficient", "seed", "train_accuracy", "test_accuracy",
+        "steps", "evals", "train_seconds", "predict_seconds", "compile_seconds", "device",
+    }  # fmt: skip
+
+
+def test_a_comparison_does_only_what_is_missing(tiny, tmp_path):
+    first = runs.run_jobs(jobs_of("none"), tmp_path, progress=False)
+    said = []
+    both = runs.run_jobs(jobs_of("none", "steps"), tmp_path, progress=False, say=said.append)
+    assert both[0] == first[0]
+    assert [line.split(": ")[1].split()[0] for line in said] == ["already", "training"]
+    assert len(row.read_rows(tmp_path)) == 2
+
+
+def test_fresh_does_all_again(tiny, tmp_path):
+    runs.run_jobs(jobs_of("none"), tmp_path, progress=False)
+    said = []
+    runs.run_jobs(jobs_of("none"), tmp_path, progress=False, fresh=True, say=said.append)
+    assert said[0].endswith("training")
+
+
+def test_seeds_differ_and_repeat(tiny, tmp_path):
+    rows = runs.run_jobs(jobs_of("none", seeds=2), tmp_path / "a", progress=False)
+    again = runs.run_jobs(jobs_of("none", seeds=2), tmp_path / "b", progress=False)
+    assert rows[0].test_loss != rows[1].test_loss
+    assert [r.test_loss for r in rows] == [r.test_loss for r in again]
+
+
+def test_a_second_seed_compiles_nothing(tiny, tmp_path):
+    data = small_data()
+    trainer = Trainer(tiny, REGULARIZERS["steps"], 0.01, data, epochs=1)
+    counted = eqx.debug.assert_max_traces(trainer.loss_fn, max_traces=1)
+    trainer.loss_fn = counted
+    for seed in (0, 1):
+        trainer.train(seed, tmp_path / str(seed), progress=False)
+
+
+def test_a_cut_job_goes_on_to_the_same_row(tiny, tmp_path, monkeypatch):
+    (whole,) = runs.run_jobs(jobs_of("steps"), tmp_path / "whole", progress=False)
+    evaluate, calls = Trainer.evaluate, []
+
+    def cut(self, model):
+        calls.append(model)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return evaluate(self, model)
+
+    monkeypatch.setattr(Trainer, "evaluate", cut)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_jobs(jobs_of("steps"), tmp_path / "cut", progress=False)
+    assert row.read_rows(tmp_path / "cut") == []
+    (resumed,) = runs.run_jobs(jobs_of("steps"), tmp_path / "cut", progress=False)
+    assert len(calls) == 3
+    same = ("test_loss", "test_accuracy", "steps", "evals", "num_updates")
+    assert [getattr(resumed, name) for name in same] == [getattr(whole, name) for name in same]
+
+
+def a_row(regularizer="none", seed=0, **fields):
+    base = row.Row(
+        experiment="digits", preset="default", regularizer=regularizer, coefficient=0.0, seed=seed,
+        epochs=2, num_updates=6, train_accuracy=1.0, validation_accuracy=None, test_accuracy=0.9,
+        test_loss=0.1, steps=10.0, evals=61.0, train_seconds=4.0, predict_seconds=0.004,
+        predict_batch=9, compile_seconds=0.0, device="cpu", commit=None, versions={},
+    )  # fmt: skip
+    return base._replace(**fields)
+
+
+def test_rows_are_read_back_as_they_were(tmp_path):
+    rows = [a_row(), a_row("error", coefficient=(100.0, 10.0)), a_row(seed=1)]
+    for one in rows:
+        row.append_row(tmp_path, one)
+    assert row.read_rows(tmp_path) == rows
+
+
+def test_a_cut_last_line_is_done_again(tmp_path):
+    row.append_row(tmp_path, a_row())
+    path = tmp_path / "rows.jsonl"
+    path.write_text(path.read_text() + '{"experiment": "dig')
+    assert row.read_rows(tmp_path) == [a_row()]
+    row.append_row(tmp_path, a_row(seed=1))
+    assert row.read_rows(tmp_path) == [a_row(), a_row(seed=1)]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"experiment": "digits"}', "4"])
+def test_a_line_that_is_no_row_is_one_clear_error(line, tmp_path):
+    row.append_row(tmp_path, a_row())
+    path = tmp_path / "rows.jsonl"
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(row.RowsError, match="Line 2 of .* is no row.*Remove the line"):
+        row.read_rows(tmp_path)
+
+
+def test_table_has_mean_spread_and_ratio():
+    rows = [
+        a_row(evals=60.0, test_accuracy=0.90), a_row(seed=1, evals=64.0, test_accuracy=0.92),
+        a_row("steps", evals=30.0, test_accuracy=0.92, coefficient=0.01),
+        a_row("steps", seed=1, evals=32.0, test_accuracy=0.93, coefficient=0.01),
+    ]  # fmt: skip
+    _, _, none, steps = compare.table(rows).splitlines()
+    assert "91.00 ± 1.41" in none and "62.0 ± 2.8" in none  # sd of {a - d, a + d} is d * sqrt(2)
+    assert "92.50 ± 0.71" in steps and "31.0 ± 1.4" in steps
+    assert "+1.50" in steps and "x0.50" in steps and "x1.00" in steps
+
+
+def test_table_without_the_unregularised_model_compares_with_nothing():
+    text = compare.table([a_row("steps", coefficient=(2.5, 1.0))])
+    assert "|" not in text and "±" not in text.splitlines()[-1]
+    assert "2.5 to 1" in text
+
+
+def test_pictures_are_drawn_from_what_is_on_the_disk(tiny, tmp_path):
+    rows = runs.run_jobs(jobs_of("none", "steps"), tmp_path / "old", progress=False)
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    paths = compare.draw_pictures(rows, tmp_path / "new")
+    assert [path.name for path in paths] == ["training.png", "solver_seen.png", "frontier.png"]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+
+
+def test_log_has_the_curves(tiny, tmp_path):
+    (job,) = jobs_of("steps")
+    runs.run_jobs([job], tmp_path, progress=False)
+    path = runs.folder_of(job, tmp_path) / "log.jsonl"
+    history = [json.loads(line) for line in path.read_text().splitlines()]
+    assert column(history, "steps", kind="evaluate")[0].tolist() == [3, 6]
+    assert len(column(history, "cost_steps")[0]) == 6
+
+
+def test_job_names_are_their_own():
+    jobs = [
+        make_job("digits", "steps", 0), make_job("digits", "steps", 1),
+        make_job("digits", "steps", 0, coefficient=0.1), make_job("digits", "error", 0),
+        make_job("digits", "steps", 0, epochs=1), make_job("mnist_ode", "error", 0),
+        make_job("mnist_ode", "error", 0, preset="paper_a"),
+    ]  # fmt: skip
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert "100to10" in jobs[-1].name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("digit", "none", 0), "There is no experiment `digit`. Choose from: digits, mnist_ode."),
+        (("digits", "nothing", 0), "There is no regularizer `nothing`. Choose from: none, steps"),
+    ],
+)
+def test_unknown_names_list_the_known_ones(arguments, said):
+    with pytest.raises(UnknownNameError, match=said):
+        make_job(*arguments)
