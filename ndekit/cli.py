@@ -20,8 +20,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_REGULARIZERS = "none,steps,error,stiffness"
 # What a user can mend: said in one sentence, without a traceback.
 MENDABLE = (
-    DataError, RowsError, UnknownNameError, CheckpointError, NonFiniteLossError, ImportError, OSError,
-)  # fmt: skip
+    DataError,
+    RowsError,
+    UnknownNameError,
+    CheckpointError,
+    NonFiniteLossError,
+    ImportError,
+    OSError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MENDABLE as error:
         return _fail(str(error), USER_ERROR)
     except eqx.EquinoxRuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        return _fail(f"A solve failed: {reason} Try another coefficient.", USER_ERROR)
+        return _fail(f"A solve failed. {_reason(error)}", USER_ERROR)
+
+
+def _reason(error: Exception) -> str:
+    """What a solver says itself, out of Equinox's account of where it said so."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = [line.split("EquinoxRuntimeError: ", 1)[1] for line in lines if "RuntimeError: " in line]
+    return (said or lines)[0]
 
 
 def _fail(sentence: str, status: int) -> int:
@@ -76,7 +88,9 @@ def _run(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     names = list(dict.fromkeys(name.strip() for name in options.regularizers.split(",")))
-    return _do([_job(options, name, seed) for name in names for seed in range(options.seeds)], options)
+    return _do(
+        [_job(options, name, seed) for name in names for seed in range(options.seeds)], options
+    )
 
 
 def _job(
@@ -109,7 +123,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="ndekit", description="Neural ODEs that are trained to be cheap to solve.")
+    parser = _Parser(
+        prog="ndekit", description="Neural ODEs that are trained to be cheap to solve."
+    )
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
     listing = commands.add_parser("list", help="experiments, their presets, and regularizers")
     listing.set_defaults(command=_list)

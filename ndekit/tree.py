@@ -1,6 +1,6 @@
 """Arithmetic on PyTrees of arrays, leaf by leaf."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
-def weighted_sum(weights: list[float], trees: list[PyTree]) -> PyTree:
+def weighted_sum(weights: Sequence[float], trees: Sequence[PyTree]) -> PyTree:
     r"""$\sum_i w_i x_i$, with the terms of zero weight left out altogether."""
     kept = [(w, tree) for w, tree in zip(weights, trees, strict=True) if w != 0]
     if not kept:
@@ -43,7 +43,7 @@ def weighted_sum(weights: list[float], trees: list[PyTree]) -> PyTree:
     )
 
 
-def sum_in_order(terms: list[Array]) -> Array:
+def sum_in_order(terms: Sequence[Array]) -> Array:
     total = terms[0]
     for term in terms[1:]:
         total = total + term
@@ -75,14 +75,3 @@ def real_dtype(tree: PyTree) -> jnp.dtype:
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)
     return jnp.finfo(dtype).dtype
-
-
-def struct(tree: PyTree) -> PyTree:
-    """Shapes and dtypes of the leaves."""
-    return jax.eval_shape(lambda: tree)
-
-
-def flat_function(fn: Callable, *trees: PyTree) -> tuple[Callable, list[Array], Any]:
-    """`fn` on a flat list of leaves, the leaves, and the treedef that joins them."""
-    leaves, treedef = jax.tree.flatten(trees)
-    return (lambda *flat: fn(*jax.tree.unflatten(treedef, flat))), leaves, treedef

@@ -122,9 +122,16 @@ def test_a_folder_that_cannot_be_written_is_one_sentence_and_status_2(tiny, tmp_
 
 
 def test_a_diverging_run_is_one_sentence_and_status_2(tiny, tmp_path, capsys):
-    line = ["run", "digits", "--regularizer", "steps", "--coefficient", "1e39"]
+    line = ["run", "digits", "--regularizer", "steps", "--coefficient", "3e38"]
     status, sentence = failed(capsys, [*line, "--out", str(tmp_path)])
     assert status == 2 and "Update 1 gave loss" in sentence
+
+
+def test_a_solve_that_fails_is_one_sentence_and_status_2(monkeypatch, tmp_path, capsys):
+    config = small(CONFIGS["digits-default"], epochs=1, updates_per_call=3, max_steps=2)
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": config})
+    status, sentence = failed(capsys, ["run", "digits", "--out", str(tmp_path)])
+    assert status == 2 and "maximum number of solver steps" in sentence
 
 
 def test_an_interrupt_says_how_to_go_on(tiny, tmp_path, capsys, monkeypatch):
@@ -156,7 +163,10 @@ def test_ctrl_c_in_a_real_process_exits_130_and_leaves_a_checkpoint(tmp_path):
 
 
 def test_nothing_runs_at_import():
-    code = "import ndekit.cli, sys; assert 'matplotlib' not in sys.modules; assert 'sklearn' not in sys.modules"
+    code = (
+        "import ndekit.cli, sys; loaded = {'matplotlib', 'sklearn'} & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,

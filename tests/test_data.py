@@ -30,9 +30,10 @@ def test_digits_are_all_of_scikit_learns_once():
 def test_digits_keep_each_image_with_its_label():
     data = digits()
     bunch = load_digits()
-    label_of = {bytes(x): y for x, y in zip((bunch.data / 16).astype(np.float32), bunch.target)}
+    images = (bunch.data / 16).astype(np.float32)
+    label_of = {bytes(x): y for x, y in zip(images, bunch.target, strict=True)}
     assert len(label_of) == 1797  # no image comes twice, so the look-up says something
-    assert all(label_of[bytes(x)] == y for x, y in zip(data.test_x, data.test_y))
+    assert all(label_of[bytes(x)] == y for x, y in zip(data.test_x, data.test_y, strict=True))
 
 
 def test_digits_are_stratified():

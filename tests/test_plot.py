@@ -13,7 +13,7 @@ def history(accuracies, steps):
     rows = [{"kind": "train", "update": i, "loss": 1.0} for i in range(1, 41)]
     rows += [
         {"kind": "evaluate", "update": 10 * (i + 1), "accuracy": a, "steps": n}
-        for i, (a, n) in enumerate(zip(accuracies, steps))
+        for i, (a, n) in enumerate(zip(accuracies, steps, strict=True))
     ]
     return rows
 
@@ -67,8 +67,11 @@ def test_solver_seen_marks_accepted_and_rejected():
         assert marks_of(ax, "o") == 4 and marks_of(ax, "s") == 3 and marks_of(ax, "x") == 1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [
-        "before: 4 steps, 1 rejected", "after: 3 steps, 0 rejected", "accepted below", "rejected",
-    ]  # fmt: skip
+        "before: 4 accepted, 1 rejected",
+        "after: 3 accepted, 0 rejected",
+        "accepted below",
+        "rejected",
+    ]
     assert figure.axes[-1].get_xlabel() == "t"
 
 
@@ -93,7 +96,8 @@ def test_frontier_refuses_unpaired_points():
 PICTURES = {
     "training": lambda path: plot_training(HISTORIES, path=path),
     "solver_seen": lambda path: plot_solver_seen(
-        {name: table(5, rejected=[1]) for name in ("none", "steps", "error", "stiffness")}, path=path
+        {name: table(5, rejected=[1]) for name in ("none", "steps", "error", "stiffness")},
+        path=path,
     ),
     "frontier": lambda path: plot_frontier({"a": (np.ones(2), np.ones(2))}, path=path),
 }

@@ -129,7 +129,7 @@ def cases():
 
 
 @pytest.mark.parametrize("problem_name", FLAT)
-@pytest.mark.parametrize(("solver_name", "kind"), cases())
+@pytest.mark.parametrize(("solver_name", "kind"), list(cases()))
 class TestEverySolverOnEveryFlatProblem:
     def test_counts_are_the_same(self, solver_name, kind, problem_name):
         theirs, ours = flat_pair(solver_name, problem_name, kind)

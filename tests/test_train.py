@@ -85,9 +85,7 @@ def test_gradient_norm_is_that_of_the_gradient():
 
 def test_model_keeps_what_is_not_trained():
     model = {"weights": jnp.zeros(3), "count": jnp.arange(3), "name": "linear"}
-    result = run(
-        model=model, loss_fn=lambda m, b, s, *, key: loss_fn(m["weights"], b, s, key=key)
-    )
+    result = run(model=model, loss_fn=lambda m, b, s, *, key: loss_fn(m["weights"], b, s, key=key))
     assert result.model["name"] == "linear"
     assert result.model["count"].tolist() == [0, 1, 2]
     assert close_to_rounding(result.model["weights"], sgd_by_hand(20))
@@ -185,6 +183,15 @@ def diverging(at):
 def test_non_finite_loss_names_the_update_and_what_to_try(updates_per_call):
     with pytest.raises(NonFiniteLossError, match="Update 8 gave loss inf.*smaller learning rate"):
         run(loss_fn=diverging(7), updates_per_call=updates_per_call)
+
+
+def test_what_follows_in_the_same_call_does_not_see_a_broken_model():
+    def loss(model, batch, step, *, key):
+        checked = eqx.error_if(model, ~jnp.all(jnp.isfinite(model)), "a broken model")
+        return diverging(1)(checked, batch, step, key=key)
+
+    with pytest.raises(NonFiniteLossError, match="Update 2 gave loss inf"):
+        run(loss_fn=loss, updates_per_call=5)
 
 
 def test_non_finite_gradient_is_caught_where_it_arises():

@@ -37,9 +37,8 @@ def digits() -> Dataset:
             "`digits` reads scikit-learn's images, but scikit-learn is not installed. "
             "Run `pip install ndekit[experiments]`."
         ) from error
-    bunch = load_digits()
-    x = (bunch.data / 16.0).astype(np.float32)
-    y = bunch.target.astype(np.int32)
+    pixels, labels = load_digits(return_X_y=True)
+    x, y = (pixels / 16.0).astype(np.float32), labels.astype(np.int32)
     train, validation, test = stratified_split(y, (_NUM_VALIDATION, _NUM_TEST), seed=0)
     return Dataset("digits", 10, x[train], y[train], x[validation], y[validation], x[test], y[test])
 

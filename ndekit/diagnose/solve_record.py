@@ -79,8 +79,8 @@ def record_steps(
         print(table.h[table.accepted], table.stiffness)  # the stiffness is 50
         ```
 
-    Reference: Shampine (1977), *Stiffness and nonstiff differential equation solvers II*; Hairer and
-    Wanner, *Solving ODEs II*, section IV.2.
+    Reference: Shampine (1977), *Stiffness and nonstiff differential equation solvers II*; Hairer
+    and Wanner, *Solving ODEs II*, section IV.2.
     """
     if not t0 < t1:
         raise ValueError(
@@ -128,8 +128,8 @@ class _March(eqx.Module):
     @eqx.filter_jit
     def start(self, t0: Time, dt0: Time | None, y0: State) -> _State:
         order = self.solver.error_order(self.term)
-        # Not `self.term`: diffrax's loop hides it in a wrapper, so that a PID controller does not know
-        # it for an ODE, and an automatic first step is always 0.01. These are to be the same steps.
+        # Not `self.term`: diffrax's loop hides it in a wrapper, so a PID controller takes it
+        # for no ODE, and an automatic first step is always 0.01. These are to be the same steps.
         t1, controller_state = self.controller.init(
             None, t0, self.end, y0, dt0, self.args, self.solver.func, order
         )
@@ -145,12 +145,12 @@ class _March(eqx.Module):
         )
         if error is not None:
             error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), error)
+        order: Any = self.solver.error_order(self.term)  # `None` only without an error
         accepted, t0, t1, made_jump, controller_state, controller_result = (
             self.controller.adapt_step_size(
-                s.t0, s.t1, s.y, y1, self.args, error, self.solver.error_order(self.term),
-                s.controller_state,
+                s.t0, s.t1, s.y, y1, self.args, error, order, s.controller_state
             )
-        )  # fmt: skip
+        )
         accepted = jnp.asarray(accepted)  # a plain `True` from constant steps
         row = (
             s.t0,
@@ -159,16 +159,17 @@ class _March(eqx.Module):
             _stiffness(self.solver, info, s.t1 - s.t0),
             accepted,
         )
-        kept = tree.where(accepted, (y1, solver_state), (s.y, s.solver_state))
+        y, solver_state = tree.where(accepted, (y1, solver_state), (s.y, s.solver_state))
         t0 = jnp.minimum(t0, self.end)
-        new = _State(t0, _clip(t0, t1, self.end, accepted), *kept, controller_state, made_jump)
+        t1 = _clip(t0, t1, self.end, accepted)
+        new = _State(t0, t1, y, solver_state, controller_state, made_jump)
         worst = diffrax.RESULTS.where(
             result == diffrax.RESULTS.successful, controller_result, result
         )
         return new, row, worst
 
 
-def _clip(t0: Array, t1: Array, end: Array, accepted: Array) -> Array:
+def _clip(t0: Time, t1: Time, end: Time, accepted: Array) -> Array:
     """Let the last step end exactly on `end`, also when rounding would leave a sliver."""
     near = t1 > end - 100 * jnp.finfo(t1.dtype).eps * jnp.abs(end)
     return jnp.where(near, jnp.where(accepted, end, t0 + 0.5 * (end - t0)), t1)

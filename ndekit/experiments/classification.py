@@ -41,7 +41,7 @@ class Measures(NamedTuple):
 def build_model(
     config: Config, regularizer: Regularizer, data: Dataset, *, key: Key[Array, ""]
 ) -> ODEClassifier:
-    """Pixels are the state; paper A's field with time in both layers; one linear layer to read it."""
+    """Pixels are the state, time enters both layers of the field, a linear layer reads the end."""
     field_key, head_key = jr.split(key)
     size = data.num_features
     field = MLP(
@@ -175,9 +175,7 @@ class Trainer:
         return fit(
             build_model(config, self.regularizer, data, key=model_key),
             self.loss_fn,
-            Batches(
-                (data.train_x, data.train_y), batch_size=config.batch_size, key=batch_key
-            ),
+            Batches((data.train_x, data.train_y), batch_size=config.batch_size, key=batch_key),
             optimizer=self.optimizer,
             num_updates=self.num_updates,
             key=fit_key,

@@ -1,4 +1,4 @@
-"""A comparison of regularisers: the table, each beside the unregularised model, and the pictures."""
+"""A comparison of regularisers: the table beside the unregularised model, and the pictures."""
 
 import json
 from collections.abc import Sequence
@@ -45,11 +45,11 @@ def table(rows: Sequence[Row]) -> str:
 def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
     cells = [
         f"{name:<16}{_strength(group[0].coefficient):>12}",
-        f"{_cell(group, 'test_accuracy', 100, 2):>18}",
-        f"{_cell(group, 'evals', 1, 1):>15}",
-        f"{_cell(group, 'steps', 1, 1):>14}",
-        f"{_cell(group, 'predict_seconds', 1000, 2):>18}",
-        f"{_cell(group, 'train_seconds', 1, 1):>14}",
+        f"{_cell(group, 'test_accuracy', 100.0, 2):>18}",
+        f"{_cell(group, 'evals', 1.0, 1):>15}",
+        f"{_cell(group, 'steps', 1.0, 1):>14}",
+        f"{_cell(group, 'predict_seconds', 1000.0, 2):>18}",
+        f"{_cell(group, 'train_seconds', 1.0, 1):>14}",
     ]
     if baseline is not None and name != "none":
         gain = 100 * (_mean(group, "test_accuracy") - _mean(baseline, "test_accuracy"))

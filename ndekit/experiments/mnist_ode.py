@@ -11,7 +11,7 @@ from .config import Config
 #
 # Known deviations from both: the last, partial batch of an epoch is dropped (117 updates instead of
 # 118), the mean over steps does not count a zero at t0, and the first step is diffrax's 0.01.
-# Their tolerance, 1.4e-8, is below float32's resolution: the error estimate is then mostly rounding.
+# Their tolerance, 1.4e-8, is below float32's resolution: the estimate is then mostly rounding.
 
 
 def _momentum(num_updates: int) -> optax.GradientTransformation:

@@ -31,8 +31,8 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         """A folder's name that no other job has."""
-        coefficient = self.coefficient if isinstance(self.coefficient, tuple) else [self.coefficient]
-        strength = "to".join(f"{value:g}" for value in coefficient)
+        ends = self.coefficient if isinstance(self.coefficient, tuple) else (self.coefficient,)
+        strength = "to".join(f"{value:g}" for value in ends)
         return (
             f"{self.experiment}-{self.preset}-{self.epochs}epochs-{self.regularizer}-{strength}"
             f"-seed{self.seed}"

@@ -23,7 +23,8 @@ class MLP(eqx.Module):
     the zero field, so that an untrained model is cheap to solve and close to the identity.
 
     `y` may have leading axes, `(..., size)`. Solved as one batched state all samples share each
-    step; under `jax.vmap` of the solve each sample takes its own (see [`ndekit.models.NeuralODE`][]).
+    step; under `jax.vmap` of the solve each sample takes its own, see
+    [`ndekit.models.NeuralODE`][].
 
     Args:
         size: length of the state's last axis, at least 1.

@@ -27,7 +27,8 @@ class AbstractStepCost(eqx.Module):
 
         sol = nk.diffeqsolve(
             diffrax.ODETerm(lambda t, y, args: -y), diffrax.Tsit5(), 0.0, 1.0, None, jnp.ones(2),
-            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4), costs={"speed": Speed()},
+            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+            costs={"speed": Speed()},
         )
         ```
     """
@@ -116,7 +117,7 @@ class EveryStep(AbstractPlacement):
 
 
 def as_placements(costs: Mapping[str, Any] | None) -> dict[str, AbstractPlacement]:
-    """The `costs=` argument with bare costs made `EveryStep(cost, "sum")`; raises on anything else."""
+    """The `costs=` argument, each bare cost made `EveryStep(cost, "sum")`."""
     if costs is None:
         return {}
     if not isinstance(costs, Mapping):

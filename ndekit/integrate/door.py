@@ -77,8 +77,10 @@ def diffeqsolve(
         import diffrax, jax.numpy as jnp, ndekit as nk
 
         sol = nk.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: -args * y), diffrax.Tsit5(), 0.0, 1.0, None, jnp.ones(2), 3.0,
-            stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5), costs={"steps": nk.StepCount()},
+            diffrax.ODETerm(lambda t, y, args: -args * y), diffrax.Tsit5(),
+            t0=0.0, t1=1.0, dt0=None, y0=jnp.ones(2), args=3.0,
+            stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5),
+            costs={"steps": nk.StepCount()},
         )
         sol.ys, sol.costs["steps"], sol.stats["num_evals"]
         ```
@@ -86,13 +88,13 @@ def diffeqsolve(
     placements = as_placements(costs)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1 or `None`, but got {max_steps}.")
-    in_loop = (event, solver_state, controller_state, made_jump)
-    by_engine = (
-        can_solve(terms, solver, y0, saveat, stepsize_controller, adjoint)
-        and all(option is None for option in in_loop)
-        and isinstance(progress_meter, diffrax.NoProgressMeter)
-    )
-    if not by_engine:
+    only_diffrax = (event, solver_state, controller_state, made_jump)
+    if (
+        not isinstance(adjoint, ReplayAdjoint)
+        or not isinstance(progress_meter, diffrax.NoProgressMeter)
+        or any(option is not None for option in only_diffrax)
+        or not can_solve(terms, solver, y0, saveat, stepsize_controller)
+    ):
         return solve_through_diffrax(
             terms, solver, t0, t1, dt0, y0, args,
             placements=placements, key=key, saveat=saveat, stepsize_controller=stepsize_controller,
@@ -141,7 +143,7 @@ def _array_module(*values: Any) -> Any:
 
 
 def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
-    """`value` if not `bad`: an exception now where that is known, at run time where it is traced."""
+    """`value` if not `bad`: an exception now if that is known, at run time if it is traced."""
     if not is_concrete(bad):
         return eqx.error_if(jnp.asarray(value), bad, message)
     if bad:

@@ -1,6 +1,6 @@
-"""The engine's way through a solve: prepare the operands, solve, dress the outcome as a Solution."""
+"""The engine's way through a solve: prepare its operands, solve, dress the outcome."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -16,7 +16,7 @@ from .attempt import smallest_step_after
 from .costs import Placements, init_totals
 from .forward import Outcome
 from .primitive import solve
-from .problem import Operands, Problem, convert_field, needs_fences
+from .problem import Operands, Problem, convert_field, evaluate, needs_fences
 from .setup import CountedField, direction_of, promote_state, promote_times, reflected_field
 from .solution import Solution
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
@@ -25,9 +25,7 @@ _CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
 _SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
 
 
-def can_solve(
-    terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any, adjoint: Any
-) -> bool:
+def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any) -> bool:
     """Whether the engine knows this kind of solve; if not, diffrax's loop does it."""
     sub = saveat.subs
     leaves = jax.tree.leaves(y0)
@@ -35,7 +33,6 @@ def can_solve(
         type(terms) is diffrax.ODETerm
         and explicit_runge_kutta(solver) is not None
         and type(controller) in _CONTROLLERS
-        and isinstance(adjoint, ReplayAdjoint)
         and isinstance(sub, diffrax.SubSaveAt)
         and sub.steps == 0
         and sub.fn is _SAVE_STATE
@@ -70,10 +67,12 @@ def solve_by_engine(
     direction = direction_of(t0, t1)
     reflect = lambda t: None if t is None else t * direction
     field = reflected_field(terms, args, direction)
+    times = _Times(reflect(t0), reflect(t1), reflect(dt0), reflect(ts))
+    controller = stepsize_controller.wrap(direction)
+    error_order = solver.error_order(terms)
     problem, operands, first_evals = _prepare(
-        field, solver, *map(reflect, (t0, t1, dt0, ts)), y0, stepsize_controller.wrap(direction),
-        placements, key, solver.error_order(terms), max_steps, adjoint
-    )  # fmt: skip
+        field, solver, times, y0, controller, error_order, placements, key, max_steps, adjoint
+    )
     outcome = solve(problem, operands)
     saved_ts, ys = _saved(sub, operands, outcome)
     sol = Solution(
@@ -93,22 +92,29 @@ def solve_by_engine(
     return outcome.result.error_if(sol, ~is_successful(outcome.result)) if throw else sol
 
 
+class _Times(NamedTuple):
+    """The user's times, reflected so that they grow."""
+
+    t0: Time
+    t1: Time
+    dt0: Time | None
+    ts: Any
+
+
 def _prepare(
     field: Any,
     solver: diffrax.AbstractSolver,
-    t0: Time,
-    t1: Time,
-    dt0: Time | None,
-    ts: Any,
+    times: _Times,
     y0: State,
     controller: Any,
+    error_order: Any,
     placements: Placements,
     key: Any,
-    error_order: Any,
     max_steps: int | None,
     adjoint: ReplayAdjoint,
 ) -> tuple[Problem, Operands, int]:
     """The problem, its operands, and the number of evaluations that preparing them took."""
+    t0, t1, dt0, ts = times
     jaxpr, constants = convert_field(field, t0, y0)
     stepper = explicit_runge_kutta(solver)
     assert stepper is not None  # by `can_solve`
@@ -145,7 +151,7 @@ def _prepare(
 
 def _evaluate(jaxpr: Any, constants: list[Any], t: Time, y: State) -> State:
     leaves, treedef = jax.tree.flatten(y)
-    return jax.tree.unflatten(treedef, jax.core.eval_jaxpr(jaxpr.jaxpr, constants, t, *leaves))
+    return jax.tree.unflatten(treedef, evaluate(jaxpr, constants, t, *leaves))
 
 
 def _stats(
@@ -161,7 +167,7 @@ def _stats(
 
 
 def _saved(sub: diffrax.SubSaveAt, operands: Operands, outcome: Outcome) -> tuple[Any, State]:
-    """`sol.ts` and `sol.ys`: in a solve that failed the last state stands right after the values reached."""
+    """`sol.ts`, `sol.ys`; if the solve failed, its last state stands after the values reached."""
     before: list[Any] = [(operands.t0, operands.y0)] if sub.t0 else []
     rows = [jax.tree.map(lambda x: x[None], row) for row in before]
     reached: Count | int = len(before)

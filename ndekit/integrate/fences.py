@@ -15,9 +15,10 @@ Fence = Callable[[Any], Any]
 # Primitives that XLA's CPU fusion does not duplicate: products of matrices and convolutions are
 # calls, and transcendental functions count as expensive.
 _NEVER_DUPLICATED = frozenset(
-    "dot_general conv_general_dilated tanh logistic exp exp2 expm1 log log1p sin cos tan asin acos atan atan2 sinh "
-    "cosh asinh acosh atanh pow erf erfc erf_inv lgamma digamma sqrt rsqrt cbrt while scan cond custom_linear_solve "
-    "cholesky lu qr eigh triangular_solve reduce_sum cumsum sort fft".split()
+    "dot_general conv_general_dilated cholesky lu qr eigh triangular_solve custom_linear_solve fft "
+    "tanh logistic exp exp2 expm1 log log1p sin cos tan asin acos atan atan2 sinh cosh asinh acosh "
+    "atanh pow erf erfc erf_inv lgamma digamma sqrt rsqrt cbrt "
+    "reduce_sum cumsum sort while scan cond".split()
 )
 
 

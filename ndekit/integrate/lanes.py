@@ -64,6 +64,8 @@ class Lanes:
         for flags in self.levels:
             position = flags.index(True)
             of_operand = operands[position].shape
-            sizes.append(of_operand[-1 - seen[position]] if self.last else of_operand[seen[position]])
+            sizes.append(
+                of_operand[-1 - seen[position]] if self.last else of_operand[seen[position]]
+            )
             seen = [n + flag for n, flag in zip(seen, flags, strict=True)]
         return (*shape, *reversed(sizes)) if self.last else (*sizes, *shape)

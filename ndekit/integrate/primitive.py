@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -43,7 +44,7 @@ def _run(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
 def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
     struct = jax.tree.leaves(problem.outcome)
     shape = lambda x: lanes.shape_with(x.shape, list(flat))
-    return [jax.core.ShapedArray(shape(x), x.dtype) for x in struct]
+    return [ShapedArray(shape(x), x.dtype) for x in struct]
 
 
 def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
@@ -63,6 +64,7 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
         ok and type(tangent) is not ad.Zero
         for ok, tangent in zip(differentiable, tangents, strict=True)
     )
+    _refuse_grid_derivatives(problem, perturbed)
     rest = [None if p else x for x, p in zip(primals, perturbed, strict=True)]
     active = [x for x, p in zip(primals, perturbed, strict=True) if p]
     directions = [t for t, p in zip(tangents, perturbed, strict=True) if p]
@@ -71,10 +73,20 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
     return out, [_without_float0(d) for d in d_out]
 
 
+def _refuse_grid_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> None:
+    flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
+    if any(jax.tree.leaves(flags.controller)):
+        raise ValueError(
+            "`ReplayAdjoint` holds the grid of steps constant, but the loss was differentiated by "
+            f"an array inside `{type(problem.controller).__name__}`. Stop its gradient with "
+            "`jax.lax.stop_gradient`, or use `adjoint=diffrax.RecursiveCheckpointAdjoint()`."
+        )
+
+
 def _without_float0(tangent: Any) -> Any:
     """Integers have no tangent; a rule must say so with a symbolic zero."""
     if tangent.dtype == jax.dtypes.float0:
-        return ad.Zero(jax.core.ShapedArray(tangent.shape, tangent.dtype))
+        return ad.Zero(ShapedArray(tangent.shape, tangent.dtype))
     return tangent
 
 

@@ -1,4 +1,4 @@
-"""A solve as data: the arrays it depends on, and everything about it that is fixed at compile time."""
+"""A solve as data: the arrays it depends on, and what is fixed at compile time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .stepper import ExplicitRungeKutta, Trial
 
 
 class Operands(eqx.Module):
-    """Every array that a solve depends on. Time has been reflected so that it grows from `t0` to `t1`."""
+    """Every array that a solve depends on, with time reflected so that it grows."""
 
     # Differentiable.
     constants: list[Any]  # what the field closes over: parameters, args
@@ -59,7 +59,7 @@ class Problem:
 
         def field(t: Time, y: State) -> State:
             leaves, treedef = jax.tree.flatten(fence(y))
-            out = jax.core.eval_jaxpr(self.field_jaxpr.jaxpr, operands.constants, t, *leaves)
+            out = evaluate(self.field_jaxpr, operands.constants, t, *leaves)
             return fence(jax.tree.unflatten(treedef, out))
 
         return field
@@ -91,6 +91,11 @@ class Problem:
             field=self.field(operands),
             solver_name=self.solver_name,
         )
+
+
+def evaluate(jaxpr: jex_core.ClosedJaxpr, constants: list[Any], *args: Any) -> list[Any]:
+    """Run a jaxpr on other constants than those it was traced with."""
+    return jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr.jaxpr, constants))(*args)
 
 
 def convert_field(

@@ -23,7 +23,7 @@ _EMPTY = -1
 
 
 class Rows(eqx.Module):
-    """States before some steps, and which steps these are. One more row takes what is not to be kept."""
+    """States before some steps, and which steps these are; one more row for what is not kept."""
 
     states: State
     steps: Any
@@ -85,12 +85,12 @@ def empty_record(t0: Time, y0: State, max_steps: int, checkpoints: int | None) -
 
 
 def append(record: Record, y: State, t_end: Time, any_accepted: Flag) -> Record:
-    """Note a step from `y` to time `t_end`; unless some lane accepted it, the next one takes its place."""
+    """Note a step from `y` to `t_end`; the next one takes its place unless a lane accepted it."""
     step, rows = record.num_steps, record.rows
     wanted = any_accepted & (step % record.stride == 0)
     overflow = wanted & (rows.num_free() == 0)
     stride = jnp.where(overflow, 2 * record.stride, record.stride)
-    rows = rows.without((rows.steps % stride != 0))
+    rows = rows.without(rows.steps % stride != 0)
     return Record(
         times=record.times.at[step + 1].set(t_end),
         rows=rows.put(y, step, wanted & (step % stride == 0)),

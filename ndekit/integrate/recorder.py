@@ -54,7 +54,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
     costs: dict[str, Any]
     rtol: Any
     atol: Any
-    norm: Callable[[PyTree], Scalar]
+    norm: Callable[[PyTree], Any]
     own_error_order: Any
     key: Any
 
@@ -64,7 +64,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
         costs: Mapping[str, Any],
         rtol: Time | None = None,
         atol: Time | None = None,
-        norm: Callable[[PyTree], Scalar] = optx.rms_norm,
+        norm: Callable[[PyTree], Any] = optx.rms_norm,
         error_order: Time | None = None,
         key: Any = None,
     ):
@@ -78,7 +78,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
 
     # diffrax asks the wrapper for whatever it would ask the solver, so everything is passed on.
     term_structure = property(lambda self: self.solver.term_structure)
-    interpolation_cls = property(lambda self: self.solver.interpolation_cls)
+    interpolation_cls = property(lambda self: self.solver.interpolation_cls)  # pyright: ignore
     term_compatible_contr_kwargs = property(lambda self: self.solver.term_compatible_contr_kwargs)
     root_finder = property(lambda self: self.solver.root_finder)
     root_find_max_steps = property(lambda self: self.solver.root_find_max_steps)
@@ -116,8 +116,8 @@ class Recorder(diffrax.AbstractWrappedSolver):
         # Before any norm: a norm of infinities has a NaN derivative even where its value is not
         # used.
         clean = lambda x, other: jax.tree.map(lambda a, b: jnp.where(good, a, b), x, other)
-        zeros = tree.zeros_like((error, info))
-        step = self._view(terms, t0, t1, y0, clean(y1, y0), *clean((error, info), zeros), args)
+        error_seen, info_seen = clean((error, info), tree.zeros_like((error, info)))
+        step = self._view(terms, t0, t1, y0, clean(y1, y0), error_seen, info_seen, args)
         readings = readings_of(self.costs, step, tree.real_dtype(y0))
         totals = add_readings(self.costs, totals, readings, number, good)
         return y1, error, info, (inner, (totals, number + 1)), result
@@ -182,7 +182,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
 def _stages(
     tableau: diffrax.ButcherTableau, h: Time, y0: State, k: State
 ) -> tuple[list[State], list[State]]:
-    """Stage derivatives and stage arguments from the increments that a Runge-Kutta solver hands to its interpolation."""
+    """Stage derivatives and arguments, from the increments that interpolation is given."""
     number = tableau.num_stages
     a = np.zeros((number, number))
     for i, row in enumerate(tableau.a_lower):

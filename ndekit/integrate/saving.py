@@ -1,8 +1,7 @@
-"""Values at the user's times `ts`: written as the solve passes them, read back by the reverse pass.
+"""Values at the user's times `ts`, written as the solve passes them.
 
-Both directions work on blocks of consecutive times, so that the cost grows with the number of times
-and not with steps x times. Where a block reaches past the step, the rest of it is left for the next
-step.
+In blocks of consecutive times, so that the cost grows with the number of times and not with steps
+x times. Where a block reaches past the step, the rest of it is left for the next step.
 """
 
 from typing import Any
@@ -88,89 +87,6 @@ def save(problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Pro
 def any_lane(flags: Flag) -> Flag:
     """One plain scalar for all lanes, also for those that an outer `jax.vmap` adds."""
     return eqxi.unvmap_any(flags)
-
-
-class SavedCotangents(eqx.Module):
-    """What the reverse pass of saving has found so far in one lane."""
-
-    ts: Any
-    remaining: Count  # ts[:remaining] belong to earlier steps
-
-
-class StepCotangents(eqx.Module):
-    """Cotangents that reach one step through the values saved inside it."""
-
-    info: Any
-    t0: Time
-    t1: Time
-
-
-def pull_saved(
-    problem: Problem,
-    lanes: Lanes,
-    flat: list,
-    ct_ys: State,
-    found: SavedCotangents,
-    step: tuple,
-) -> tuple[SavedCotangents, StepCotangents]:
-    """Add up, for each lane's step `(t0, t1, info, accepted)`, the cotangents of the values saved in it."""
-
-    def start_of(operands: Operands, t0: Time) -> Time:
-        # The first step also owns the times at its very start.
-        return jnp.where(t0 == operands.t0, -jnp.inf, t0)
-
-    def waiting(flat: list, _: Any, found: SavedCotangents, step: tuple) -> Flag:
-        t0, _, _, accepted = step
-        operands = jax.tree.unflatten(problem.treedef, flat)
-        last = operands.ts[jnp.maximum(found.remaining - 1, 0)]
-        return accepted & (found.remaining > 0) & (last > start_of(operands, t0))
-
-    def pull(
-        flat: list, _: Any, found: SavedCotangents, ct: StepCotangents, step: tuple, ct_ys: State
-    ) -> tuple:
-        t0, t1, info, accepted = step
-        operands = jax.tree.unflatten(problem.treedef, flat)
-        size = block_size(operands.ts)
-        # The block that ends just before `remaining`; `found.ts` and `ct_ys` have `size` rows of
-        # padding in front.
-        take = lambda x: lax.dynamic_slice_in_dim(x, found.remaining, size)
-        block = take(jnp.concatenate([jnp.full(size, -jnp.inf, operands.ts.dtype), operands.ts]))
-        inside = accepted & (block > start_of(operands, t0))
-        # A lane with no step here has t0 == t1, where interpolation divides by zero.
-        t1 = jnp.where(accepted, t1, t0 + 1)
-        times = jnp.where(inside, block, t0)
-        _, vjp = jax.vjp(
-            lambda t0, t1, info, ts: interpolate(problem, t0, t1, info, ts), t0, t1, info, times
-        )
-        d_t0, d_t1, d_info, d_ts = vjp(tree.masked(inside, jax.tree.map(take, ct_ys)))
-        d_ts = jnp.where(inside, d_ts, take(found.ts))
-        ct_ts = lax.dynamic_update_slice_in_dim(found.ts, d_ts, found.remaining, 0)
-        remaining = found.remaining - jnp.sum(inside, dtype=found.remaining.dtype)
-        ct = StepCotangents(tree.add(ct.info, d_info), ct.t0 + d_t0, ct.t1 + d_t1)
-        return SavedCotangents(ct_ts, remaining), ct
-
-    is_waiting = lambda f: any_lane(lanes.map(waiting)(flat, None, f, step))
-    t0, t1, info, _ = step
-    nothing = StepCotangents(*tree.zeros_like((info, t0, t1)))
-
-    def body(state: tuple) -> tuple:
-        found, ct, _ = state
-        found, ct = lanes.map(pull)(flat, None, found, ct, step, ct_ys)
-        return found, ct, is_waiting(found)
-
-    found, ct, _ = lax.while_loop(lambda s: s[2], body, (found, nothing, is_waiting(found)))
-    return found, ct
-
-
-def nothing_found(ts: Any) -> SavedCotangents:
-    padded = jnp.zeros(ts.shape[0] + block_size(ts), ts.dtype)
-    return SavedCotangents(padded, jnp.array(ts.shape[0]))
-
-
-def padded_in_front(ts: Any, ys: State) -> State:
-    """Values at `ts` with one block of zeros before them."""
-    zeros = lambda y: jnp.zeros((block_size(ts), *y.shape[1:]), y.dtype)
-    return jax.tree.map(lambda y: jnp.concatenate([zeros(y), y]), ys)
 
 
 def _ts(problem: Problem, flat: list, after: float) -> Any:

@@ -6,13 +6,14 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..shapes import Args, State, Time
 
 
 def is_concrete(x: Any) -> bool:
-    return not isinstance(x, jax.core.Tracer)
+    return not isinstance(x, Tracer)
 
 
 def promote_times(*times: Any) -> list[Any]:
@@ -56,7 +57,7 @@ def direction_of(t0: Any, t1: Any) -> Any:
 
 
 class CountedField:
-    """A field that counts its calls while it is traced, and answers a repeated question from memory."""
+    """A field that counts its calls while it is traced; a repeated one it answers from memory."""
 
     def __init__(self, field: Callable[[Time, State], State]):
         self.field = field

@@ -1,6 +1,7 @@
 """What is known of one accepted step of a solver."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -37,10 +38,10 @@ class Step(eqx.Module):
     stages: list[State] | None
     nodes: tuple[float, ...] = eqx.field(static=True)
     weights: tuple[float, ...] = eqx.field(static=True)
-    error_order: float | None = eqx.field(static=True)
+    error_order: Any = eqx.field(static=True)
     rtol: Time | None
     atol: Time | None
-    norm: Callable[[State], Scalar] | None = eqx.field(static=True)
+    norm: Callable[[State], Any] | None = eqx.field(static=True)
     field: Callable[[Time, State], State] = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
 
@@ -51,7 +52,7 @@ class Step(eqx.Module):
 
     @property
     def scale(self) -> State:
-        r"""$\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$, the controller's yardstick for the error."""
+        r"""The controller's yardstick, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
         if self.rtol is None or self.atol is None:
             raise ValueError(
                 "A scaled error needs `rtol` and `atol`, but the step size controller has none. "
@@ -73,7 +74,7 @@ class Step(eqx.Module):
 
     @property
     def stiff_pair(self) -> tuple[int, int] | None:
-        """The last two stages, if they share their node: then rates differ by the Jacobian alone."""
+        """The last two stages, if they share a node: their rates differ by the Jacobian alone."""
         if self.rates is None or len(self.nodes) < 2 or self.nodes[-1] != self.nodes[-2]:
             return None
         return len(self.nodes) - 2, len(self.nodes) - 1
@@ -81,7 +82,7 @@ class Step(eqx.Module):
     def checked_error(self) -> State:
         if self.error is None:
             raise ValueError(
-                f"This cost reads the solver's error estimate, but `{self.solver_name}` gives none. "
+                f"This cost reads an error estimate, but `{self.solver_name}` gives none. "
                 "Use a solver with an embedded estimate, for example `diffrax.Tsit5()`."
             )
         return self.error

@@ -80,13 +80,13 @@ _EULER = ExplicitRungeKutta(((),), (1.0,), None, (0.0,), False, False)
 
 
 def explicit_runge_kutta(solver: diffrax.AbstractSolver) -> ExplicitRungeKutta | None:
-    """The stepper of an explicit Runge-Kutta solver of diffrax or of the user; `None` for any other solver."""
+    """The stepper of an explicit Runge-Kutta solver, diffrax's or a user's; else `None`."""
     if type(solver) is diffrax.Euler:
         return _EULER
     inherits_step = type(solver).step is diffrax.AbstractRungeKutta.step
     if not (isinstance(solver, diffrax.AbstractERK) and inherits_step):
         return None
-    tableau = solver.tableau
+    tableau: Any = solver.tableau
     floats = lambda xs: tuple(float(x) for x in np.asarray(xs))
     return ExplicitRungeKutta(
         a=((), *[floats(row) for row in tableau.a_lower]),

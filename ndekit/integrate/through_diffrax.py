@@ -61,7 +61,8 @@ def solve_through_diffrax(
     costs = {}
     if recorder is not None:
         costs = recorder.costs_of(sol)
-        fields["solver_state"] = sol.solver_state[0] if asked else None
+        inner, _ = sol.solver_state  # pyright: ignore
+        fields["solver_state"] = inner if asked else None
     return Solution(**fields, costs=costs)
 
 
@@ -88,8 +89,8 @@ def _refuse_lost_gradients(adjoint: Any, placements: Placements) -> None:
     if placements and isinstance(adjoint, lossy):
         raise ValueError(
             f"`{type(adjoint).__name__}` cannot carry costs that are read at every step "
-            f"({', '.join(map(repr, placements))}): it does not differentiate the solver's own steps. "
-            "Use `ReplayAdjoint()`, or leave `costs` out."
+            f"({', '.join(map(repr, placements))}): it does not differentiate the solver's own "
+            "steps. Use `ReplayAdjoint()`, or leave `costs` out."
         )
 
 

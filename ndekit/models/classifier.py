@@ -5,7 +5,7 @@ from collections.abc import Callable
 import equinox as eqx
 from jaxtyping import Array, Float, Key, UInt
 
-from ..integrate.solution import Solution
+from ..integrate import Solution
 from ..shapes import Args
 from .neural_ode import NeuralODE
 

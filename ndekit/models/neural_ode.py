@@ -7,8 +7,7 @@ import diffrax
 import equinox as eqx
 from jaxtyping import Array, Key, Real, UInt
 
-from ..integrate import ReplayAdjoint, diffeqsolve
-from ..integrate.solution import Solution
+from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..shapes import Args, State, Time
 
 

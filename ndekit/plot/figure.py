@@ -11,12 +11,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def new_figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple:
-    """A figure of `width` by `height` inches and its array of axes, without pyplot's global state."""
+    """A figure of `width` by `height` inches and its axes, without pyplot's global state."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            "Pictures need matplotlib, which is not installed. Run `pip install ndekit[experiments]`."
+            "Pictures need matplotlib, which is not installed. "
+            "Run `pip install ndekit[experiments]`."
         ) from error
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, **options)

@@ -61,7 +61,7 @@ def plot_solver_seen(
 
 def _legend_name(model: str, table: StepTable) -> str:
     rejected = int((~table.accepted).sum())
-    return f"{model}: {int(table.accepted.sum())} steps, {rejected} rejected"
+    return f"{model}: {int(table.accepted.sum())} accepted, {rejected} rejected"
 
 
 def _draw(ax: Any, table: StepTable, values: np.ndarray, label: str, index: int) -> None:

@@ -18,7 +18,7 @@ LABELS = {
 
 
 def plot_training(
-    histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
     *,
     names: Sequence[str] = ("accuracy", "steps"),
     path: str | os.PathLike | None = None,
@@ -55,7 +55,7 @@ def plot_training(
     return figure
 
 
-def _curve(label: str, name: str, history: Sequence[Mapping[str, Any]]) -> tuple:
+def _curve(label: str, name: str, history: Sequence[dict[str, Any]]) -> tuple:
     updates, values = column(history, name, kind="evaluate")
     if not len(updates):
         raise ValueError(

@@ -37,8 +37,8 @@ class StepCount(AbstractStepCost):
         error = step.scaled_error
         if step.error_order is None:
             raise ValueError(
-                f"`StepCount` needs the order of the error estimate, which `{step.solver_name}` does not state. "
-                "Pass `diffrax.PIDController(..., error_order=...)`."
+                f"`StepCount` needs the order of the error estimate, which `{step.solver_name}` "
+                "does not state. Pass `diffrax.PIDController(..., error_order=...)`."
             )
         # The root has an infinite derivative at zero.
         positive = error > 0

@@ -43,7 +43,8 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
     _check_steps(steps)
     if start <= 0 or end <= 0:
         raise ValueError(
-            f"An exponential schedule needs positive ends, but got {start} and {end}. Use `linear` to reach zero."
+            f"An exponential schedule needs positive ends, but got {start} and {end}. "
+            "Use `linear` to reach zero."
         )
     return lambda step: start * (end / start) ** _fraction(step, steps)
 

@@ -67,8 +67,8 @@ def stiffness_of(step: Step) -> Scalar:
     pair = step.stiff_pair
     if pair is None or step.rates is None or step.stages is None:
         raise ValueError(
-            f"`StepStiffness` needs two stages at one node, which `{step.solver_name}` does not have. "
-            f"Use one of {', '.join(STABILITY)}."
+            f"`StepStiffness` needs two stages at one node, which `{step.solver_name}` does not "
+            f"have. Use one of {', '.join(STABILITY)}."
         )
     i, j = pair
     difference = lambda a, b: jax.tree.map(jnp.subtract, a, b)

@@ -1,7 +1,7 @@
 """Training on optax: one compiled loop that knows no model and no regulariser by name."""
 
 from .checkpoint import CheckpointError as CheckpointError
-from .fit import fit as fit
 from .fit import FitResult as FitResult
+from .fit import fit as fit
 from .log import column as column
 from .update import NonFiniteLossError as NonFiniteLossError

@@ -87,7 +87,7 @@ def load(folder: str | os.PathLike, like: State, key: Array) -> tuple[State, lis
             trees = eqx.tree_deserialise_leaves(file, trees)
         except Exception as error:  # NumPy raises many kinds on damaged bytes
             raise _damaged(path) from error
-    return _join(trees, header["numbers"]), header["history"]
+    return State(**trees, **header["numbers"]), header["history"]
 
 
 def _read_header(path: Path, line: bytes) -> dict[str, Any]:
@@ -110,14 +110,10 @@ def _damaged(path: Path) -> CheckpointError:
     )
 
 
-def _split(state: State) -> tuple[dict[str, PyTree], dict[str, float]]:
+def _split(state: State) -> tuple[dict[str, PyTree], dict[str, Any]]:
     fields = state._asdict()
     trees = {name: fields.pop(name) for name in ("model", "opt_state", "best_model")}
     return trees, fields
-
-
-def _join(trees: dict[str, PyTree], numbers: dict[str, float]) -> State:
-    return State(**trees, **numbers)
 
 
 def _signature(trees: PyTree) -> list[str]:

@@ -11,6 +11,8 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, PyTree, Real
 
+from .. import tree
+
 Row = dict[str, Any]
 RESERVED_NAMES = ("kind", "update", "loss", "gradient_norm")
 
@@ -38,10 +40,16 @@ def run_updates(
         model = eqx.combine(params, static)
         loss_and_grad = eqx.filter_value_and_grad(loss_fn, has_aux=True)
         (loss, metrics), grads = loss_and_grad(model, batch, step, key=jr.fold_in(key, step))
+        norm = _norm(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
-            changes, opt_state = optimizer.update(grads, opt_state, params)
-            params = optax.apply_updates(params, changes)
-        outputs = {"loss": loss, "gradient_norm": _norm(grads), **_checked(metrics)}
+            changes, new_opt_state = optimizer.update(grads, opt_state, params)
+            new_params = optax.apply_updates(params, changes)
+        # A step that is not finite is not taken. `rows_of` reports it, but only after the call, and
+        # the updates still to come in it would fail first, less clearly, inside a solve.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        params = tree.where(finite, new_params, params)
+        opt_state = tree.where(finite, new_opt_state, opt_state)
+        outputs = {"loss": loss, "gradient_norm": norm, **_checked(metrics)}
         return (params, opt_state, step + 1), outputs
 
     carry = (params, opt_state, step)

@@ -1,0 +1,49 @@
+"""Measures each case once, and sums up in one table at the end."""
+
+import pathlib
+
+import jax
+import pytest
+from measurement import Measurement, measure
+from tables import as_json, machine, page
+
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / ".benchmarks"
+MEASURED = pytest.StashKey[dict[str, Measurement | Exception]]()
+
+jax.config.update("jax_platforms", "cpu")
+# A program from the cache has no compile time.
+jax.config.update("jax_enable_compilation_cache", False)
+
+
+def pytest_configure(config):
+    config.stash[MEASURED] = {}
+
+
+@pytest.fixture
+def measured(request):
+    """The measurement of the case that the test names, made when first asked for."""
+    done, name = request.config.stash[MEASURED], request.getfixturevalue("case_name")
+    if name not in done:
+        try:
+            done[name] = measure(name)
+        except Exception as error:  # once is enough: every row of the case fails by it
+            done[name] = error
+    if isinstance(done[name], Exception):
+        raise done[name]
+    return done[name]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter, config):
+    done = config.stash[MEASURED].values()
+    measurements = [m for m in done if isinstance(m, Measurement)]
+    if not measurements:
+        return
+    about = machine()
+    text = page(measurements, about)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "ratios.md").write_text(text)
+    (RESULTS / "ratios.json").write_text(as_json(measurements, about))
+    terminalreporter.write_line("")
+    terminalreporter.write(text)
+    terminalreporter.write_line(f"Also in {RESULTS}/ratios.md and ratios.json.")

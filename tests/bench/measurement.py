@@ -1,0 +1,62 @@
+"""Everything that is measured about one case."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from cases import CASES, Case
+from timing import Compilation, Samples, compile_in_turns, run_in_turns
+from variants import DIFFRAX, FLOOR, NDEKIT, Variant, floor_works, one_solve, variants_of, works
+
+COMPILED = (DIFFRAX, NDEKIT)
+COMPILE_ROUNDS = 3
+WORKS = ("forward", "gradient")
+
+
+class Measurement(NamedTuple):
+    """Keys are (variant, work)."""
+
+    case: Case
+    num_steps: dict[str, int]
+    num_evals: int
+    run: Samples
+    compilation: dict[Any, list[Compilation]]
+
+    def temp_bytes(self, variant: str) -> int:
+        """Temporary memory of the gradient, from the compiled program."""
+        return self.compilation[variant, "gradient"][0].temp_bytes
+
+
+def measure(name: str) -> Measurement:
+    """Compile times first: they empty the caches that the run times fill."""
+    case = CASES[name](name)
+    arguments = (case.parameters, case.y0)
+    variants = variants_of(name)
+    make = {
+        (variant, work): lambda variant=variant, work=work: works(case, variants[variant])[work]
+        for work in WORKS
+        for variant in COMPILED
+    }
+    compilation = compile_in_turns(make, arguments, COMPILE_ROUNDS)
+    counts = {variant: _counts(case, variants[variant]) for variant in COMPILED}
+    num_steps = {variant: count["num_steps"] for variant, count in counts.items()}
+    num_evals = counts[NDEKIT]["num_evals"]
+    functions = {variant: works(case, variants[variant]) for variant in variants}
+    functions[FLOOR] = floor_works(case, num_evals)
+    calls = {
+        (variant, work): _call(jax.jit(function), arguments)
+        for variant, both in functions.items()
+        for work, function in both.items()
+    }
+    return Measurement(case, num_steps, num_evals, run_in_turns(calls, case.rounds), compilation)
+
+
+def _call(function: Any, arguments: tuple) -> Any:
+    return lambda: function(*arguments)
+
+
+def _counts(case: Case, variant: Variant) -> dict[str, int]:
+    """Of the lane that has most: the others wait for it."""
+    solve = one_solve(case, variant)
+    stats = jax.jit(case.over_lanes(lambda parameters, y0: solve(parameters, y0).stats))
+    return jax.tree.map(lambda count: int(np.max(count)), stats(case.parameters, case.y0))
