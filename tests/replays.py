@@ -119,7 +119,7 @@ def direction_like(tree):
     return unravel(jnp.asarray(np.random.default_rng(2).normal(size=flat.size), flat.dtype))
 
 
-def finite_difference(function, inputs, name, width=3e-4):
+def finite_difference(function, inputs, name, width=5e-5):
     """The derivative along a random direction of one input, by a central difference of order four."""
     direction = direction_like(inputs[name])
 

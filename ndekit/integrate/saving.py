@@ -54,12 +54,11 @@ def save(problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Pro
     """Write the values at the times inside the accepted steps."""
 
     def waiting(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Flag:
-        ts = _ts(problem, flat, after=jnp.inf)
+        ts, _ = _padded_behind(problem, flat)
         return proposal.accepted & (ts[saved.count] <= proposal.t_end)
 
     def write(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Saved:
-        ts = _ts(problem, flat, after=jnp.inf)
-        size = block_size(ts)
+        ts, size = _padded_behind(problem, flat)
         block = lax.dynamic_slice_in_dim(ts, saved.count, size)
         inside = proposal.accepted & (block <= proposal.t_end)
         trial, h = proposal.trial, proposal.t_end - proposal.t
@@ -89,6 +88,8 @@ def any_lane(flags: Flag) -> Flag:
     return eqxi.unvmap_any(flags)
 
 
-def _ts(problem: Problem, flat: list, after: float) -> Any:
+def _padded_behind(problem: Problem, flat: list) -> tuple[Any, int]:
+    """The times with a block of infinities behind them, and the length of a block."""
     ts = jax.tree.unflatten(problem.treedef, flat).ts
-    return jnp.concatenate([ts, jnp.full(block_size(ts), after, ts.dtype)])
+    size = block_size(ts)
+    return jnp.concatenate([ts, jnp.full(size, jnp.inf, ts.dtype)]), size
