@@ -145,12 +145,30 @@ def test_prediction_time_is_that_of_one_call():
     assert 0 < time_prediction(model, data.test_x) < 1
 
 
+TINY = small(CONFIGS["digits-default"], epochs=2, updates_per_call=3)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """The experiment `digits` with blobs for digits."""
-    config = small(CONFIGS["digits-default"], epochs=2, updates_per_call=3)
-    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": config})
-    return config
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": TINY})
+    return TINY
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with two finished jobs, `none` and `steps`; training is the slow part."""
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.EXPERIMENTS, "digits", {"default": TINY})
+        runs.run_jobs(jobs_of("none", "steps"), out, progress=False)
+    return out
+
+
+@pytest.fixture
+def out(finished, tmp_path):
+    """A copy of it, to change."""
+    return shutil.copytree(finished, tmp_path / "out")
 
 
 def jobs_of(*regularizers, seeds=1):
@@ -162,42 +180,53 @@ def test_training_learns_the_blobs(tiny, tmp_path):
     assert done.test_accuracy > 0.9
 
 
-def test_a_row_says_what_was_done(tiny, tmp_path):
-    (done,) = runs.run_jobs(jobs_of("steps"), tmp_path, progress=False)
+def test_a_row_says_what_was_done(finished):
+    _, done = row.read_rows(finished)
     assert (done.experiment, done.regularizer, done.coefficient) == ("digits", "steps", 0.1)
     assert done.num_updates == 2 * 3
     assert done.predict_batch == 9
     assert done.device.startswith(jax.devices()[0].platform)
     assert set(done.versions) >= {"jax", "diffrax", "equinox"}
-    assert row.read_rows(tmp_path) == [done]
-    (line,) = (tmp_path / "rows.jsonl").read_text().splitlines()
+    line = (finished / "rows.jsonl").read_text().splitlines()[1]
     assert set(json.loads(line)) >= {
         "experiment", "regularizer", "coefficient", "seed", "train_accuracy", "test_accuracy",
         "steps", "evals", "train_seconds", "predict_seconds", "compile_seconds", "device",
     }  # fmt: skip
 
 
-def test_a_comparison_does_only_what_is_missing(tiny, tmp_path):
-    first = runs.run_jobs(jobs_of("none"), tmp_path, progress=False)
+def test_a_comparison_does_only_what_is_missing(tiny, out):
+    none, steps = row.read_rows(out)
+    (out / "rows.jsonl").unlink()
+    row.append_row(out, none)
     said = []
-    both = runs.run_jobs(jobs_of("none", "steps"), tmp_path, progress=False, say=said.append)
-    assert both[0] == first[0]
+    rows = runs.run_jobs(jobs_of("none", "steps"), out, progress=False, say=said.append)
+    assert rows[0] == none
+    assert rows[1].test_loss == steps.test_loss  # its finished checkpoint was read, not trained
     assert [line.split(": ")[1].split()[0] for line in said] == ["already", "training"]
-    assert len(row.read_rows(tmp_path)) == 2
+    assert row.read_rows(out) == rows
 
 
-def test_fresh_does_all_again(tiny, tmp_path):
-    runs.run_jobs(jobs_of("none"), tmp_path, progress=False)
-    said = []
-    runs.run_jobs(jobs_of("none"), tmp_path, progress=False, fresh=True, say=said.append)
-    assert said[0].endswith("training")
+def test_fresh_starts_over(tiny, out, monkeypatch):
+    steps = jobs_of("steps")
+    folder = runs.folder_of(steps[0], out)
+    seen = []
+
+    def train(self, seed, folder, *, progress):
+        seen.append((folder / "checkpoint.eqx").exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", train)
+    assert (folder / "checkpoint.eqx").exists()
+    with pytest.raises(KeyboardInterrupt):
+        runs.run_jobs(steps, out, progress=False, fresh=True)
+    assert seen == [False]
 
 
-def test_seeds_differ_and_repeat(tiny, tmp_path):
-    rows = runs.run_jobs(jobs_of("none", seeds=2), tmp_path / "a", progress=False)
-    again = runs.run_jobs(jobs_of("none", seeds=2), tmp_path / "b", progress=False)
-    assert rows[0].test_loss != rows[1].test_loss
-    assert [r.test_loss for r in rows] == [r.test_loss for r in again]
+def test_seeds_differ_and_repeat(tiny, finished, tmp_path):
+    first, _ = row.read_rows(finished)
+    again, other = runs.run_jobs(jobs_of("none", seeds=2), tmp_path, progress=False)
+    assert again.test_loss == first.test_loss
+    assert other.test_loss != first.test_loss
 
 
 def test_a_second_seed_compiles_nothing(tiny, tmp_path):
@@ -209,8 +238,8 @@ def test_a_second_seed_compiles_nothing(tiny, tmp_path):
         trainer.train(seed, tmp_path / str(seed), progress=False)
 
 
-def test_a_cut_job_goes_on_to_the_same_row(tiny, tmp_path, monkeypatch):
-    (whole,) = runs.run_jobs(jobs_of("steps"), tmp_path / "whole", progress=False)
+def test_a_cut_job_goes_on_to_the_same_row(tiny, finished, tmp_path, monkeypatch):
+    _, whole = row.read_rows(finished)
     evaluate, calls = Trainer.evaluate, []
 
     def cut(self, model):
@@ -221,9 +250,9 @@ def test_a_cut_job_goes_on_to_the_same_row(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainer, "evaluate", cut)
     with pytest.raises(KeyboardInterrupt):
-        runs.run_jobs(jobs_of("steps"), tmp_path / "cut", progress=False)
-    assert row.read_rows(tmp_path / "cut") == []
-    (resumed,) = runs.run_jobs(jobs_of("steps"), tmp_path / "cut", progress=False)
+        runs.run_jobs(jobs_of("steps"), tmp_path, progress=False)
+    assert row.read_rows(tmp_path) == []
+    (resumed,) = runs.run_jobs(jobs_of("steps"), tmp_path, progress=False)
     assert len(calls) == 3
     same = ("test_loss", "test_accuracy", "steps", "evals", "num_updates")
     assert [getattr(resumed, name) for name in same] == [getattr(whole, name) for name in same]
@@ -282,18 +311,15 @@ def test_table_without_the_unregularised_model_compares_with_nothing():
     assert "2.5 to 1" in text
 
 
-def test_pictures_are_drawn_from_what_is_on_the_disk(tiny, tmp_path):
-    rows = runs.run_jobs(jobs_of("none", "steps"), tmp_path / "old", progress=False)
-    shutil.move(tmp_path / "old", tmp_path / "new")
-    paths = compare.draw_pictures(rows, tmp_path / "new")
+def test_pictures_are_drawn_from_what_is_on_the_disk(out):
+    paths = compare.draw_pictures(row.read_rows(out), out)
     assert [path.name for path in paths] == ["training.png", "solver_seen.png", "frontier.png"]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
 
 
-def test_log_has_the_curves(tiny, tmp_path):
+def test_log_has_the_curves(tiny, finished):
     (job,) = jobs_of("steps")
-    runs.run_jobs([job], tmp_path, progress=False)
-    path = runs.folder_of(job, tmp_path) / "log.jsonl"
+    path = runs.folder_of(job, finished) / "log.jsonl"
     history = [json.loads(line) for line in path.read_text().splitlines()]
     assert column(history, "steps", kind="evaluate")[0].tolist() == [3, 6]
     assert len(column(history, "cost_steps")[0]) == 6

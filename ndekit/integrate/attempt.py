@@ -7,6 +7,7 @@ import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from diffrax import RESULTS, is_successful
+from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
@@ -91,26 +92,32 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
     )
     accepted = jnp.asarray(accepted)
     t = jnp.minimum(t, operands.t1)
-    t_next, stuck = keep_moving(t, t_next, operands.t1, accepted, t_end)
+    t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
     result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
     return Verdict(accepted, t, t_next, state, result)
 
 
-def keep_moving(t: Time, t_next: Time, t1: Time, accepted: Flag, t_end: Time) -> tuple[Time, Flag]:
+def keep_moving(
+    operands: Operands, t: Time, t_next: Time, accepted: Flag, t_end: Time
+) -> tuple[Time, Flag]:
     """Land on `t1` exactly, never step by less than one unit in the last place, and say when that
     was refused too.
 
-    The first half is diffrax's rule (within 100 units of `t1`: to `t1` after an accepted step, to
-    the middle after a rejected one). Without the second half the middle can round to `t` itself,
-    and a float32 solve never ends.
+    The first half is diffrax's rule (close to `t1`: to `t1` after an accepted step, to the middle
+    after a rejected one). Without the second half the middle can round to `t` itself, and a float32
+    solve never ends.
     """
-    floor = t1
-    for _ in range(100):
-        floor = eqxi.prevbefore(floor)
-    t_next = jnp.where(t_next > floor, jnp.where(accepted, t1, t + 0.5 * (t1 - t)), t_next)
+    t1 = operands.t1
+    towards_end = jnp.where(accepted, t1, t + 0.5 * (t1 - t))
+    t_next = jnp.where(t_next > operands.close_to_t1, towards_end, t_next)
     smallest = smallest_step_after(t)
     stuck = ~accepted & (t_end <= smallest)
     return jnp.minimum(jnp.maximum(t_next, smallest), t1), stuck
+
+
+def close_to(t1: Time) -> Time:
+    """100 units in the last place before `t1`: from there on a step goes to `t1`."""
+    return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
 
 
 def smallest_step_after(t: Time) -> Time:

@@ -12,7 +12,7 @@ from jax import lax
 from .. import tree
 from ..shapes import Args, Count, State, Time
 from .adjoint import ReplayAdjoint
-from .attempt import smallest_step_after
+from .attempt import close_to, smallest_step_after
 from .costs import Placements, init_totals
 from .forward import Outcome
 from .primitive import solve
@@ -144,7 +144,18 @@ def _prepare(
     if isinstance(controller, diffrax.PIDController):
         controller_arrays = lax.stop_gradient(controller_arrays)
     operands = Operands(
-        constants, cost_arrays, y0, carry0, t0, t1, ts, t_next0, controller_arrays, state0, totals0
+        constants=constants,
+        costs=cost_arrays,
+        y0=y0,
+        carry0=carry0,
+        t0=t0,
+        t1=t1,
+        ts=ts,
+        t_next0=t_next0,
+        close_to_t1=close_to(t1),
+        controller=controller_arrays,
+        controller_state0=state0,
+        totals0=totals0,
     )
     return problem, operands, counted.calls
 

@@ -31,6 +31,7 @@ class Operands(eqx.Module):
     ts: Any
     # Frozen: on the recorded grid nothing depends on these.
     t_next0: Any
+    close_to_t1: Any
     controller: Any
     controller_state0: Any
     totals0: Any

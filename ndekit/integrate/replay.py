@@ -4,6 +4,7 @@ Step sizes are constants: the gradient is that of the solve on its recorded grid
 were never recorded, so nothing of them is evaluated here.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -102,9 +103,8 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
     problem, times = pass_.problem, pass_.recording.record.times
 
     def advance(operands: Operands, number: Count, t0: Time, t1: Time, y: State) -> State:
-        field = problem.field(operands, number)
-        carry = problem.stepper.init(field, t0, y)
-        return tree.where(t1 > t0, problem.stepper.step(field, t0, t1, y, carry).y1, y)
+        field = problem.field(operands)
+        return tree.where(t1 > t0, problem.stepper.solution(field, t0, t1, y), y)
 
     def run_on(state: tuple) -> tuple:
         rows, y, number = state
@@ -130,19 +130,7 @@ def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list
         ct_y = pass_.map(_add_values_over_no_time)(pass_.flat, None, ct.y, pass_.saved.ct_ys)
         unpad = pass_.map(lambda ops, _, ts: ts[block_size(ops.ts) :])
         ct_ts = unpad(pass_.flat, None, ct.found.ts)
-    filled = Operands(
-        constants=operands.constants,
-        costs=operands.costs,
-        y0=ct_y,
-        carry0=ct_carry0,
-        t0=ct.t0,
-        t1=ct.t1,
-        ts=ct_ts,
-        t_next0=operands.t_next0,
-        controller=operands.controller,
-        controller_state0=operands.controller_state0,
-        totals0=operands.totals0,
-    )
+    filled = dataclasses.replace(operands, y0=ct_y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
     found = jax.tree.leaves(filled)
     by_parameter = dict(zip(pass_.parameters, ct.parameters, strict=True))
     wanted = []

@@ -68,6 +68,28 @@ class ExplicitRungeKutta(eqx.Module):
             error = tree.multiply(h, tree.weighted_sum(self.b_error, rates))
         return Trial(y1, error, rates[-1] if self.first_same_as_last else (), rates, stages)
 
+    def solution(self, field: Field, t0: Time, t1: Time, y0: State) -> State:
+        """$y_1$ alone, by a loop over the stages: slower than `step`, a sixth of the program."""
+        number = len(self.c) - int(self.first_same_as_last)
+        a = np.zeros((number, number))
+        for i, row in enumerate(self.a[:number]):
+            a[i, : len(row)] = row
+        h, nodes = t1 - t0, jnp.asarray(self.c[:number], jnp.result_type(t0))
+
+        def combine(weights: Any, rates: State) -> State:
+            def along_stages(y: Any, k: Any) -> Any:
+                total = jnp.tensordot(jnp.asarray(weights, y.dtype), k, axes=1)
+                return y + h.astype(y.dtype) * total
+
+            return jax.tree.map(along_stages, y0, rates)
+
+        def stage(i: Any, rates: State) -> State:
+            t = jnp.where(nodes[i] == 1, t1, t0 + nodes[i] * h)
+            return tree.write(rates, field(t, combine(jnp.asarray(a)[i], rates)), i)
+
+        rates = jax.tree.map(lambda y: jnp.zeros((number, *y.shape), y.dtype), y0)
+        return combine(np.asarray(self.b[:number]), jax.lax.fori_loop(0, number, stage, rates))
+
     def dense_info(self, h: Time, y0: State, trial: Trial) -> dict[str, Any]:
         """What the solver's interpolation wants: the ends and the increments h k_i, stacked."""
         scaled = [tree.multiply(h, rate) for rate in trial.rates]

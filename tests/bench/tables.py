@@ -45,6 +45,8 @@ def machine_line(about: dict) -> str:
 
 
 def quantity(number: float, unit: str) -> str:
+    if unit == "B" and number < 1024:
+        return f"{number:.0f} B"
     if unit == "B":
         return f"{number / 1024:.0f} KiB" if number < 1024**2 else f"{number / 1024**2:.1f} MiB"
     if number < 1e-3:
