@@ -65,7 +65,7 @@ def mnist_folder(folder: str | os.PathLike | None) -> Path:
         root = os.environ.get(DATA_VARIABLE)
         if not root:
             raise DataError(
-                f"MNIST needs a folder with its four gzipped IDX files. Name it, or set "
+                f"MNIST needs a folder with its four gzipped IDX files. Name it (`--data`), or set "
                 f"`${DATA_VARIABLE}` to the folder that holds `mnist/`."
             )
         folder = Path(root) / "mnist"

@@ -83,9 +83,19 @@ class Verdict(eqx.Module):
     result: RESULTS
 
 
-def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
-    # A NaN error means that the step went where the field is not defined: reject it.
+def without_nans(trial: Trial, y0: State) -> Trial:
+    """The step as the controller sees it: written as there, so that it is computed once for both.
+
+    A NaN error means that the step went where the field is not defined; it will be rejected.
+    """
     error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), trial.error)
+    undefined = lambda y1, y: jnp.where(jnp.isnan(y1).any(), y, y1)
+    y1 = jax.tree.map(undefined, trial.y1, y0)
+    return Trial(y1, error, trial.carry, trial.rates, trial.stages)
+
+
+def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
+    error = without_nans(trial, lane.y).error
     controller = problem.full_controller(operands)
     accepted, t, t_next, _, state, result = controller.adapt_step_size(
         lane.t, t_end, lane.y, trial.y1, None, error, problem.error_order, lane.controller_state
@@ -137,7 +147,8 @@ def commit(
     placements = problem.full_placements(operands)
     totals = lane.totals
     if placements:
-        step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, trial)
+        seen = without_nans(trial, proposal.y)
+        step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, seen)
         readings = readings_of(placements, step, result_dtype(operands))
         totals = add_readings(placements, totals, readings, lane.num_accepted, accepted)
     return Lane(

@@ -6,6 +6,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from diffrax import is_successful
 from jax import lax
 
@@ -122,6 +123,8 @@ def _prepare(
     carry0 = stepper.init(counted, t0, y0)
     # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
     func = lambda terms, t, y, args: counted(t, y)
+    if isinstance(controller, diffrax.PIDController) and controller.norm is optx.rms_norm:
+        controller = eqx.tree_at(lambda c: c.norm, controller, tree.rms)
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
     t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)

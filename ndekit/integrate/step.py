@@ -61,7 +61,7 @@ class Step(eqx.Module):
             )
         largest = jax.tree.map(lambda a, b: jnp.maximum(jnp.abs(a), jnp.abs(b)), self.y0, self.y1)
         with jax.numpy_dtype_promotion("standard"):
-            return jax.tree.map(lambda x: self.atol + self.rtol * x, largest)
+            return jax.tree.map(lambda x: self.atol + x * self.rtol, largest)
 
     @property
     def scaled_error(self) -> Scalar:
