@@ -69,29 +69,6 @@ def write(buffers: PyTree, rows: PyTree, index: Any) -> PyTree:
     )
 
 
-# Up to this size a sum is written out: XLA's CPU backend hands a reduction over a few components of
-# many lanes to a library call that costs more than the rest of the step.
-_WRITTEN_OUT = 16
-
-
-def rms(tree: PyTree) -> Array:
-    """Root mean square over all entries of all leaves; zero, with derivative zero, at zero."""
-    leaves = jax.tree.leaves(tree)
-    number = sum(leaf.size for leaf in leaves)
-    with jax.numpy_dtype_promotion("standard"):
-        mean = sum_in_order([_sum_of_squares(leaf) for leaf in leaves]) / number
-    positive = mean > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, mean, 1)), 0)
-
-
-def _sum_of_squares(leaf: Array) -> Array:
-    squares = jnp.real(leaf * jnp.conj(leaf))
-    if 0 < leaf.size <= _WRITTEN_OUT:
-        flat = jnp.ravel(squares)
-        return sum_in_order([flat[i] for i in range(leaf.size)])
-    return jnp.sum(squares)
-
-
 def real_dtype(tree: PyTree) -> jnp.dtype:
     """The real floating dtype that the leaves promote to."""
     leaves = jax.tree.leaves(tree)

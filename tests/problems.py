@@ -51,9 +51,7 @@ def lotka_volterra(t, y, args):
 
 def lorenz(t, y, args):
     sigma, rho, beta = args
-    return jnp.stack(
-        [sigma * (y[1] - y[0]), y[0] * (rho - y[2]) - y[1], y[0] * y[1] - beta * y[2]]
-    )
+    return jnp.stack([sigma * (y[1] - y[0]), y[0] * (rho - y[2]) - y[1], y[0] * y[1] - beta * y[2]])
 
 
 def van_der_pol(t, y, args):

@@ -1,4 +1,4 @@
-"""Solves as vectors of numbers: by the engine, and by diffrax on the times that a solve recorded."""
+"""Solves as vectors of numbers: by the engine, and by diffrax on recorded times."""
 
 import dataclasses
 from typing import Any
@@ -18,7 +18,7 @@ INPUTS = ("y0", "args", "t0", "t1", "ts")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One problem under one solver, loose enough that rounding is far below every error estimate."""
+    """One problem under one solver, loose enough that rounding is far below every error."""
 
     solver_name: str
     problem_name: str
@@ -65,8 +65,8 @@ def by_engine(case: Case, inputs, adjoint=None, close_over=False):
     if close_over:
         field, args = lambda t, y, _: case.problem.field(t, y, inputs["args"]), None
     sol = nk.diffeqsolve(
-        diffrax.ODETerm(field), case.solver, inputs["t0"], inputs["t1"], case.dt0, inputs["y0"], args,
-        saveat=diffrax.SaveAt(ts=inputs["ts"], t1=True), stepsize_controller=case.controller,
+        diffrax.ODETerm(field), case.solver, inputs["t0"], inputs["t1"], case.dt0, inputs["y0"],
+        args, saveat=diffrax.SaveAt(ts=inputs["ts"], t1=True), stepsize_controller=case.controller,
         adjoint=nk.ReplayAdjoint() if adjoint is None else adjoint,
         costs=case.costs, max_steps=case.number,
     )  # fmt: skip
@@ -81,8 +81,8 @@ def by_diffrax(case: Case, inputs, adjoint=None, grid=None):
         controller, dt0, max_steps = diffrax.StepTo(times), None, len(grid) - 1
     recorder = nk.Recorder(case.solver, case.costs, rtol=case.rtol, atol=case.rtol / 10)
     sol = diffrax.diffeqsolve(
-        diffrax.ODETerm(case.problem.field), recorder, inputs["t0"], inputs["t1"], dt0, inputs["y0"],
-        inputs["args"], stepsize_controller=controller, max_steps=max_steps,
+        diffrax.ODETerm(case.problem.field), recorder, inputs["t0"], inputs["t1"], dt0,
+        inputs["y0"], inputs["args"], stepsize_controller=controller, max_steps=max_steps,
         saveat=diffrax.SaveAt(ts=inputs["ts"], t1=True, solver_state=True),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
     )  # fmt: skip
@@ -92,7 +92,8 @@ def by_diffrax(case: Case, inputs, adjoint=None, grid=None):
 def recorded_grid(case: Case):
     """The times between diffrax's own accepted steps."""
     sol = diffrax.diffeqsolve(
-        diffrax.ODETerm(case.problem.field), case.solver, case.problem.t0, case.problem.t1, case.dt0,
+        diffrax.ODETerm(case.problem.field), case.solver, case.problem.t0, case.problem.t1,
+        case.dt0,
         case.problem.state(), case.problem.parameters(), stepsize_controller=case.controller,
         saveat=diffrax.SaveAt(t0=True, steps=True), max_steps=case.number,
     )  # fmt: skip
@@ -120,7 +121,7 @@ def direction_like(tree):
 
 
 def finite_difference(function, inputs, name, width=5e-5):
-    """The derivative along a random direction of one input, by a central difference of order four."""
+    """The derivative along a random direction of one input: a central difference, order four."""
     direction = direction_like(inputs[name])
 
     def at(distance):

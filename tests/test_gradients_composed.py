@@ -199,7 +199,7 @@ def by_diffrax():
             sol = diffrax.diffeqsolve(
                 diffrax.ODETerm(PROBLEM.field), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
                 saveat=diffrax.SaveAt(ts=ts), max_steps=128,
-                stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-6),
+                stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-9),
             )  # fmt: skip
             return jnp.sum(jnp.sin(sol.ys))
 
@@ -214,7 +214,7 @@ def test_gradient_is_right_whatever_the_number_of_checkpoints(checkpoints):
         sol = nk.diffeqsolve(
             diffrax.ODETerm(PROBLEM.field), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
             saveat=diffrax.SaveAt(ts=ts), max_steps=128,
-            stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-6),
+            stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-9),
             adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),
         )  # fmt: skip
         return jnp.sum(jnp.sin(sol.ys)), sol.stats["num_accepted_steps"]
@@ -230,8 +230,8 @@ def test_gradient_over_thousands_of_steps_is_the_closed_form(checkpoints):
     # y' = -r y: y(t1) = y0 e^(-r t1), and a fourth-order step of 1e-3 is exact to rounding.
     def end(y0, rate):
         sol = nk.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: -args * y), SOLVERS["Dopri5"], 0.0, 3.0, 1e-3, y0, rate,
-            adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),
+            diffrax.ODETerm(lambda t, y, args: -args * y), SOLVERS["Dopri5"], 0.0, 3.0, 1e-3, y0,
+            rate, adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),
         )  # fmt: skip
         return sol.ys[0], sol.stats["num_steps"]
 
@@ -245,8 +245,8 @@ def test_gradient_over_thousands_of_steps_is_the_closed_form(checkpoints):
 def test_lanes_keep_to_themselves_where_one_runs_out_of_steps():
     def end(y0, rate):
         sol = nk.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: -args * y), SOLVERS["Bosh3"], 0.0, 1.0, 0.05, y0, rate,
-            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-6), max_steps=30,
+            diffrax.ODETerm(lambda t, y, args: -args * y), SOLVERS["Bosh3"], 0.0, 1.0, 0.05, y0,
+            rate, stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-6), max_steps=30,
             throw=False, costs={"count": nk.StepCount()},
         )  # fmt: skip
         return sol.ys[-1] + sol.costs["count"], sol.result == diffrax.RESULTS.successful

@@ -50,21 +50,20 @@ def test_stiffness_of_linear_decay_is_its_rate(solver, rate):
         "relative": nk.EveryStep(nk.StepStiffness("relative"), "mean"),
     }
     sol = solve(
-        lambda t, y, rate: -rate * y, jnp.array([1.0, -3.0]), jnp.asarray(rate), solver, costs=costs,
-        rtol=1e-3,
+        lambda t, y, rate: -rate * y, jnp.array([1.0, -3.0]), jnp.asarray(rate), solver,
+        costs=costs, rtol=1e-3,
     )  # fmt: skip
     # The sum of rho h is rate times the span. The pair's stages differ by little: rounding.
     truth = {"rho": rate, "rho_h": rate * 1.0, "relative": rate / STABILITY[solver]}
     assert_tree_close(sol.costs, truth, rtol=1e-4)
 
 
-# diffrax's Dopri8 is Prince and Dormand's 8(7), whose region ends at 5.167; 6.1 is the other one's, Hairer's dop853.
+# diffrax's Dopri8 is Prince and Dormand's 8(7), whose region ends at 5.167; 6.1 is the other one's,
+# Hairer's dop853.
 WRONG_EXTENT = pytest.mark.xfail(reason="6.1 is the extent of dop853, not of diffrax.Dopri8")
 
 
-@pytest.mark.parametrize(
-    "solver", ["Tsit5", "Dopri5", pytest.param("Dopri8", marks=WRONG_EXTENT)]
-)
+@pytest.mark.parametrize("solver", ["Tsit5", "Dopri5", pytest.param("Dopri8", marks=WRONG_EXTENT)])
 def test_the_extent_of_the_stability_region_is_that_of_the_scheme(solver):
     # The stability polynomial R(z) of the tableau leaves the unit disc there.
     tableau = SOLVERS[solver].tableau
@@ -72,14 +71,17 @@ def test_the_extent_of_the_stability_region_is_that_of_the_scheme(solver):
     a = np.zeros((number, number))
     for i, row in enumerate(tableau.a_lower):
         a[i + 1, : i + 1] = row
-    growth = lambda z: 1 + z * tableau.b_sol @ np.linalg.solve(np.eye(number) - z * a, np.ones(number))
+    growth = lambda z: (
+        1 + z * tableau.b_sol @ np.linalg.solve(np.eye(number) - z * a, np.ones(number))
+    )
     zs = np.linspace(-0.5, -8, 7501)
     extent = -zs[np.argmax([abs(growth(z)) > 1 + 1e-9 for z in zs])]
     assert_tree_close(np.float64(STABILITY[solver]), extent, rtol=0.02)
 
 
-# The count. A jump in the field is left out: the steps that find it, and those that grow again after it, have next to no
-# error, so they are not what the tolerance asks for (StepCount is then a third of the steps).
+# The count. A jump in the field is left out: the steps that find it, and those that grow again
+# after it, have next to no error, so they are not what the tolerance asks for (StepCount is then a
+# third of the steps).
 SMOOTH = [name for name in FLAT_NAMES if name != "discontinuous"]
 
 
@@ -123,7 +125,8 @@ SLOPES = {
     "stiff_rate": (lambda t, y, rate: -rate * y, [1.0], 1.0, (60.0, 140.0)),
     "lorenz": (
         lambda t, y, rho: PROBLEMS["lorenz"].field(t, y, (10.0, rho, 8 / 3)),
-        [-8.0, 7.0, 27.0], 1.5, (23.0, 33.0),  # on the attractor, where the steps change by more than one
+        # On the attractor, where the steps change by more than one.
+        [-8.0, 7.0, 27.0], 1.5, (23.0, 33.0),
     ),
 }  # fmt: skip
 
@@ -267,7 +270,9 @@ def test_an_array_inside_a_cost_has_its_gradient():
 def test_schedules_pass_through_their_ends():
     linear, falling = schedules.linear(2.0, 6.0, 4), schedules.exponential(100.0, 1.0, 2)
     steps = [0, 1, 4, 9]
-    assert close_to_rounding([linear(s) for s in steps], [jnp.asarray(x) for x in (2.0, 3.0, 6.0, 6.0)])
+    assert close_to_rounding(
+        [linear(s) for s in steps], [jnp.asarray(x) for x in (2.0, 3.0, 6.0, 6.0)]
+    )
     assert close_to_rounding(
         [falling(s) for s in steps], [jnp.asarray(x) for x in (100.0, 10.0, 1.0, 1.0)]
     )

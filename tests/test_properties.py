@@ -84,11 +84,13 @@ def test_the_unit_of_time_does_not_matter(seed, power, single):
         assert close_to_solver(np.asarray(sol.ys[-1]), scipy.linalg.expm(a) @ y0, 1e-3)
 
 
-# ENGINE BUG: after a rejection within 100 units of t1 the next attempt goes to the middle, again and again, never nearer.
+# ENGINE BUG: after a rejection within 100 units of t1 the next attempt goes to the middle, again
+# and again, never nearer.
 @pytest.mark.xfail(reason="attempt.keep_moving tries the same middle until max_steps is spent")
 @given(seed=seeds, start=st.floats(5e5, 4e6), span=st.floats(1e-3, 200), power=st.floats(-6, -2))
 def test_a_late_start_in_float32_ends(seed, start, span, power):
-    # Times are a quarter apart there, at worst: the tolerance may be out of reach, but the loop ends and says so.
+    # Times are a quarter apart there, at worst: the tolerance may be out of reach, but the loop
+    # ends and says so.
     a, y0 = matrix(seed, 2)
     t0, t1 = np.float32(start), np.float32(start + span)
     ts = np.linspace(t0, t1, 3, dtype=np.float32)
@@ -104,7 +106,8 @@ def test_a_late_start_in_float32_ends(seed, start, span, power):
 
 @given(seed=seeds, ulps=st.integers(1, 300), start=st.sampled_from([0.0, 1.0, 600.0, 1e6, -37.5]))
 def test_a_span_of_a_few_units_in_the_last_place_ends(seed, ulps, start):
-    # Where diffrax 0.7 can loop for ever: natural steps shorter than 100 units in the last place of t1.
+    # Where diffrax 0.7 can loop for ever: natural steps shorter than 100 units in the last place of
+    # t1.
     a, y0 = matrix(seed, 2)
     t0 = np.float32(start)
     unit = np.spacing(np.float32(max(abs(start), 1.0)))

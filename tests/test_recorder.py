@@ -54,9 +54,7 @@ def value_and_gradients(solve, solver, costs):
         return vector @ weights, vector
 
     gradient = jax.jit(jax.grad(weighed, argnums=(0, 1), has_aux=True))
-    rows = [
-        gradient(PROBLEM.state(), PROBLEM.parameters(), row) for row in jnp.eye(len(costs))
-    ]
+    rows = [gradient(PROBLEM.state(), PROBLEM.parameters(), row) for row in jnp.eye(len(costs))]
     return rows[0][1], jax.tree.map(lambda *leaves: jnp.stack(leaves), *[row[0] for row in rows])
 
 
@@ -105,9 +103,7 @@ def test_a_recorded_solver_steps_as_the_bare_one(name):
     given = (0.0, 1.0, 0.1, PROBLEM.state(), PROBLEM.parameters())
     options = dict(stepsize_controller=controller())
     plain = diffrax.diffeqsolve(diffrax.ODETerm(PROBLEM.field), solver, *given, **options)
-    ours = nk.diffeqsolve(
-        diffrax.ODETerm(PROBLEM.field), solver, *given, costs=COSTS, **options
-    )
+    ours = nk.diffeqsolve(diffrax.ODETerm(PROBLEM.field), solver, *given, costs=COSTS, **options)
     assert int(ours.stats["num_steps"]) == int(plain.stats["num_steps"])
     assert_tree_close(ours.ys, plain.ys, rtol=1e-12)
     assert 0 < float(ours.costs["count"]) <= int(plain.stats["num_accepted_steps"])
@@ -138,9 +134,11 @@ ADJOINTS = {
 def test_costs_through_the_door_have_the_same_gradient_under_diffrax_adjoints(name):
     adjoint = ADJOINTS[name]
     differentiate = jax.jacfwd if name == "forward" else jax.grad
-    count = lambda adjoint: lambda y0: by_door(
-        SOLVERS["Bosh3"], COSTS, y0, PROBLEM.parameters(), adjoint, t1=0.7
-    )["count"]
+    count = lambda adjoint: (
+        lambda y0: by_door(SOLVERS["Bosh3"], COSTS, y0, PROBLEM.parameters(), adjoint, t1=0.7)[
+            "count"
+        ]
+    )
     ours = jax.jit(differentiate(count(adjoint)))(PROBLEM.state())
     engine = jax.jit(jax.grad(count(None)))(PROBLEM.state())
     assert_tree_close(ours, engine, rtol=1e-8)
@@ -171,7 +169,10 @@ SAVES = {
     "every_second_step": lambda: diffrax.SaveAt(steps=2),
     "fn": lambda: diffrax.SaveAt(ts=jnp.linspace(0, 1, 4), fn=lambda t, y, args: y[0] * t),
     "subs": lambda: diffrax.SaveAt(
-        subs={"end": diffrax.SubSaveAt(t1=True), "path": diffrax.SubSaveAt(ts=jnp.array([0.2, 0.7]))}
+        subs={
+            "end": diffrax.SubSaveAt(t1=True),
+            "path": diffrax.SubSaveAt(ts=jnp.array([0.2, 0.7])),
+        }
     ),
 }
 

@@ -42,7 +42,8 @@ def controller():
 def solve(name, y0, rate, solve_by=nk.diffeqsolve, dt0=None, saveat=None, **options):
     field, _, t1, first = TRAPS[name]
     if name == "overflow" and jax.config.jax_enable_x64:
-        # Longer, and float64 ends at infinity, where diffrax's controller (inf / inf) never finds a next step.
+        # Longer, and float64 ends at infinity, where diffrax's controller (inf / inf) never finds a
+        # next step.
         first = 0.1
     return solve_by(
         diffrax.ODETerm(field), SOLVERS["Tsit5"], 0.0, t1, first if dt0 is None else dt0, y0, rate,
@@ -166,7 +167,7 @@ def test_a_saved_time_inside_a_rejected_step_has_the_value_of_the_accepted_ones(
 
 def test_a_field_that_is_nowhere_defined_ends_with_a_result():
     sol = nk.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, args: jnp.nan * y), SOLVERS["Tsit5"], 0.0, 1.0, 0.1, jnp.ones(1),
-        stepsize_controller=controller(), throw=False,
+        diffrax.ODETerm(lambda t, y, args: jnp.nan * y), SOLVERS["Tsit5"], 0.0, 1.0, 0.1,
+        jnp.ones(1), stepsize_controller=controller(), throw=False,
     )  # fmt: skip
     assert not bool(diffrax.is_successful(sol.result))

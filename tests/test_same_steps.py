@@ -86,9 +86,7 @@ def flat_solvers(solver_name, kind):
 
     @jax.jit
     def theirs(index, t0, t1, y0, dt0, grid):
-        return reference(
-            terms, solver, Span(t0, t1), dt0, y0, index, controller_of(grid)
-        )
+        return reference(terms, solver, Span(t0, t1), dt0, y0, index, controller_of(grid))
 
     @jax.jit
     def ours(index, t0, t1, y0, dt0, grid, ts):
@@ -137,7 +135,8 @@ class TestEverySolverOnEveryFlatProblem:
         assert_same_counts(ours, theirs)
 
     def test_times_are_the_same(self, solver_name, kind, problem_name):
-        # An automatic first step is so short that its error estimate is mostly rounding, and the next step with it.
+        # An automatic first step is so short that its error estimate is mostly rounding, and the
+        # next step with it.
         theirs, ours = flat_pair(solver_name, problem_name, kind)
         assert_same_times(ours, theirs, rtol=1e-3 if kind == "adaptive" else 1e-13)
 
@@ -148,7 +147,8 @@ class TestEverySolverOnEveryFlatProblem:
         assert_tree_close(ours.ys[:number], theirs.ys[:number], rtol=1e-10, atol=1e-10)
 
 
-# Programs of their own: a first step that is given, so that every error estimate is well above rounding.
+# Programs of their own: a first step that is given, so that every error estimate is well above
+# rounding.
 
 
 @functools.cache
@@ -184,6 +184,8 @@ def test_a_state_of_many_leaves_takes_diffrax_steps(solver_name):
     assert_same_solve(*pair(solver_name, "tree", "i"))
 
 
-@pytest.mark.parametrize("controller_name", slow_unless(CONTROLLERS, ("pid", "force_dtmin", "factors")))
+@pytest.mark.parametrize(
+    "controller_name", slow_unless(CONTROLLERS, ("pid", "force_dtmin", "factors"))
+)
 def test_every_option_of_the_controller_takes_diffrax_steps(controller_name):
     assert_same_solve(*pair("Tsit5", "van_der_pol", controller_name))

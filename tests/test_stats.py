@@ -92,10 +92,14 @@ def test_each_lane_has_its_own_stats():
         ).stats  # fmt: skip
 
     rates = jnp.array([0.5, 60.0])
-    together = jax.vmap(lambda rate: {k: v for k, v in stats(rate).items() if k != "max_steps"})(rates)
+    together = jax.vmap(lambda rate: {k: v for k, v in stats(rate).items() if k != "max_steps"})(
+        rates
+    )
     for lane, rate in enumerate(rates):
         alone = stats(rate)
-        assert {k: int(v[lane]) for k, v in together.items()} == {k: int(alone[k]) for k in together}
+        assert {k: int(v[lane]) for k, v in together.items()} == {
+            k: int(alone[k]) for k in together
+        }
 
 
 @pytest.mark.parametrize("differentiate", [False, True], ids=["forward", "gradient"])
@@ -150,8 +154,8 @@ def test_memory_of_the_gradient_is_a_few_states_more_than_two_roots(max_steps):
 
     def total(y0, rates):
         sol = nk.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, args: -args * jnp.tanh(y)), SOLVERS["Tsit5"], 0.0, 1.0, None,
-            y0, rates, stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-6),
+            diffrax.ODETerm(lambda t, y, args: -args * jnp.tanh(y)), SOLVERS["Tsit5"], 0.0, 1.0,
+            None, y0, rates, stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-6),
             costs={"count": nk.StepCount()}, max_steps=max_steps,
         )  # fmt: skip
         return jnp.sum(sol.ys) + sol.costs["count"]

@@ -127,7 +127,8 @@ def keep_moving(
 
 def close_to(t1: Time) -> Time:
     """100 units in the last place before `t1`: from there on a step goes to `t1`."""
-    return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
+    with jax.ensure_compile_time_eval():
+        return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
 
 
 def smallest_step_after(t: Time) -> Time:

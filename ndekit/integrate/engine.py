@@ -6,7 +6,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optimistix as optx
 from diffrax import is_successful
 from jax import lax
 
@@ -63,12 +62,13 @@ def solve_by_engine(
 ) -> Solution:
     """Solve what `can_solve` says yes to."""
     sub: Any = saveat.subs
-    t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
+    # Known times stay known: the compiler then sees numbers, and one direction of time.
+    with jax.ensure_compile_time_eval():
+        t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
+        direction = direction_of(t0, t1)
+        times = _Times(*(None if t is None else t * direction for t in (t0, t1, dt0, ts)))
     y0 = promote_state(y0, t0)
-    direction = direction_of(t0, t1)
-    reflect = lambda t: None if t is None else t * direction
     field = reflected_field(terms, args, direction)
-    times = _Times(reflect(t0), reflect(t1), reflect(dt0), reflect(ts))
     controller = stepsize_controller.wrap(direction)
     error_order = solver.error_order(terms)
     problem, operands, first_evals = _prepare(
@@ -79,7 +79,7 @@ def solve_by_engine(
     sol = Solution(
         t0=t0,
         t1=t1,
-        ts=reflect(saved_ts),
+        ts=saved_ts * direction,
         ys=ys,
         interpolation=None,
         stats=_stats(problem.stepper, outcome, first_evals, max_steps),
@@ -123,8 +123,6 @@ def _prepare(
     carry0 = stepper.init(counted, t0, y0)
     # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
     func = lambda terms, t, y, args: counted(t, y)
-    if isinstance(controller, diffrax.PIDController) and controller.norm is optx.rms_norm:
-        controller = eqx.tree_at(lambda c: c.norm, controller, tree.rms)
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
     t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)

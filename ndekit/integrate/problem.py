@@ -13,7 +13,7 @@ from jax.extend import core as jex_core
 from .. import tree
 from ..shapes import State, Time
 from .costs import Placements
-from .fences import fence_at, is_duplicated, no_fence
+from .fences import Fence, fence_at, is_duplicated, no_fence
 from .step import Step
 from .stepper import ExplicitRungeKutta, Trial
 
@@ -54,9 +54,12 @@ class Problem:
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
 
+    def fence(self, attempt: Any) -> Fence:
+        return fence_at(attempt) if self.fenced else no_fence
+
     def field(self, operands: Operands, attempt: Any = None) -> Callable[[Time, State], State]:
         """The vector field; inside a loop, with the loop's counter, fenced if it wants it."""
-        fence = fence_at(attempt) if self.fenced and attempt is not None else no_fence
+        fence = no_fence if attempt is None else self.fence(attempt)
 
         def field(t: Time, y: State) -> State:
             leaves, treedef = jax.tree.flatten(fence(y))

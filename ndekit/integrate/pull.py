@@ -155,7 +155,8 @@ def _advance(
     placements = problem.full_placements(operands)
     readings = {}
     if placements:
-        step = problem.view(operands, t0, t1, y, trial)
+        # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
+        step = problem.view(operands, t0, t1, y, problem.fence(number)(trial))
         readings = readings_of(placements, step, result_dtype(operands))
     info = None
     if operands.ts is not None:

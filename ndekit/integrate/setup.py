@@ -6,6 +6,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -45,15 +46,14 @@ def reflected_field(
         out = terms.vf(t * direction, y, args)
         return jax.tree.map(lambda x: x * direction.astype(x.dtype), out)
 
-    if is_concrete(direction) and direction == 1:
+    if is_concrete(direction) and np.asarray(direction) == 1:
         return lambda t, y: terms.vf(t, y, args)
     return field
 
 
 def direction_of(t0: Any, t1: Any) -> Any:
     """1 if time grows from t0 to t1, else -1; known at compile time if both ends are."""
-    with jax.ensure_compile_time_eval():
-        return jnp.where(t0 < t1, 1, -1).astype(jnp.result_type(t0))
+    return jnp.where(t0 < t1, 1, -1).astype(jnp.result_type(t0))
 
 
 class CountedField:
