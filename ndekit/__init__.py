@@ -4,6 +4,7 @@ from . import data as data
 from . import diagnose as diagnose
 from . import fields as fields
 from . import models as models
+from . import plot as plot
 from . import regularize as regularize
 from . import train as train
 from .integrate import AbstractPlacement as AbstractPlacement

@@ -258,3 +258,11 @@ def test_lanes_keep_to_themselves_where_one_runs_out_of_steps():
     alone, _ = gradient(y0[:1], rates[:1])
     assert_tree_close(jax.tree.map(lambda g: g[:1], together), alone, rtol=1e-10)
     assert all(bool(jnp.all(jnp.isfinite(g))) for g in together)
+
+
+def test_gradient_in_float32_is_that_in_float64():
+    with jax.enable_x64(False):
+        given = [x[0].astype(jnp.float32) for x in lanes()]
+        gradient = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))(*given)
+    assert {leaf.dtype for leaf in gradient} == {jnp.dtype("float32")}
+    assert_tree_close(gradient, one_by_one()[0][0], rtol=2e-3, atol=2e-3)

@@ -67,7 +67,7 @@ def both_ways(solver_name):
 
 
 SOLVER_NAMES = [
-    pytest.param(name, marks=() if name in ("Ralston", "Tsit5") else pytest.mark.slow)
+    pytest.param(name, marks=() if name == "Tsit5" else pytest.mark.slow)
     for name in SOLVERS
     if name != "Euler"
 ]

@@ -92,7 +92,10 @@ def test_diffrax_has_no_finite_gradient_in_the_same_place():
     assert not np.isfinite(jax.grad(end)(start("overflow")[0]))
 
 
-@pytest.mark.parametrize("name", TRAPS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "square_root" else pytest.mark.slow) for n in TRAPS],
+)
 def test_the_gradient_is_that_of_a_solve_without_rejections(name, x64):
     y0, rate = start(name)
     steps = solve(
@@ -113,7 +116,7 @@ def test_the_gradient_is_that_of_a_solve_without_rejections(name, x64):
 
 
 @pytest.mark.parametrize("name", TRAPS)
-def test_costs_have_finite_gradients(name, precision):
+def test_costs_have_finite_gradients(name):
     def total(y0, rate):
         costs = solve(name, y0, rate, costs=COSTS).costs
         return sum(costs.values())

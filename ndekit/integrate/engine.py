@@ -115,16 +115,12 @@ def _prepare(
     adjoint: ReplayAdjoint,
 ) -> tuple[Problem, Operands, int]:
     """The problem, its operands, and the number of evaluations that preparing them took."""
-    t0, t1, dt0, ts = times
-    jaxpr, constants = convert_field(field, t0, y0)
+    jaxpr, constants = convert_field(field, times.t0, y0)
     stepper = explicit_runge_kutta(solver)
     assert stepper is not None  # by `can_solve`
     counted = CountedField(lambda t, y: _evaluate(jaxpr, constants, t, y))
-    carry0 = stepper.init(counted, t0, y0)
-    # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
-    func = lambda terms, t, y, args: counted(t, y)
-    t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
-    t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
+    carry0 = stepper.init(counted, times.t0, y0)
+    t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)
     cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
     own_order = getattr(controller, "error_order", None)
@@ -140,8 +136,7 @@ def _prepare(
         solver_name=type(solver).__name__,
         fenced=needs_fences(jaxpr),
     )
-    frozen = (t_next0, state0, init_totals(placements, tree.real_dtype(y0), key))
-    t_next0, state0, totals0 = lax.stop_gradient(jax.tree.map(jnp.asarray, frozen))
+    totals0 = init_totals(placements, tree.real_dtype(y0), key)
     if isinstance(controller, diffrax.PIDController):
         controller_arrays = lax.stop_gradient(controller_arrays)
     operands = Operands(
@@ -149,16 +144,28 @@ def _prepare(
         costs=cost_arrays,
         y0=y0,
         carry0=carry0,
-        t0=t0,
-        t1=t1,
-        ts=ts,
+        t0=times.t0,
+        t1=times.t1,
+        ts=times.ts,
         t_next0=t_next0,
-        close_to_t1=close_to(t1),
+        close_to_t1=close_to(times.t1),
         controller=controller_arrays,
         controller_state0=state0,
-        totals0=totals0,
+        totals0=lax.stop_gradient(jax.tree.map(jnp.asarray, totals0)),
     )
     return problem, operands, counted.calls
+
+
+def _first_step(
+    controller: Any, times: _Times, y0: State, field: CountedField, error_order: Any
+) -> tuple[Time, Any]:
+    """The end of the first step and the controller's first state, both constants."""
+    t0, t1, dt0, _ = times
+    # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
+    func = lambda terms, t, y, args: field(t, y)
+    t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
+    t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
+    return lax.stop_gradient(jax.tree.map(jnp.asarray, (t_next0, state0)))
 
 
 def _evaluate(jaxpr: Any, constants: list[Any], t: Time, y: State) -> State:
