@@ -53,8 +53,11 @@ PRESETS = {
         icoeff=1.0,
         epochs=5,
         optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(0.01, num_updates)),
+        # Searched a little, on the validation images after one epoch, one seed: none 94.46 %, 43.6
+        # evaluations; steps 0.03 94.60, 37, 0.1 94.50, 31; error 3 93.88, 31, 30 92.26, 31;
+        # stiffness 0.003 94.44, 43. The rest is as first guessed.
         coefficients={
-            "steps": 0.01,
+            "steps": 0.1,
             "error": 1.0,
             "error_sum": 0.1,
             "error_squared": 0.01,
