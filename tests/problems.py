@@ -185,7 +185,7 @@ CONTROLLERS = {
     "pi": PID(pcoeff=0.3, icoeff=0.4),
     "pid": PID(pcoeff=0.2, icoeff=0.3, dcoeff=0.1),
     "dtmax": PID(dtmax=0.05),
-    "dtmin": PID(dtmin=1e-4),
+    "dtmin": PID(dtmin=1e-4, force_dtmin=False),
     "force_dtmin": PID(dtmin=0.03, force_dtmin=True),
     "factors": PID(factormin=0.5, factormax=1.5, safety=0.8),
     "error_order": PID(error_order=4),
