@@ -120,7 +120,10 @@ def direction_like(tree):
     return unravel(jnp.asarray(np.random.default_rng(2).normal(size=flat.size), flat.dtype))
 
 
-def finite_difference(function, inputs, name, width=5e-5):
+WIDTH = 5e-5
+
+
+def finite_difference(function, inputs, name, width=WIDTH):
     """The derivative along a random direction of one input: a central difference, order four."""
     direction = direction_like(inputs[name])
 

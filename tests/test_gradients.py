@@ -11,6 +11,7 @@ from close import assert_tree_close
 from problems import SOLVERS
 from replays import (
     INPUTS,
+    WIDTH,
     Case,
     along_direction,
     by_diffrax,
@@ -94,8 +95,12 @@ def test_gradient_is_the_finite_difference_of_the_replay(case, name):
     ours = along_direction(engine_gradients(case)[name], case.inputs[name])
     # Entry by entry: the saved values, then every cost in every reduction.
     ours, truth = [dict(zip(names_of(case), x, strict=True)) for x in (ours, truth)]
-    assert abs(float(truth["ys"])) > 1e-3
-    assert_tree_close(ours, truth, rtol=1e-6, atol=1e-9)
+    assert abs(float(truth["ys"])) > 1e-4
+    # An error estimate has the rounding of the state over the tolerance, a difference that over
+    # its width: beyond 1e-6 at the tightest tolerances, where the recorder is the judge.
+    noise = 1e-15 / (case.rtol * WIDTH)
+    allowed = dict(rtol=1e-6, atol=1e-9) if noise < 1e-6 else dict(rtol=noise, atol=noise)
+    assert_tree_close(ours, truth, **allowed)
 
 
 @pytest.mark.parametrize("name", INPUTS)

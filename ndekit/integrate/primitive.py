@@ -64,7 +64,7 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
         ok and type(tangent) is not ad.Zero
         for ok, tangent in zip(differentiable, tangents, strict=True)
     )
-    _refuse_grid_derivatives(problem, perturbed)
+    _refuse_lost_derivatives(problem, perturbed)
     rest = [None if p else x for x, p in zip(primals, perturbed, strict=True)]
     active = [x for x, p in zip(primals, perturbed, strict=True) if p]
     directions = [t for t, p in zip(tangents, perturbed, strict=True) if p]
@@ -73,7 +73,12 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
     return out, [_without_float0(d) for d in d_out]
 
 
-def _refuse_grid_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> None:
+def _refuse_lost_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> None:
+    if problem.max_steps is None:
+        raise ValueError(
+            "`ReplayAdjoint` keeps the time of each step, so it needs to know how many there can "
+            "be, but got `max_steps=None`. Give a number, or use `adjoint=diffrax.ForwardMode()`."
+        )
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
     if any(jax.tree.leaves(flags.controller)):
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import sys
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .update import Row
 
