@@ -113,12 +113,12 @@ def keep_moving(
     """Land on `t1` exactly, never step by less than one unit in the last place, and say when that
     was refused too.
 
-    The first half is diffrax's rule (close to `t1`: to `t1` after an accepted step, to the middle
+    The first half is diffrax's rule (close to `t1`: to `t1` after an accepted step, half as far
     after a rejected one). Without the second half the middle can round to `t` itself, and a float32
     solve never ends.
     """
     t1 = operands.t1
-    towards_end = jnp.where(accepted, t1, t + 0.5 * (t1 - t))
+    towards_end = jnp.where(accepted, t1, t + 0.5 * (t_end - t))
     t_next = jnp.where(t_next > operands.close_to_t1, towards_end, t_next)
     smallest = smallest_step_after(t)
     stuck = ~accepted & (t_end <= smallest)
