@@ -149,6 +149,8 @@ def test_ctrl_c_in_a_real_process_exits_130_and_leaves_a_checkpoint(tmp_path):
     process = subprocess.Popen(
         [*command, "--out", str(tmp_path)], env=env, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
+        # A shell that runs us in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob("runs/*/log.jsonl")):
