@@ -21,10 +21,10 @@ demo: .venv/with-experiments ## train a neural ODE on digits, plain and regulari
 	$(BIN)/ndekit compare digits $(DEMO)
 
 test: .venv/with-tests ## run the tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/with-tests ## run the slow tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 bench: .venv/with-tests ## time the engine against diffrax
 	$(BIN)/python -m pytest tests/bench --benchmark-only -m '' -s

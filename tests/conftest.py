@@ -68,3 +68,13 @@ def getkey(request):
         return jr.fold_in(jr.key(seed), next(draws))
 
     return next_key
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_traces():
+    """Forget what earlier modules traced.
+
+    Some of JAX's own traces are found again after `enable_x64` has changed, and then mix float64
+    with float32 (seen with jax 0.10.2 where a field unpacks an array: `a, b = args`).
+    """
+    jax.clear_caches()
