@@ -118,7 +118,7 @@ def _prepare(
     jaxpr, constants = convert_field(field, times.t0, y0)
     stepper = explicit_runge_kutta(solver)
     assert stepper is not None  # by `can_solve`
-    counted = CountedField(lambda t, y: _evaluate(jaxpr, constants, t, y))
+    counted = CountedField(lambda t, y: evaluate(jaxpr, constants, t, y))
     carry0 = stepper.init(counted, times.t0, y0)
     t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
     controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)
@@ -166,11 +166,6 @@ def _first_step(
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
     t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
     return lax.stop_gradient(jax.tree.map(jnp.asarray, (t_next0, state0)))
-
-
-def _evaluate(jaxpr: Any, constants: list[Any], t: Time, y: State) -> State:
-    leaves, treedef = jax.tree.flatten(y)
-    return jax.tree.unflatten(treedef, evaluate(jaxpr, constants, t, *leaves))
 
 
 def _stats(

@@ -62,9 +62,7 @@ class Problem:
         fence = no_fence if attempt is None else self.fence(attempt)
 
         def field(t: Time, y: State) -> State:
-            leaves, treedef = jax.tree.flatten(fence(y))
-            out = evaluate(self.field_jaxpr, operands.constants, t, *leaves)
-            return fence(jax.tree.unflatten(treedef, out))
+            return fence(evaluate(self.field_jaxpr, operands.constants, t, fence(y)))
 
         return field
 
@@ -97,9 +95,11 @@ class Problem:
         )
 
 
-def evaluate(jaxpr: jex_core.ClosedJaxpr, constants: list[Any], *args: Any) -> list[Any]:
-    """Run a jaxpr on other constants than those it was traced with."""
-    return jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr.jaxpr, constants))(*args)
+def evaluate(jaxpr: jex_core.ClosedJaxpr, constants: list[Any], t: Time, y: State) -> State:
+    """Run a converted field on other constants than those it was traced with."""
+    leaves, treedef = jax.tree.flatten(y)
+    out = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr.jaxpr, constants))(t, *leaves)
+    return jax.tree.unflatten(treedef, out)
 
 
 def convert_field(
