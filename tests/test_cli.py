@@ -144,13 +144,17 @@ def test_an_interrupt_says_how_to_go_on(tiny, tmp_path, capsys, monkeypatch):
 
 
 def test_ctrl_c_in_a_real_process_exits_130_and_leaves_a_checkpoint(tmp_path):
-    command = [sys.executable, "-m", "ndekit.cli", "run", "digits", "--epochs", "2000"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # A shell that runs us in the background has Ctrl-C ignored, and children inherit that. Mended
+    # inside the child: a `preexec_fn` would fork this process, of which JAX warns.
+    as_in_a_terminal = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('ndekit.cli', run_name='__main__', alter_sys=True)"
+    )
     process = subprocess.Popen(
-        [*command, "--out", str(tmp_path)], env=env, stdout=subprocess.PIPE,
+        [sys.executable, "-c", as_in_a_terminal, "run", "digits", "--epochs", "2000"]
+        + ["--out", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
-        # A shell that runs us in the background has Ctrl-C ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while not any(path.stat().st_size for path in tmp_path.glob("runs/*/log.jsonl")):
