@@ -9,6 +9,8 @@ from . import regularize as regularize
 from . import train as train
 from .integrate import AbstractPlacement as AbstractPlacement
 from .integrate import AbstractStepCost as AbstractStepCost
+from .integrate import AlongTimes as AlongTimes
+from .integrate import EachStep as EachStep
 from .integrate import EveryStep as EveryStep
 from .integrate import Recorder as Recorder
 from .integrate import ReplayAdjoint as ReplayAdjoint

@@ -215,17 +215,18 @@ class Weighed(nk.AbstractPlacement):
     cost: nk.AbstractStepCost
     weights: Any
 
-    def init(self, dtype, key):
-        return jnp.zeros((), dtype)
+    def init(self, surroundings):
+        return jnp.zeros((), surroundings.dtype)
 
-    def add(self, total, reading, number):
-        return total + lax.stop_gradient(self.weights)[number].astype(total.dtype) * reading
+    def add(self, total, reading, place):
+        weight = lax.stop_gradient(self.weights)[place.number]
+        return total + weight.astype(total.dtype) * reading
 
     def read(self, total, num_accepted):
         return total
 
-    def share(self, total, num_accepted, number):
-        return self.weights[number].astype(total.dtype)
+    def pull(self, total, num_accepted, place, ct):
+        return ct * self.weights[place.number].astype(total.dtype)
 
 
 def random_weights(number):

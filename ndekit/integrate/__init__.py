@@ -3,8 +3,10 @@
 from .adjoint import ReplayAdjoint as ReplayAdjoint
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
-from .costs import EveryStep as EveryStep
 from .door import diffeqsolve as diffeqsolve
+from .placements import AlongTimes as AlongTimes
+from .placements import EachStep as EachStep
+from .placements import EveryStep as EveryStep
 from .recorder import Recorder as Recorder
 from .solution import Solution as Solution
 from .step import Step as Step

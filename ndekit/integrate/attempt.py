@@ -1,5 +1,6 @@
 """One attempt at a step, for one lane: propose, judge, commit."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,8 @@ from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
-from .costs import add_readings, readings_of
+from .costs import Place, add_readings, readings_of
+from .events import Watched, look
 from .problem import Operands, Problem, result_dtype
 from .stepper import Trial
 
@@ -28,6 +30,8 @@ class Lane(eqx.Module):
     num_steps: Count
     num_accepted: Count
     totals: dict[str, Any]
+    made_jump: Any = None
+    watched: Watched | None = None
 
 
 class Proposal(eqx.Module):
@@ -38,6 +42,7 @@ class Proposal(eqx.Module):
     y: State
     trial: Trial
     accepted: Flag
+    made_jump: Any = None
 
 
 def start(problem: Problem, operands: Operands) -> Lane:
@@ -47,10 +52,12 @@ def start(problem: Problem, operands: Operands) -> Lane:
         y=operands.y0,
         carry=operands.carry0,
         controller_state=operands.controller_state0,
-        result=jax.tree.map(jnp.asarray, RESULTS.successful),
+        result=operands.result0,
         num_steps=jnp.array(0),
         num_accepted=jnp.array(0),
         totals=operands.totals0,
+        made_jump=operands.made_jump0,
+        watched=operands.watched0,
     )
 
 
@@ -65,12 +72,21 @@ def attempt(
     active = is_active(lane, operands)
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
-    field = problem.field(operands, number)
-    trial = problem.stepper.step(field, lane.t, t_end, lane.y, lane.carry)
+    dynamics = problem.dynamics_of(operands, number)
+    jumped = problem.made_jump(lane.made_jump)
+    trial = problem.stepper.step(dynamics, lane.t, t_end, lane.y, lane.carry, jumped)
     verdict = judge(problem, operands, lane, t_end, trial)
     accepted = active & verdict.accepted
-    proposal = Proposal(lane.t, t_end, lane.y, trial, accepted)
-    return commit(problem, operands, lane, proposal, verdict, active), proposal
+    proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, lane.made_jump)
+    lane = commit(problem, operands, lane, proposal, verdict, active)
+    if problem.watch is not None:
+        ends = (proposal.t, t_end)
+        info = problem.stepper.interpolant(t_end - proposal.t, proposal.y, trial)
+        watched, result = look(
+            problem.watch, operands.watch, lane.watched, ends, lane, info, accepted
+        )
+        lane = eqx.tree_at(lambda s: (s.watched, s.result), lane, (watched, result))
+    return lane, proposal
 
 
 class Verdict(eqx.Module):
@@ -79,6 +95,7 @@ class Verdict(eqx.Module):
     accepted: Flag
     t: Time
     t_next: Time
+    made_jump: Any
     state: Any
     result: RESULTS
 
@@ -91,20 +108,21 @@ def without_nans(trial: Trial, y0: State) -> Trial:
     error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), trial.error)
     undefined = lambda y1, y: jnp.where(jnp.isnan(y1).any(), y, y1)
     y1 = jax.tree.map(undefined, trial.y1, y0)
-    return Trial(y1, error, trial.carry, trial.rates, trial.stages)
+    return dataclasses.replace(trial, y1=y1, error=error)
 
 
 def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
     error = without_nans(trial, lane.y).error
-    controller = problem.full_controller(operands)
-    accepted, t, t_next, _, state, result = controller.adapt_step_size(
-        lane.t, t_end, lane.y, trial.y1, None, error, problem.error_order, lane.controller_state
+    accepted, t, t_next, made_jump, state, result = problem.controller(
+        operands.controller, lane.t, t_end, lane.y, trial.y1, error, lane.controller_state
     )
-    accepted = jnp.asarray(accepted)
     t = jnp.minimum(t, operands.t1)
     t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
     result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
-    return Verdict(accepted, t, t_next, state, result)
+    if trial.result is not None:
+        failed = accepted & ~is_successful(trial.result)
+        result = RESULTS.where(failed, trial.result, result)
+    return Verdict(accepted, t, t_next, made_jump, state, result)
 
 
 def keep_moving(
@@ -151,7 +169,11 @@ def commit(
         seen = without_nans(trial, proposal.y)
         step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, seen)
         readings = readings_of(placements, step, result_dtype(operands))
-        totals = add_readings(placements, totals, readings, lane.num_accepted, accepted)
+        place = Place(lane.num_accepted, proposal.t, proposal.t_end, accepted)
+        totals = add_readings(placements, totals, readings, place)
+    made_jump = lane.made_jump
+    if problem.jumps:
+        made_jump = jnp.where(accepted, verdict.made_jump, made_jump)
     return Lane(
         t=jnp.where(active, verdict.t, lane.t),
         t_next=jnp.where(active, verdict.t_next, lane.t_next),
@@ -162,4 +184,6 @@ def commit(
         num_steps=lane.num_steps + active.astype(lane.num_steps.dtype),
         num_accepted=lane.num_accepted + accepted.astype(lane.num_accepted.dtype),
         totals=totals,
+        made_jump=made_jump,
+        watched=lane.watched,
     )

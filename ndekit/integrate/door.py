@@ -12,8 +12,9 @@ from jaxtyping import PyTree
 
 from ..shapes import Args, Time
 from .adjoint import ReplayAdjoint
-from .costs import AbstractPlacement, AbstractStepCost, as_placements
+from .costs import AbstractPlacement, AbstractStepCost
 from .engine import can_solve, solve_by_engine
+from .placements import as_placements
 from .setup import is_concrete
 from .solution import Solution
 from .through_diffrax import solve_through_diffrax

@@ -6,18 +6,27 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from diffrax import is_successful
-from jax import lax
+import numpy as np
+from diffrax import RESULTS, is_successful
 
 from .. import tree
 from ..shapes import Args, Count, State, Time
 from .adjoint import ReplayAdjoint
 from .attempt import close_to, smallest_step_after
-from .costs import Placements, init_totals
+from .controllers import convert_controller, frozen, tolerances_of
+from .costs import Placements, Surroundings, init_totals
 from .forward import Outcome
 from .primitive import solve
-from .problem import Operands, Problem, convert_field, evaluate, needs_fences
-from .setup import CountedField, direction_of, promote_state, promote_times, reflected_field
+from .problem import Operands, Plan, Problem, convert_field, needs_fences
+from .saving import Saved
+from .setup import (
+    CountedField,
+    direction_of,
+    is_concrete,
+    promote_state,
+    promote_times,
+    reflected_field,
+)
 from .solution import Solution
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 
@@ -115,43 +124,53 @@ def _prepare(
     adjoint: ReplayAdjoint,
 ) -> tuple[Problem, Operands, int]:
     """The problem, its operands, and the number of evaluations that preparing them took."""
-    jaxpr, constants = convert_field(field, times.t0, y0)
+    dynamics, constants = convert_field(field, times.t0, y0)
     stepper = explicit_runge_kutta(solver)
     assert stepper is not None  # by `can_solve`
-    counted = CountedField(lambda t, y: evaluate(jaxpr, constants, t, y))
+    counted = CountedField(lambda t, y: dynamics(constants, t, y))
     carry0 = stepper.init(counted, times.t0, y0)
     t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
-    controller_arrays, controller_rest = eqx.partition(controller, eqx.is_array)
+    has_error = stepper.b_error is not None
+    adapt, of_controller = convert_controller(
+        controller, None, times.t0, y0, y0 if has_error else None, error_order, state0
+    )
+    tolerances, norm, order = tolerances_of(controller, error_order)
+    tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
     cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
-    own_order = getattr(controller, "error_order", None)
     problem = Problem(
-        field_jaxpr=jaxpr,
+        dynamics=dynamics,
+        field=None,
         stepper=stepper,
         interpolation=solver.interpolation_cls,
-        controller=controller_rest,
+        controller=adapt,
         placements=cost_rest,
-        error_order=error_order if own_order is None else own_order,
+        tolerances=tolerance_rest,
+        norm=norm,
+        error_order=order,
         max_steps=max_steps,
         checkpoints=adjoint.checkpoints,
         solver_name=type(solver).__name__,
-        fenced=needs_fences(jaxpr),
+        plans=(Plan(None, times.ts is not None and len(times.ts) > 0, 0),),
+        fenced=needs_fences(stepper, dynamics),
     )
-    totals0 = init_totals(placements, tree.real_dtype(y0), key)
-    if isinstance(controller, diffrax.PIDController):
-        controller_arrays = lax.stop_gradient(controller_arrays)
+    surroundings = Surroundings(tree.real_dtype(y0), key, max_steps, times.ts)
     operands = Operands(
         constants=constants,
         costs=cost_arrays,
+        of_field=[],
+        fns=[[]],
         y0=y0,
         carry0=carry0,
         t0=times.t0,
         t1=times.t1,
-        ts=times.ts,
+        ts=[times.ts if problem.plans[0].at_ts else None],
         t_next0=t_next0,
         close_to_t1=close_to(times.t1),
-        controller=controller_arrays,
+        controller=of_controller,
         controller_state0=state0,
-        totals0=lax.stop_gradient(jax.tree.map(jnp.asarray, totals0)),
+        totals0=frozen(init_totals(placements, surroundings)),
+        tolerances=tolerance_arrays,
+        result0=frozen(RESULTS.successful),
     )
     return problem, operands, counted.calls
 
@@ -165,7 +184,7 @@ def _first_step(
     func = lambda terms, t, y, args: field(t, y)
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
     t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
-    return lax.stop_gradient(jax.tree.map(jnp.asarray, (t_next0, state0)))
+    return frozen((t_next0, state0))
 
 
 def _stats(
@@ -185,21 +204,32 @@ def _saved(sub: diffrax.SubSaveAt, operands: Operands, outcome: Outcome) -> tupl
     before: list[Any] = [(operands.t0, operands.y0)] if sub.t0 else []
     rows = [jax.tree.map(lambda x: x[None], row) for row in before]
     reached: Count | int = len(before)
-    if outcome.saved is not None:
-        number = operands.ts.shape[0]
-        known = jnp.arange(number) < outcome.saved.count
-        rows.append((jnp.where(known, operands.ts, jnp.inf), outcome.saved.ys))
-        reached = reached + outcome.saved.count
+    saved, wanted = outcome.streams.at_ts[0], operands.ts[0]
+    if saved is not None:
+        saved = _without_time(operands, saved)
+        known = jnp.arange(wanted.shape[0]) < saved.count
+        rows.append((jnp.where(known, wanted, jnp.inf), saved.ys))
+        reached = reached + saved.count
     if not sub.t1:
         return _concatenate(rows)
     last = (outcome.t, outcome.y)
     rows.append(jax.tree.map(lambda x: x[None], last))
-    if outcome.saved is None:
+    if saved is None:
         return _concatenate(rows)
     ts, ys = _concatenate(rows)
     index = jnp.arange(ts.shape[0])
     padded = tree.where(index <= reached, (ts, ys), jax.tree.map(_infinite, (ts, ys)))
     return tree.where(index == reached, jax.tree.map(lambda x: x[None], last), padded)
+
+
+def _without_time(operands: Operands, saved: Saved) -> Saved:
+    """A solve over no time at all has all its values already."""
+    t0, t1 = operands.t0, operands.t1
+    if is_concrete(t0) and is_concrete(t1) and np.asarray(t0) != np.asarray(t1):
+        return saved
+    fill = lambda y, ys: jnp.where(t0 == t1, y, ys)
+    ys = jax.tree.map(fill, operands.y0, saved.ys)
+    return Saved(ys, jnp.where(t0 == t1, operands.ts[0].shape[0], saved.count))
 
 
 def _concatenate(rows: list[Any]) -> tuple[Any, State]:

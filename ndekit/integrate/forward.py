@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from diffrax import RESULTS
 from jax import lax
 
-from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .attempt import Lane, attempt, is_active, start
 from .costs import read_totals
+from .events import Watched
 from .lanes import Lanes
-from .problem import Operands, Problem, result_dtype
+from .problem import Operands, Problem
 from .record import Record, append, empty_record
-from .saving import Saved, any_lane, nothing_saved, save
+from .saving import any_lane
+from .streams import Streams, empty_streams, flow
 
 
 class Outcome(eqx.Module):
@@ -23,11 +24,15 @@ class Outcome(eqx.Module):
 
     t: Time
     y: State
-    saved: Saved | None
+    streams: Streams
     costs: dict[str, Any]
     result: RESULTS
     num_steps: Count
     num_accepted: Count
+    carry: Any  # the solver's last state, if asked for
+    controller_state: Any
+    made_jump: Any
+    watched: Watched | None
 
 
 class Recording(eqx.Module):
@@ -39,7 +44,7 @@ class Recording(eqx.Module):
 
 class _Loop(eqx.Module):
     lane: Lane
-    saved: Saved | None
+    streams: Streams
     record: Record | None
     number: Count
     go: Flag
@@ -51,35 +56,41 @@ def solve_forward(
     """Solve in all lanes at once; with `recording`, keep what the reverse pass needs."""
     on_operands = lambda fn: lanes.map(lambda flat, _: fn(problem, _join(problem, flat)))
     lane = on_operands(start)(flat, None)
-    saved = on_operands(nothing_saved)(flat, None)
+    streams = on_operands(empty_streams)(flat, None)
     record = None
     if recording:
         assert problem.max_steps is not None
-        record = empty_record(lane.t, lane.y, problem.max_steps, problem.checkpoints)
-    loop = _Loop(lane, saved, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
+        state = recorded_state(problem, lane)
+        record = empty_record(lane.t, state, problem.max_steps, problem.checkpoints, problem.jumps)
+    loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
     loop = lax.while_loop(
         lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop
     )
     outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
     kept = None if loop.record is None else Recording(loop.record, loop.lane.totals)
-    return outcome(flat, None, loop.lane, loop.saved), kept
+    return outcome(flat, None, loop.lane, loop.streams), kept
+
+
+def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
+    """What a checkpoint holds."""
+    return lane.y, lane.carry if problem.stepper.keeps_carry else ()
 
 
 def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
     one_attempt = lambda flat, number, lane: attempt(problem, _join(problem, flat), number, lane)
-    lane, proposal = lanes.map(one_attempt)(flat, loop.number, loop.lane)
-    saved = loop.saved
-    if saved is not None:
-        saved = save(problem, lanes, flat, saved, proposal)
+    before = loop.lane
+    lane, proposal = lanes.map(one_attempt)(flat, loop.number, before)
+    streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
     record = loop.record
     if record is not None:
-        accepted = any_lane(proposal.accepted)
-        record = append(record, loop.lane.y, lane.t, accepted)
+        accepted, state = any_lane(proposal.accepted), recorded_state(problem, before)
+        t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
+        record = append(record, state, lane.t, t_end, before.made_jump, accepted)
     number = loop.number + 1
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:
         go = go & (number < problem.max_steps)
-    return _Loop(lane, saved, record, number, go)
+    return _Loop(lane, streams, record, number, go)
 
 
 def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:
@@ -87,43 +98,38 @@ def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:
     return any_lane(active(flat, None, lane))
 
 
-def _finish(problem: Problem, operands: Operands, lane: Lane, saved: Saved | None) -> Outcome:
+def _finish(problem: Problem, operands: Operands, lane: Lane, streams: Streams) -> Outcome:
     unfinished = is_active(lane, operands)
-    placements = problem.full_placements(operands)
-    if saved is not None:
-        saved = Saved(jax.tree.map(lambda ys: ys[: operands.ts.shape[0]], saved.ys), saved.count)
+    cut = lambda saved, ts: eqx.tree_at(
+        lambda s: s.ys, saved, jax.tree.map(lambda y: y[: ts.shape[0]], saved.ys)
+    )
+    at_ts = [
+        None if saved is None else cut(saved, ts)
+        for saved, ts in zip(streams.at_ts, operands.ts, strict=True)
+    ]
     return Outcome(
         t=lane.t,
         y=lane.y,
-        saved=saved,
-        costs=read_totals(placements, lane.totals, lane.num_accepted),
+        streams=Streams(at_ts, streams.at_steps, streams.dense),
+        costs=read_totals(problem.full_placements(operands), lane.totals, lane.num_accepted),
         result=RESULTS.where(unfinished, RESULTS.max_steps_reached, lane.result),
         num_steps=lane.num_steps,
         num_accepted=lane.num_accepted,
+        carry=lane.carry if problem.returns_state else None,
+        controller_state=lane.controller_state if problem.returns_state else None,
+        made_jump=lane.made_jump,
+        watched=lane.watched,
     )
 
 
 def outcome_struct(problem: Problem, operands: Operands) -> Outcome:
     """Shapes and dtypes of the outcome of one lane."""
 
-    def example() -> Outcome:
-        zero, saved = jnp.array(0), None
-        if operands.ts is not None:
-            rows = operands.ts.shape
-            row = lambda y: jnp.zeros((*rows, *y.shape), y.dtype)
-            saved = Saved(jax.tree.map(row, operands.y0), zero)
-        cost = jnp.zeros((), result_dtype(operands))
-        return Outcome(
-            t=jnp.zeros_like(operands.t0),
-            y=tree.zeros_like(operands.y0),
-            saved=saved,
-            costs={name: cost for name in problem.placements},
-            result=jax.tree.map(jnp.asarray, RESULTS.successful),
-            num_steps=zero,
-            num_accepted=zero,
-        )
+    def example(operands: Operands) -> Outcome:
+        lane, streams = start(problem, operands), empty_streams(problem, operands)
+        return _finish(problem, operands, lane, streams)
 
-    return jax.eval_shape(example)
+    return jax.eval_shape(example, operands)
 
 
 def _join(problem: Problem, flat: list) -> Operands:

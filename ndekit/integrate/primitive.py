@@ -83,7 +83,7 @@ def _refuse_lost_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> N
     if any(jax.tree.leaves(flags.controller)):
         raise ValueError(
             "`ReplayAdjoint` holds the grid of steps constant, but the loss was differentiated by "
-            f"an array inside `{type(problem.controller).__name__}`. Stop its gradient with "
+            "an array inside the step size controller. Stop its gradient with "
             "`jax.lax.stop_gradient`, or use `adjoint=diffrax.RecursiveCheckpointAdjoint()`."
         )
 

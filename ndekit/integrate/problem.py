@@ -7,123 +7,152 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-from jax.extend import core as jex_core
 
 from .. import tree
 from ..shapes import State, Time
+from .converted import Converted, convert
 from .costs import Placements
 from .fences import Fence, fence_at, is_duplicated, no_fence
 from .step import Step
-from .stepper import ExplicitRungeKutta, Trial
+from .stepper import AbstractStepper, ExplicitRungeKutta, Trial
 
 
 class Operands(eqx.Module):
     """Every array that a solve depends on, with time reflected so that it grows."""
 
     # Differentiable.
-    constants: list[Any]  # what the field closes over: parameters, args
+    constants: list[Any]  # what the dynamics close over: parameters, args
     costs: Any  # arrays inside the costs
+    of_field: list[Any]  # what the field closes over, where it is not the dynamics itself
+    fns: list[list[Any]]  # what each `SaveAt(fn=...)` closes over
     y0: State
     carry0: Any
     t0: Any
     t1: Any
-    ts: Any
+    ts: list[Any]  # of each `SubSaveAt`
     # Frozen: on the recorded grid nothing depends on these.
     t_next0: Any
     close_to_t1: Any
-    controller: Any
+    controller: list[Any]  # what the controller closes over: tolerances, times
     controller_state0: Any
     totals0: Any
+    tolerances: Any
+    made_jump0: Any = None
+    result0: Any = None
+    watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
+    watched0: Any = None  # their values at t0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one `SubSaveAt` wants of the steps between t0 and t1."""
+
+    fn: Converted | None  # `None`: the state itself
+    at_ts: bool
+    every: int  # save after every so many accepted steps; 0 for never
+    room: int = 0  # values that `every` can give
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What a compiled solve is specialised to."""
 
-    field_jaxpr: jex_core.ClosedJaxpr
-    stepper: ExplicitRungeKutta
+    dynamics: Converted  # the vector field, or the whole step: as the stepper wants it
+    field: Converted | None  # the vector field, for costs, where it is not the dynamics itself
+    stepper: AbstractStepper
     interpolation: Callable[..., diffrax.AbstractLocalInterpolation]
-    controller: Any  # without its arrays
+    controller: Converted  # its `adapt_step_size`
     placements: Any  # without their arrays
+    tolerances: Any  # (rtol, atol), without their arrays
+    norm: Any
     error_order: Any
     max_steps: int | None
     checkpoints: int | None
     solver_name: str
-    fenced: bool
+    plans: tuple[Plan, ...]
+    fenced: bool = False
+    jumps: bool = False  # whether the controller may make jumps
+    dense: bool = False
+    watch: Any = None  # event conditions: `events.Conditions`
+    returns_state: bool = False  # whether the solver's last state is asked for
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether anything asks for the inside of a step."""
+        return self.dense or self.watch is not None or any(plan.at_ts for plan in self.plans)
 
     def fence(self, attempt: Any) -> Fence:
         return fence_at(attempt) if self.fenced else no_fence
 
-    def field(self, operands: Operands, attempt: Any = None) -> Callable[[Time, State], State]:
-        """The vector field; inside a loop, with the loop's counter, fenced if it wants it."""
-        fence = no_fence if attempt is None else self.fence(attempt)
+    def dynamics_of(self, operands: Operands, attempt: Any = None) -> Callable:
+        """What the stepper steps with; inside a loop, with the loop's counter, fenced if wanted."""
+        run = lambda *args: self.dynamics(operands.constants, *args)
+        if attempt is None or not self.fenced:
+            return run
+        fence = self.fence(attempt)
+        return lambda t, y: fence(run(t, fence(y)))
 
-        def field(t: Time, y: State) -> State:
-            return fence(evaluate(self.field_jaxpr, operands.constants, t, fence(y)))
-
-        return field
-
-    def full_controller(self, operands: Operands) -> Any:
-        return eqx.combine(operands.controller, self.controller)
+    def made_jump(self, flag: Any) -> Any:
+        return flag if self.jumps else None
 
     def full_placements(self, operands: Operands) -> Placements:
         return eqx.combine(operands.costs, self.placements)
 
     def view(self, operands: Operands, t0: Time, t1: Time, y0: State, trial: Trial) -> Step:
         """The step as its costs see it."""
-        controller = self.full_controller(operands)
-        adaptive = isinstance(controller, diffrax.PIDController)
+        rtol, atol = eqx.combine(operands.tolerances, self.tolerances)
+        seen = self.stepper.seen(t0, t1, y0, trial)
         return Step(
             t0=t0,
             t1=t1,
             y0=y0,
             y1=trial.y1,
             error=trial.error,
-            rates=trial.rates,
-            stages=trial.stages,
-            nodes=self.stepper.c,
-            weights=self.stepper.b,
+            rates=seen.rates,
+            stages=seen.stages,
+            nodes=seen.nodes,
+            weights=seen.weights,
             error_order=self.error_order,
-            rtol=controller.rtol if adaptive else None,
-            atol=controller.atol if adaptive else None,
-            norm=controller.norm if adaptive else None,
-            field=self.field(operands),
+            rtol=rtol,
+            atol=atol,
+            norm=self.norm,
+            field=self._field(operands),
             solver_name=self.solver_name,
         )
 
+    def _field(self, operands: Operands) -> Callable[[Time, State], State]:
+        if isinstance(self.stepper, ExplicitRungeKutta):
+            return self.dynamics_of(operands)
+        field = self.field
+        return _no_field if field is None else lambda t, y: field(operands.of_field, t, y)
 
-def evaluate(jaxpr: jex_core.ClosedJaxpr, constants: list[Any], t: Time, y: State) -> State:
-    """Run a converted field on other constants than those it was traced with."""
-    leaves, treedef = jax.tree.flatten(y)
-    out = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(jaxpr.jaxpr, constants))(t, *leaves)
-    return jax.tree.unflatten(treedef, out)
+
+def _no_field(t: Time, y: State) -> State:
+    raise ValueError(
+        "This cost evaluates the vector field, which only an `ODETerm` has. Use another cost, or "
+        "write the term as one, for example `ControlTerm(...).to_ode()`."
+    )
 
 
 def convert_field(
     field: Callable[[Time, State], State], t: Time, y: State
-) -> tuple[jex_core.ClosedJaxpr, list[Any]]:
-    """Trace the field once and pull out the arrays that it closes over, traced ones included."""
-
-    def flat(t: Time, *leaves: Any) -> list[Any]:
-        out = field(t, jax.tree.unflatten(jax.tree.structure(y), leaves))
-        return jax.tree.leaves(out)
-
-    leaves = jax.tree.leaves(y)
-    jaxpr, out = jax.make_jaxpr(flat, return_shape=True)(t, *leaves)
-    for got, leaf in zip(out, leaves, strict=True):
-        if (got.shape, got.dtype) != (leaf.shape, leaf.dtype):
+) -> tuple[Converted, list[Any]]:
+    """The field as a program, checked to give what it takes."""
+    converted, constants = convert(field, t, y)
+    got, wanted = jax.tree.leaves(converted.shapes), jax.tree.leaves(y)
+    for out, leaf in zip(got, wanted, strict=True):
+        if (out.shape, out.dtype) != (leaf.shape, leaf.dtype):
             raise ValueError(
                 f"The vector field must return the shape and dtype of `y0`, {leaf.dtype}"
-                f"{list(leaf.shape)}, but returned {got.dtype}{list(got.shape)}."
+                f"{list(leaf.shape)}, but returned {out.dtype}{list(out.shape)}."
             )
-    return jaxpr, [jnp.asarray(c) for c in jaxpr.consts]
+    return converted, constants
 
 
-def needs_fences(jaxpr: jex_core.ClosedJaxpr) -> bool:
-    return is_duplicated(jaxpr.jaxpr)
+def needs_fences(stepper: AbstractStepper, dynamics: Converted) -> bool:
+    return isinstance(stepper, ExplicitRungeKutta) and is_duplicated(dynamics.jaxpr.jaxpr)
 
 
 def result_dtype(operands: Operands) -> Any:

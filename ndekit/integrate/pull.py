@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
-from .costs import readings_of, shares_of
+from .costs import Place, pull_readings, readings_of
 from .forward import Recording
 from .lanes import Lanes
 from .problem import Operands, Problem, result_dtype
-from .saved_values import Found, Place, SavedValues
+from .saved_values import Found, Inside, SavedValues
+from .streams import value_of
+from .streams_back import ct_of_interpolant, ct_of_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +25,13 @@ class Replay:
     problem: Problem
     lanes: Lanes
     perturbed: Operands  # of bools
-    parameters: tuple[
-        int, ...
-    ]  # positions in `flat` of perturbed constants and arrays inside costs
+    # Positions in `flat` of perturbed constants and arrays inside costs.
+    parameters: tuple[int, ...]
     flat: list[Any]
     recording: Recording
     num_accepted: Count
-    ct_costs: Any
-    saved: SavedValues | None
+    ct_outcome: Any
+    saved: list[SavedValues | None]
 
     @property
     def wants_times(self) -> bool:
@@ -38,13 +39,15 @@ class Replay:
 
     @property
     def chained(self) -> bool:
-        """Whether the last stage of a step matters beyond being the next step's first.
+        """Whether the carry of a step matters beyond being the next step's first stage.
 
         If not, a step is replayed as a function of its state alone, and the first stage is part of
-        it. If so, the first stage is an input of its own, whose cotangent goes to the step before,
-        where it was the last stage; else it would be differentiated twice.
+        it. If so, the carry is an input of its own, whose cotangent goes to the step before, where
+        it was an output; else the first stage would be differentiated twice.
         """
-        return bool(self.ct_costs) or self.saved is not None
+        problem = self.problem
+        asked = bool(self.ct_outcome.costs) or problem.interpolates or problem.returns_state
+        return problem.stepper.keeps_carry or asked
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
@@ -70,7 +73,7 @@ class Cotangents(eqx.Module):
     carry: Any
     t0: Any
     t1: Any
-    found: Found | None
+    found: list[Found | None]
     remaining: Count  # accepted steps before this one, in each lane
 
 
@@ -81,6 +84,8 @@ class RecordedStep(eqx.Module):
     t0: Time
     t1: Time
     y: State
+    carry: Any  # `()` if it is not recorded
+    made_jump: Any
     accepted: Flag
 
 
@@ -88,22 +93,21 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep) -> Cotangents:
     """The loss's derivative before a step, from that after it."""
     out, vjp = _linearize(pass_, step)
     remaining = ct.remaining - step.accepted.astype(ct.remaining.dtype)
-    found, ct_info, d_times = ct.found, None, tree.zeros_like((step.t0, step.t1))
-    if pass_.saved is not None and found is not None:
-        place = Place(step.t0, step.t1, out.info, step.accepted)
-        found, ct_saved = pass_.saved.pull(found, place)
-        ct_info, d_times = ct_saved.info, (ct_saved.t0, ct_saved.t1)
+    parameters, found, ct_info, d_times = _pull_inside(pass_, ct, step, out.info, remaining)
     after = (ct.y, ct.carry)
     ct_y1, ct_carry1 = pass_.where(step.accepted, after, tree.zeros_like(after))
-    ct_readings = _ct_readings(pass_, step.accepted, remaining)
-    pulled = vjp(_Advanced(ct_y1, ct_carry1, ct_readings, ct_info))
+    ct_readings = _ct_readings(pass_, step, remaining)
+    kept = [None if kept is None else kept.rows for kept in pass_.ct_outcome.streams.at_steps]
+    at_steps = pass_.map(lambda ops, _, *rest: ct_of_steps(pass_.problem, *rest))
+    ct_steps = at_steps(pass_.flat, None, kept, step.accepted, remaining)
+    pulled = vjp(_Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps))
     ct_times = (ct.t0, ct.t1)
     if pass_.wants_times:
         ends = (step.t0, step.t1, step.accepted)
         d_times = tree.add(pulled[3], d_times)
         ct_times = pass_.map(_own_times)(pass_.flat, None, ends, d_times, ct_times)
     return Cotangents(
-        parameters=tree.add(ct.parameters, pulled[0]),
+        parameters=tree.add(parameters, pulled[0]),
         y=pass_.where(step.accepted, pulled[1], ct.y),
         carry=pass_.where(step.accepted, pulled[2], ct.carry),
         t0=ct_times[0],
@@ -113,24 +117,50 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep) -> Cotangents:
     )
 
 
+def _pull_inside(
+    pass_: Replay, ct: Cotangents, step: RecordedStep, info: Any, remaining: Count
+) -> tuple[list[Any], list[Found | None], Any, tuple[Time, Time]]:
+    """What the loss says of the inside of a step: of values at `ts`, dense output, an event."""
+    d_times = tree.zeros_like((step.t0, step.t1))
+    parameters, found = list(ct.parameters), list(ct.found)
+    if not pass_.problem.interpolates:
+        return parameters, found, None, d_times
+    dense, watched = pass_.ct_outcome.streams.dense, pass_.ct_outcome.watched
+    last = None if watched is None else (watched.t0, watched.t1, watched.info)
+    whole = (None if dense is None else dense.rows, last)
+    about = pass_.map(lambda ops, _, *rest: ct_of_interpolant(*rest))
+    ends, counts = (step.t0, step.t1), (pass_.num_accepted, remaining)
+    ct_info, d_times = about(pass_.flat, None, ends, info, step.accepted, whole, counts)
+    for i, values in enumerate(pass_.saved):
+        if values is None:
+            continue
+        found[i], d = values.pull(ct.found[i], Inside(step.t0, step.t1, info, step.accepted))
+        ct_info, d_times = tree.add(ct_info, d.info), tree.add(d_times, (d.t0, d.t1))
+        for position, value in zip(values.parameters, d.constants, strict=True):
+            at = pass_.parameters.index(position)
+            parameters[at] = parameters[at] + value
+    return parameters, found, ct_info, d_times
+
+
 def _linearize(pass_: Replay, step: RecordedStep) -> tuple["_Advanced", Any]:
     """The step in all lanes, and its vjp by (parameters, y, carry) and, if wanted, times."""
     stepper, problem = pass_.problem.stepper, pass_.problem
-    carry = ()
-    if pass_.chained:
-        init = pass_.map(lambda ops, _, t, y: stepper.init(problem.field(ops), t, y))
+    carry = step.carry
+    if pass_.chained and not stepper.keeps_carry:
+        init = pass_.map(lambda ops, _, t, y: stepper.init(problem.dynamics_of(ops), t, y))
         carry = init(pass_.flat, None, step.t0, step.y)
+    smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
     advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
 
-    def run(parameters: list, y: State, carry: Any, times: tuple) -> _Advanced:
-        t0, t1 = times
-        return advance(pass_.with_parameters(parameters), step.number, y, carry, t0, t1)
+    def run(parameters: list, y: State, smooth: Any, times: tuple) -> _Advanced:
+        given = (y, eqx.combine(smooth, fixed), step.made_jump, *times)
+        return advance(pass_.with_parameters(parameters), step.number, *given)
 
     parameters = [pass_.flat[i] for i in pass_.parameters]
     times = (step.t0, step.t1)
     if pass_.wants_times:
-        return jax.vjp(run, parameters, step.y, carry, times)
-    return jax.vjp(lambda p, y, k: run(p, y, k, times), parameters, step.y, carry)
+        return jax.vjp(run, parameters, step.y, smooth, times)
+    return jax.vjp(lambda p, y, k: run(p, y, k, times), parameters, step.y, smooth)
 
 
 class _Advanced(eqx.Module):
@@ -140,46 +170,54 @@ class _Advanced(eqx.Module):
     carry: Any
     readings: dict[str, Any]
     info: Any
+    at_steps: list[Any]
 
 
 def _advance(
-    pass_: Replay, operands: Operands, number: Count, y: State, carry: Any, t0: Time, t1: Time
+    pass_: Replay,
+    operands: Operands,
+    number: Count,
+    y: State,
+    carry: Any,
+    made_jump: Any,
+    t0: Time,
+    t1: Time,
 ) -> _Advanced:
     """One step of one lane."""
     problem = pass_.problem
-    field = problem.field(operands, number)
+    stepper, dynamics = problem.stepper, problem.dynamics_of(operands, number)
     if not pass_.chained:
-        carry = problem.stepper.init(field, t0, y)
-        return _Advanced(problem.stepper.step(field, t0, t1, y, carry).y1, (), {}, None)
-    trial = problem.stepper.step(field, t0, t1, y, carry)
-    placements = problem.full_placements(operands)
-    readings = {}
+        carry = stepper.init(dynamics, t0, y)
+    trial = stepper.step(dynamics, t0, t1, y, carry, made_jump if pass_.chained else None)
+    readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
         step = problem.view(operands, t0, t1, y, problem.fence(number)(trial))
         readings = readings_of(placements, step, result_dtype(operands))
-    info = None
-    if operands.ts is not None:
-        info = problem.stepper.dense_info(t1 - t0, y, trial)
-    return _Advanced(trial.y1, trial.carry, readings, info)
+    info = stepper.interpolant(t1 - t0, y, trial) if problem.interpolates else None
+    at_steps = [
+        None if plan.every == 0 else value_of(plan, constants, t1, trial.y1)
+        for plan, constants in zip(problem.plans, operands.fns, strict=True)
+    ]
+    carry = eqx.filter(trial.carry, eqx.is_inexact_array) if pass_.chained else ()
+    return _Advanced(trial.y1, carry, readings, info, at_steps)
 
 
-def _ct_readings(pass_: Replay, accepted: Flag, number: Count) -> dict[str, Any]:
+def _ct_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str, Any]:
     """What the loss says of each cost of accepted step `number`."""
 
     def of_lane(
-        operands: Operands, _: Any, totals: Any, ct: Any, accepted: Flag, *counts: Count
+        operands: Operands, _: Any, totals: Any, ct: Any, num_accepted: Count, place: Place
     ) -> dict:
         placements = pass_.problem.full_placements(operands)
-        shares = shares_of(placements, totals, *counts)
-        return tree.masked(accepted, {name: ct[name] * share for name, share in shares.items()})
+        pulled = pull_readings(placements, totals, num_accepted, place, ct)
+        return tree.masked(place.accepted, pulled)
 
-    if not pass_.ct_costs:
+    if not pass_.ct_outcome.costs:
         return {}
-    counts = (pass_.num_accepted, number)
-    return pass_.map(of_lane)(
-        pass_.flat, None, pass_.recording.totals, pass_.ct_costs, accepted, *counts
-    )
+    place = Place(number, step.t0, step.t1, step.accepted)
+    totals, ct = pass_.recording.totals, pass_.ct_outcome.costs
+    return pass_.map(of_lane)(pass_.flat, None, totals, ct, pass_.num_accepted, place)
 
 
 def _own_times(operands: Operands, _: Any, ends: tuple, d_times: tuple, ct: tuple) -> tuple:

@@ -1,5 +1,5 @@
-"""The record of a solve: the time of every step, and the states at checkpoints that thin out as the
-solve grows.
+"""The record of a solve: the times of every step, and the states at checkpoints that thin out as
+the solve grows.
 
 With R rows: while at most R steps have been recorded each has its state. When the rows are full,
 every second state is given up and the stride doubles; freed rows are reused in place, nothing is
@@ -50,14 +50,24 @@ class Rows(eqx.Module):
 
 
 class Record(eqx.Module):
-    """What the forward loop keeps for the reverse pass."""
+    """What the forward loop keeps for the reverse pass.
 
-    times: (
-        Any  # times[n] and times[n + 1] are the ends of step n; equal where a lane did not accept
-    )
+    `times[n]` is the start of step n and, unless the controller jumps, `times[n + 1]` its end;
+    equal where a lane did not accept.
+    """
+
+    times: Any
+    ends: Any  # only of controllers that jump, whose next step starts elsewhere
+    jumped: Any  # whether the field had just jumped before a step; likewise
     rows: Rows
     stride: Count
     num_steps: Count
+
+    def step(self, number: Count) -> tuple[Time, Time, Any]:
+        """The ends of a step, and whether it came after a jump."""
+        if self.ends is None:
+            return self.times[number], self.times[number + 1], None
+        return self.times[number], self.ends[number], self.jumped[number]
 
 
 def default_checkpoints(max_steps: int, state_bytes: int) -> int:
@@ -71,29 +81,40 @@ def default_checkpoints(max_steps: int, state_bytes: int) -> int:
     return min(max(16, math.ceil(math.sqrt(max_steps))), affordable, max_steps)
 
 
-def empty_record(t0: Time, y0: State, max_steps: int, checkpoints: int | None) -> Record:
-    """Rows and times for all lanes; the lane axes of `t0` and `y0` come after the rows."""
+def empty_record(
+    t0: Time, state0: State, max_steps: int, checkpoints: int | None, jumps: bool
+) -> Record:
+    """Rows and times for all lanes; the lane axes of `t0` and `state0` come after the rows."""
     if checkpoints is None:
-        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(y0))
+        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state0))
         checkpoints = default_checkpoints(max_steps, state_bytes)
     number = min(checkpoints, max_steps)
-    allocate = lambda rows, like: lax.empty((rows, *like.shape), like.dtype)
-    states = jax.tree.map(lambda leaf: allocate(number + 1, leaf), y0)
+    allocate = lambda rows, like, dtype: lax.empty((rows, *like.shape), dtype)
+    states = jax.tree.map(lambda leaf: allocate(number + 1, leaf, leaf.dtype), state0)
     rows = Rows(states, jnp.full(number, _EMPTY))
-    times = allocate(max_steps + 1, t0).at[0].set(t0)
-    return Record(times, rows, stride=jnp.array(1), num_steps=jnp.array(0))
+    times = allocate(max_steps + 1, t0, t0.dtype).at[0].set(t0)
+    ends = allocate(max_steps, t0, t0.dtype) if jumps else None
+    jumped = allocate(max_steps, t0, jnp.bool_) if jumps else None
+    return Record(times, ends, jumped, rows, stride=jnp.array(1), num_steps=jnp.array(0))
 
 
-def append(record: Record, y: State, t_end: Time, any_accepted: Flag) -> Record:
-    """Note a step from `y` to `t_end`; the next one takes its place unless a lane accepted it."""
+def append(
+    record: Record, state: State, t_next: Time, t_end: Time, jumped: Any, any_accepted: Flag
+) -> Record:
+    """Note a step from `state` to `t_end`, the next one starting at `t_next`; that one takes its
+    place unless a lane accepted it.
+    """
     step, rows = record.num_steps, record.rows
     wanted = any_accepted & (step % record.stride == 0)
     overflow = wanted & (rows.num_free() == 0)
     stride = jnp.where(overflow, 2 * record.stride, record.stride)
     rows = rows.without(rows.steps % stride != 0)
+    jumps = record.ends is not None
     return Record(
-        times=record.times.at[step + 1].set(t_end),
-        rows=rows.put(y, step, wanted & (step % stride == 0)),
+        times=record.times.at[step + 1].set(t_next),
+        ends=record.ends.at[step].set(t_end) if jumps else None,
+        jumped=record.jumped.at[step].set(jumped) if jumps else None,
+        rows=rows.put(state, step, wanted & (step % stride == 0)),
         stride=stride,
         num_steps=step + any_accepted.astype(step.dtype),
     )

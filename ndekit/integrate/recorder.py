@@ -6,13 +6,14 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optimistix as optx
 from jaxtyping import PyTree
 
 from .. import tree
 from ..shapes import Args, Scalar, State, Time
-from .costs import add_readings, as_placements, init_totals, read_totals, readings_of
+from .costs import Place, Surroundings, add_readings, init_totals, read_totals, readings_of
+from .opaque import stages_seen
+from .placements import as_placements
 from .step import Step
 
 
@@ -98,7 +99,8 @@ class Recorder(diffrax.AbstractWrappedSolver):
 
     def init(self, terms: PyTree, t0: Time, t1: Time, y0: State, args: Args) -> Any:
         inner = self.solver.init(terms, t0, t1, y0, args)
-        return inner, (init_totals(self.costs, tree.real_dtype(y0), self.key), jnp.array(0))
+        surroundings = Surroundings(tree.real_dtype(y0), self.key, None, None)
+        return inner, (init_totals(self.costs, surroundings), jnp.array(0))
 
     def step(
         self,
@@ -119,7 +121,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
         error_seen, info_seen = clean((error, info), tree.zeros_like((error, info)))
         step = self._view(terms, t0, t1, y0, clean(y1, y0), error_seen, info_seen, args)
         readings = readings_of(self.costs, step, tree.real_dtype(y0))
-        totals = add_readings(self.costs, totals, readings, number, good)
+        totals = add_readings(self.costs, totals, readings, Place(number, t0, t1, good))
         return y1, error, info, (inner, (totals, number + 1)), result
 
     def costs_of(self, sol: diffrax.Solution) -> dict[str, Scalar]:
@@ -150,15 +152,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
         info: dict[str, Any],
         args: Args,
     ) -> Step:
-        tableau = getattr(self.solver, "tableau", None)
-        rates = stages = None
-        nodes, weights = (), ()
-        if isinstance(tableau, diffrax.ButcherTableau) and "k" in info:
-            # A lane that has finished has h = 0, and increments 0.
-            h = jnp.where(t1 > t0, t1 - t0, 1)
-            rates, stages = _stages(tableau, h, y0, info["k"])
-            nodes = (float(tableau.c1), *(float(c) for c in tableau.c))
-            weights = tuple(float(b) for b in tableau.b_sol)
+        seen = stages_seen(self.solver, t0, t1, y0, info)
         own = self.own_error_order
         return Step(
             t0=t0,
@@ -166,10 +160,10 @@ class Recorder(diffrax.AbstractWrappedSolver):
             y0=y0,
             y1=y1,
             error=error,
-            rates=rates,
-            stages=stages,
-            nodes=nodes,
-            weights=weights,
+            rates=seen.rates,
+            stages=seen.stages,
+            nodes=seen.nodes,
+            weights=seen.weights,
             error_order=self.solver.error_order(terms) if own is None else own,
             rtol=self.rtol,
             atol=self.atol,
@@ -177,22 +171,6 @@ class Recorder(diffrax.AbstractWrappedSolver):
             field=lambda t, y: terms.vf(t, y, args),
             solver_name=type(self.solver).__name__,
         )
-
-
-def _stages(
-    tableau: diffrax.ButcherTableau, h: Time, y0: State, k: State
-) -> tuple[list[State], list[State]]:
-    """Stage derivatives and arguments, from the increments that interpolation is given."""
-    number = tableau.num_stages
-    a = np.zeros((number, number))
-    for i, row in enumerate(tableau.a_lower):
-        a[i + 1, : i + 1] = row
-    if tableau.a_diagonal is not None:
-        a += np.diag(tableau.a_diagonal)
-    increments = [jax.tree.map(lambda x, i=i: x[i], k) for i in range(number)]
-    rates = [tree.multiply(1 / h, increment) for increment in increments]
-    stages = [tree.add(y0, tree.weighted_sum([float(x) for x in row], increments)) for row in a]
-    return rates, stages
 
 
 def _all_finite(trees: PyTree) -> Any:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
-from ..shapes import Count, State, Time
+from ..shapes import Count
 from .forward import Outcome, Recording
 from .lanes import Lanes
 from .problem import Operands, Problem
@@ -40,7 +40,7 @@ def replay(
 ) -> list[Any]:
     """Cotangents of the perturbed operands, in their order."""
     pass_ = _prepare(problem, lanes, perturbed, flat, recording, outcome, ct_outcome)
-    ct, record = _at_the_end(pass_, outcome, ct_outcome), recording.record
+    ct, record = _at_the_end(pass_, outcome), recording.record
     walk = _Walk(ct, record.rows, record.num_steps - 1)
     walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(pass_, w), walk)
     return _collect(pass_, perturbed, walk.ct)
@@ -57,25 +57,34 @@ def _prepare(
 ) -> Replay:
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
-    of_parameters = jax.tree.leaves((positions.constants, positions.costs))
-    parameters = tuple(i for i in of_parameters if perturbed[i])
-    saved = None
-    if outcome.saved is not None:
-        pad = lambda flat, _, ys: padded_in_front(jax.tree.unflatten(problem.treedef, flat).ts, ys)
-        ct_ys = lanes.map(pad)(flat, None, ct_outcome.saved.ys)
-        saved = SavedValues(problem, lanes, flat, ct_ys)
-    counts, ct_costs = outcome.num_accepted, ct_outcome.costs
-    return Replay(problem, lanes, flags, parameters, flat, recording, counts, ct_costs, saved)
+    of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
+    parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
+    saved = []
+    for index, values in enumerate(ct_outcome.streams.at_ts):
+        if values is None:
+            saved.append(None)
+            continue
+        pad = lambda flat, _, ys, index=index: padded_in_front(
+            jax.tree.unflatten(problem.treedef, flat).ts[index], ys
+        )
+        of_fn = tuple(i for i in positions.fns[index] if perturbed[i])
+        ct_ys = lanes.map(pad)(flat, None, values.ys)
+        saved.append(SavedValues(problem, lanes, flat, index, of_fn, ct_ys))
+    count = outcome.num_accepted
+    return Replay(problem, lanes, flags, parameters, flat, recording, count, ct_outcome, saved)
 
 
-def _at_the_end(pass_: Replay, outcome: Outcome, ct_outcome: Any) -> Cotangents:
+def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
     """The loss's derivative after the last step."""
-    flat, carry, found = pass_.flat, (), None
-    if pass_.chained:
+    flat, ct_outcome = pass_.flat, pass_.ct_outcome
+    carry = ct_outcome.carry
+    if carry is None:
         carry = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(flat, None)
-    if outcome.saved is not None:
-        nothing = pass_.map(lambda ops, _, count: nothing_found(ops.ts, count))
-        found = nothing(flat, None, outcome.saved.count)
+    carry = eqx.filter(carry, eqx.is_inexact_array) if pass_.chained else ()
+    found = []
+    for index, saved in enumerate(outcome.streams.at_ts):
+        nothing = pass_.map(lambda ops, _, n, index=index: nothing_found(ops.ts[index], n))
+        found.append(None if saved is None else nothing(flat, None, saved.count))
     at_t1 = pass_.map(lambda ops, _, t: t == ops.t1)(flat, None, outcome.t)
     return Cotangents(
         parameters=[jnp.zeros_like(flat[i]) for i in pass_.parameters],
@@ -100,37 +109,40 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
     On the way checkpoints are left in the free rows, evenly spaced; for a distance no longer than
     their number, all.
     """
-    problem, times = pass_.problem, pass_.recording.record.times
+    problem, record = pass_.problem, pass_.recording.record
 
-    def advance(operands: Operands, number: Count, t0: Time, t1: Time, y: State) -> State:
-        field = problem.field(operands)
-        return tree.where(t1 > t0, problem.stepper.solution(field, t0, t1, y), y)
+    def advance(operands: Operands, number: Count, step: tuple, state: tuple) -> tuple:
+        (t0, t1, jumped), (y, carry) = step, state
+        dynamics = problem.dynamics_of(operands)
+        after = problem.stepper.advance(dynamics, t0, t1, y, carry, jumped)
+        return tree.where(t1 > t0, after, state)
 
-    def run_on(state: tuple) -> tuple:
-        rows, y, number = state
-        y = pass_.map(advance)(pass_.flat, number, times[number], times[number + 1], y)
+    def run_on(loop: tuple) -> tuple:
+        rows, state, number = loop
+        state = pass_.map(advance)(pass_.flat, number, record.step(number), state)
         number = number + 1
-        return rows.put(y, number, (number - first) % spacing == 0), y, number
+        return rows.put(state, number, (number - first) % spacing == 0), state, number
 
-    y, first = rows.last_until(wanted)
+    state, first = rows.last_until(wanted)
     free = rows.num_free() + 1
     spacing = jnp.maximum((wanted - first + free - 1) // free, 1)
-    rows, y, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, y, first))
-    t0, t1 = times[wanted], times[wanted + 1]
-    return rows.without(rows.steps == wanted), RecordedStep(wanted, t0, t1, y, t1 > t0)
+    rows, state, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, state, first))
+    t0, t1, jumped = record.step(wanted)
+    step = RecordedStep(wanted, t0, t1, *state, jumped, accepted=t1 > t0)
+    return rows.without(rows.steps == wanted), step
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:
     """The cotangents in the operands' order, summed over lanes that an operand lacks."""
     operands: Operands = jax.tree.unflatten(pass_.problem.treedef, pass_.flat)
-    ct_y, ct_ts, ct_carry0 = ct.y, None, ct.carry
-    if not pass_.chained:
-        ct_carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
-    if ct.found is not None and pass_.saved is not None:
-        ct_y = pass_.map(_add_values_over_no_time)(pass_.flat, None, ct.y, pass_.saved.ct_ys)
-        unpad = pass_.map(lambda ops, _, ts: ts[block_size(ops.ts) :])
-        ct_ts = unpad(pass_.flat, None, ct.found.ts)
-    filled = dataclasses.replace(operands, y0=ct_y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
+    carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
+    ct_carry0 = eqx.combine(ct.carry, carry0) if pass_.chained else carry0
+    ct_ts: list[Any] = [None] * len(ct.found)
+    for index, found in enumerate(ct.found):
+        if found is not None:
+            unpad = lambda ops, _, ts, index=index: ts[block_size(ops.ts[index]) :]
+            ct_ts[index] = pass_.map(unpad)(pass_.flat, None, found.ts)
+    filled = dataclasses.replace(operands, y0=ct.y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
     found = jax.tree.leaves(filled)
     by_parameter = dict(zip(pass_.parameters, ct.parameters, strict=True))
     wanted = []
@@ -139,10 +151,3 @@ def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list
             in_full = i not in by_parameter
             wanted.append(pass_.lanes.sum_missing(value, i) if in_full else by_parameter[i])
     return wanted
-
-
-def _add_values_over_no_time(operands: Operands, _: Any, ct_y: State, ct_ys: State) -> State:
-    """A solve from t0 to t0 saved y0 at every time."""
-    no_time = operands.t0 == operands.t1
-    total = jax.tree.map(lambda ys: jnp.sum(ys, axis=0), ct_ys)
-    return tree.where(no_time, tree.add(ct_y, total), ct_y)

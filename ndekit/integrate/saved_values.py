@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
-from ..shapes import Count, Flag, State, Time
+from ..shapes import Count, Flag, Time
 from .lanes import Lanes
 from .problem import Operands, Problem
-from .saving import any_lane, block_size, interpolate
+from .saving import any_lane, block_size, values_at
 
 
 class Found(eqx.Module):
@@ -25,7 +25,7 @@ class Found(eqx.Module):
     remaining: Count  # ts[:remaining] belong to earlier steps
 
 
-class Place(eqx.Module):
+class Inside(eqx.Module):
     """A step as interpolation sees it."""
 
     t0: Time
@@ -35,18 +35,19 @@ class Place(eqx.Module):
 
 
 class ForStep(eqx.Module):
-    """Cotangents that reach a step through the values saved inside it."""
+    """Cotangents that reach a step, and what `fn` closes over, through the values saved inside."""
 
     t0: Time
     t1: Time
     info: Any
+    constants: list[Any]  # summed over the lanes that share them
 
 
 def nothing_found(ts: Any, count: Count) -> Found:
     return Found(jnp.zeros(ts.shape[0] + block_size(ts), ts.dtype), count)
 
 
-def padded_in_front(ts: Any, ys: State) -> State:
+def padded_in_front(ts: Any, ys: Any) -> Any:
     """Values at `ts` with one block of zeros before them."""
     zeros = lambda y: jnp.zeros((block_size(ts), *y.shape[1:]), y.dtype)
     return jax.tree.map(lambda y: jnp.concatenate([zeros(y), y]), ys)
@@ -54,63 +55,86 @@ def padded_in_front(ts: Any, ys: State) -> State:
 
 @dataclass(frozen=True, eq=False)
 class SavedValues:
-    """The values at `ts` in all lanes, and what the loss says of them."""
+    """The values at the `ts` of one `SubSaveAt` in all lanes, and what the loss says of them."""
 
     problem: Problem
     lanes: Lanes
     flat: list[Any]
-    ct_ys: State  # with a block of padding in front
+    index: int
+    parameters: tuple[int, ...]  # positions in `flat` of the perturbed constants of `fn`
+    ct_ys: Any  # with a block of padding in front
 
-    def pull(self, found: Found, place: Place) -> tuple[Found, ForStep]:
+    def pull(self, found: Found, inside: Inside) -> tuple[Found, ForStep]:
         """Add up the cotangents of the values in one step."""
-        nothing = ForStep(*tree.zeros_like((place.t0, place.t1, place.info)))
-        pull = self.lanes.map(
-            lambda flat, _, *rest: _pull_block(self.problem, self._join(flat), *rest)
-        )
+        nothing = tree.zeros_like((inside.t0, inside.t1, inside.info))
+        of_fn = [jnp.zeros_like(self.flat[i]) for i in self.parameters]
 
         def body(state: tuple) -> tuple:
             found, ct, _ = state
-            found, ct = pull(self.flat, None, found, ct, place, self.ct_ys)
-            return found, ct, self._anything_left(found, place)
+            found, ct = self._pull_block(found, ct, inside)
+            return found, ct, self._anything_left(found, inside)
 
-        state = (found, nothing, self._anything_left(found, place))
+        state = (found, ForStep(*nothing, of_fn), self._anything_left(found, inside))
         found, ct, _ = lax.while_loop(lambda state: state[2], body, state)
         return found, ct
 
-    def _anything_left(self, found: Found, place: Place) -> Flag:
-        left = self.lanes.map(lambda flat, _, *rest: _is_left(self._join(flat), *rest))
-        return any_lane(left(self.flat, None, found, place))
+    def _anything_left(self, found: Found, inside: Inside) -> Flag:
+        left = self.lanes.map(lambda flat, _, *rest: _is_left(*self._of(flat), *rest))
+        return any_lane(left(self.flat, None, found, inside))
 
-    def _join(self, flat: list[Any]) -> Operands:
-        return jax.tree.unflatten(self.problem.treedef, flat)
+    def _pull_block(self, found: Found, ct: ForStep, inside: Inside) -> tuple[Found, ForStep]:
+        """The block of times that ends just before `found.remaining`."""
+        block = self.lanes.map(lambda flat, _, *rest: _block(*self._of(flat), *rest))
+        wanted, times, ct_values = block(self.flat, None, found, inside, self.ct_ys)
+
+        def values(constants: list, t0: Time, t1: Time, info: Any, times: Any) -> Any:
+            flat = list(self.flat)
+            for position, value in zip(self.parameters, constants, strict=True):
+                flat[position] = value
+            return self.lanes.map(self._values)(flat, None, t0, t1, info, times)
+
+        # A lane with no step here has t0 == t1, where interpolation divides by zero.
+        t1 = jnp.where(inside.accepted, inside.t1, inside.t0 + 1)
+        constants = [self.flat[i] for i in self.parameters]
+        _, vjp = jax.vjp(values, constants, inside.t0, t1, inside.info, times)
+        d_constants, d_t0, d_t1, d_info, d_ts = vjp(ct_values)
+        write = self.lanes.map(lambda flat, _, *rest: _found(*self._of(flat), *rest))
+        found = write(self.flat, None, found, wanted, d_ts)
+        d = ForStep(d_t0, d_t1, d_info, d_constants)
+        return found, tree.add(ct, d)
+
+    def _values(self, flat: list, _: Any, *step: Any) -> Any:
+        operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
+        plan = self.problem.plans[self.index]
+        return values_at(self.problem, plan, operands.fns[self.index], *step)
+
+    def _of(self, flat: list[Any]) -> tuple[Time, Any]:
+        operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
+        return operands.t0, operands.ts[self.index]
 
 
-def _is_left(operands: Operands, found: Found, place: Place) -> Flag:
-    last = operands.ts[jnp.maximum(found.remaining - 1, 0)]
-    return place.accepted & (found.remaining > 0) & (last > _start_of(operands, place))
+def _is_left(t0: Time, ts: Any, found: Found, inside: Inside) -> Flag:
+    last = ts[jnp.maximum(found.remaining - 1, 0)]
+    return inside.accepted & (found.remaining > 0) & (last > _start_of(t0, inside))
 
 
-def _start_of(operands: Operands, place: Place) -> Time:
+def _start_of(t0: Time, inside: Inside) -> Time:
     """The first step also owns the times at its very start."""
-    return jnp.where(place.t0 == operands.t0, -jnp.inf, place.t0)
+    return jnp.where(inside.t0 == t0, -jnp.inf, inside.t0)
 
 
-def _pull_block(
-    problem: Problem, operands: Operands, found: Found, ct: ForStep, place: Place, ct_ys: State
-) -> tuple[Found, ForStep]:
-    """The block of times that ends just before `found.remaining`."""
-    size = block_size(operands.ts)
+def _block(t0: Time, ts: Any, found: Found, inside: Inside, ct_ys: Any) -> tuple[Flag, Any, Any]:
+    """Which times of the block the step holds, the times, and the cotangents of their values."""
+    size = block_size(ts)
     take = lambda x: lax.dynamic_slice_in_dim(x, found.remaining, size)
-    block = take(jnp.concatenate([jnp.full(size, -jnp.inf, operands.ts.dtype), operands.ts]))
-    inside = place.accepted & (block > _start_of(operands, place))
-    # A lane with no step here has t0 == t1, where interpolation divides by zero.
-    t1 = jnp.where(place.accepted, place.t1, place.t0 + 1)
-    times = jnp.where(inside, block, place.t0)
-    of_step = lambda *given: interpolate(problem, *given)
-    _, vjp = jax.vjp(of_step, place.t0, t1, place.info, times)
-    d_t0, d_t1, d_info, d_ts = vjp(tree.masked(inside, jax.tree.map(take, ct_ys)))
-    d_ts = jnp.where(inside, d_ts, take(found.ts))
+    block = take(jnp.concatenate([jnp.full(size, -jnp.inf, ts.dtype), ts]))
+    wanted = inside.accepted & (block > _start_of(t0, inside))
+    times = jnp.where(wanted, block, inside.t0)
+    return wanted, times, tree.masked(wanted, jax.tree.map(take, ct_ys))
+
+
+def _found(t0: Time, ts: Any, found: Found, wanted: Flag, d_ts: Any) -> Found:
+    here = lax.dynamic_slice_in_dim(found.ts, found.remaining, block_size(ts))
+    d_ts = jnp.where(wanted, d_ts, here)
     ct_ts = lax.dynamic_update_slice_in_dim(found.ts, d_ts, found.remaining, 0)
-    remaining = found.remaining - jnp.sum(inside, dtype=found.remaining.dtype)
-    ct = ForStep(ct.t0 + d_t0, ct.t1 + d_t1, tree.add(ct.info, d_info))
-    return Found(ct_ts, remaining), ct
+    return Found(ct_ts, found.remaining - jnp.sum(wanted, dtype=found.remaining.dtype))

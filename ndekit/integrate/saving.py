@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
-from ..shapes import Count, Flag, State, Time
+from ..shapes import Count, Flag, Time
 from .attempt import Proposal
 from .lanes import Lanes
-from .problem import Operands, Problem
+from .problem import Operands, Plan, Problem
 
 _BLOCK = 8
 
@@ -25,7 +25,7 @@ _BLOCK = 8
 class Saved(eqx.Module):
     """The values at `ts[:count]`; infinity after that, as diffrax pads."""
 
-    ys: State
+    ys: Any
     count: Count
 
 
@@ -33,44 +33,50 @@ def block_size(ts: Any) -> int:
     return min(_BLOCK, ts.shape[0])
 
 
-def nothing_saved(problem: Problem, operands: Operands) -> Saved | None:
-    """Before the first step. A solve over no time at all has all its values already."""
-    if operands.ts is None:
-        return None
-    rows = operands.ts.shape[0] + block_size(operands.ts)
-    no_time = operands.t0 == operands.t1
-    fill = lambda y: jnp.broadcast_to(jnp.where(no_time, y, jnp.inf), (rows, *y.shape))
-    count = jnp.where(no_time, operands.ts.shape[0], 0)
-    return Saved(jax.tree.map(fill, operands.y0), count)
+def nothing_saved(problem: Problem, operands: Operands, index: int) -> Saved:
+    """Before the first step, for `SubSaveAt` number `index`."""
+    ts, plan = operands.ts[index], problem.plans[index]
+    rows = ts.shape[0] + block_size(ts)
+    row = operands.y0 if plan.fn is None else plan.fn.shapes
+    fill = lambda y: jnp.full((rows, *y.shape), jnp.inf, y.dtype)
+    return Saved(jax.tree.map(fill, row), jnp.array(0))
 
 
-def interpolate(problem: Problem, t0: Time, t1: Time, info: Any, ts: Any) -> State:
-    """The solver's own interpolation of one step, at a block of times."""
+def values_at(
+    problem: Problem, plan: Plan, constants: list[Any], t0: Time, t1: Time, info: Any, ts: Any
+) -> Any:
+    """The solver's own interpolation of one step at a block of times, and what is kept of it."""
     interpolation: diffrax.AbstractLocalInterpolation = problem.interpolation(t0=t0, t1=t1, **info)
-    return jax.vmap(lambda t: interpolation.evaluate(t))(ts)
+
+    def value(t: Time) -> Any:
+        y = interpolation.evaluate(t)
+        return y if plan.fn is None else plan.fn(constants, t, y)
+
+    return jax.vmap(value)(ts)
 
 
-def save(problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Proposal) -> Saved:
-    """Write the values at the times inside the accepted steps."""
+def save(
+    problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Proposal, index: int
+) -> Saved:
+    """Write the values at the times inside the accepted steps, for `SubSaveAt` number `index`."""
+    plan = problem.plans[index]
 
     def waiting(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Flag:
-        ts, _ = _padded_behind(problem, flat)
+        ts, _ = _padded_behind(problem, flat, index)
         return proposal.accepted & (ts[saved.count] <= proposal.t_end)
 
     def write(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Saved:
-        ts, size = _padded_behind(problem, flat)
+        ts, size = _padded_behind(problem, flat, index)
+        constants = jax.tree.unflatten(problem.treedef, flat).fns[index]
         block = lax.dynamic_slice_in_dim(ts, saved.count, size)
         inside = proposal.accepted & (block <= proposal.t_end)
         trial, h = proposal.trial, proposal.t_end - proposal.t
-        info = problem.stepper.dense_info(h, proposal.y, trial)
+        info = problem.stepper.interpolant(h, proposal.y, trial)
         times = jnp.where(inside, block, proposal.t)
-        values = interpolate(problem, proposal.t, proposal.t_end, info, times)
-        values = tree.where(
-            inside, values, jax.tree.map(lambda v: jnp.full_like(v, jnp.inf), values)
-        )
-        ys = jax.tree.map(
-            lambda ys, v: lax.dynamic_update_slice_in_dim(ys, v, saved.count, 0), saved.ys, values
-        )
+        values = values_at(problem, plan, constants, proposal.t, proposal.t_end, info, times)
+        values = tree.where(inside, values, jax.tree.map(_infinite, values))
+        put = lambda ys, v: lax.dynamic_update_slice_in_dim(ys, v, saved.count, 0)
+        ys = jax.tree.map(put, saved.ys, values)
         return Saved(ys, saved.count + jnp.sum(inside, dtype=saved.count.dtype))
 
     is_waiting = lambda s: any_lane(lanes.map(waiting)(flat, None, s, proposal))
@@ -88,8 +94,12 @@ def any_lane(flags: Flag) -> Flag:
     return eqxi.unvmap_any(flags)
 
 
-def _padded_behind(problem: Problem, flat: list) -> tuple[Any, int]:
+def _infinite(x: Any) -> Any:
+    return jnp.full_like(x, jnp.inf)
+
+
+def _padded_behind(problem: Problem, flat: list, index: int) -> tuple[Any, int]:
     """The times with a block of infinities behind them, and the length of a block."""
-    ts = jax.tree.unflatten(problem.treedef, flat).ts
+    ts = jax.tree.unflatten(problem.treedef, flat).ts[index]
     size = block_size(ts)
     return jnp.concatenate([ts, jnp.full(size, jnp.inf, ts.dtype)]), size

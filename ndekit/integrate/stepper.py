@@ -1,13 +1,16 @@
-"""Steps of explicit Runge-Kutta schemes, unrolled from the solver's public tableau."""
+"""The stepper interface, and explicit Runge-Kutta steps unrolled from a solver's tableau."""
 
+import abc
 from collections.abc import Callable
 from typing import Any
 
 import diffrax
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from .. import tree
 from ..shapes import State, Time
@@ -21,19 +24,67 @@ class Trial(eqx.Module):
     y1: State
     error: State | None
     carry: Any
-    rates: list[State]
-    stages: list[State]
+    rates: list[State] | None = None
+    stages: list[State] | None = None
+    info: Any = None  # what interpolation wants, where the step itself gives it
+    result: Any = None  # a result code, where a step can fail
 
 
-class ExplicitRungeKutta(eqx.Module):
+class AbstractStepper(eqx.Module):
+    """How to attempt one step.
+
+    `dynamics` is the vector field, or whatever else `Problem.dynamics` gives this stepper.
+
+    Attributes:
+        evals_per_step: evaluations of the vector field in one attempt; `None` if unknown.
+        keeps_carry: whether the record must hold the carry at checkpoints, since it cannot be had
+            from the state alone.
+    """
+
+    evals_per_step: eqx.AbstractVar[int | None]
+    keeps_carry: eqx.AbstractClassVar[bool]
+
+    @abc.abstractmethod
+    def step(
+        self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
+    ) -> Trial:
+        """One attempt from `t0` to `t1`."""
+
+    @abc.abstractmethod
+    def advance(
+        self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
+    ) -> tuple[State, Any]:
+        """`y1` and the carry alone: to run a recorded step again."""
+
+    @abc.abstractmethod
+    def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
+        """What the solver's interpolation class takes besides the times."""
+
+    @abc.abstractmethod
+    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> "StagesSeen":
+        """The stages of a step, for costs."""
+
+
+class StagesSeen(eqx.Module):
+    """The stages of one step: rates f(t_i, g_i), arguments g_i, nodes c_i, weights b_i."""
+
+    rates: list[State] | None = None
+    stages: list[State] | None = None
+    nodes: tuple[float, ...] = eqx.field(static=True, default=())
+    weights: tuple[float, ...] = eqx.field(static=True, default=())
+
+
+class ExplicitRungeKutta(AbstractStepper):
     r"""$k_i = f(t_0 + c_i h, y_0 + h \sum_{j<i} a_{ij} k_j)$, $y_1 = y_0 + h \sum_i b_i k_i$.
 
     A Python loop over the stages with zero weights skipped: the compiler sees straight-line code,
     and its derivative costs half of that of a loop over stages.
 
     The `carry` of a first-same-as-last scheme is the derivative at the start of the step, else
-    `()`.
+    `()`. `made_jump` may be `None`, where no controller jumps.
     """
+
+    keeps_carry = False
 
     a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
     b: tuple[float, ...] = eqx.field(static=True)
@@ -49,8 +100,18 @@ class ExplicitRungeKutta(eqx.Module):
     def init(self, field: Field, t0: Time, y0: State) -> Any:
         return field(t0, y0) if self.first_same_as_last else ()
 
-    def step(self, field: Field, t0: Time, t1: Time, y0: State, carry: Any) -> Trial:
-        h = t1 - t0
+    def after_jump(self, field: Field, t0: Time, y0: State, carry: Any, made_jump: Any) -> Any:
+        """The carry, evaluated anew where the field has just jumped."""
+        if made_jump is None or not self.first_same_as_last:
+            return carry
+        anew = lambda: tree.where(made_jump, field(t0, y0), carry)
+        return lax.cond(eqxi.unvmap_any(made_jump), anew, lambda: carry)
+
+    def step(
+        self, dynamics: Field, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None
+    ) -> Trial:
+        field, h = dynamics, t1 - t0
+        carry = self.after_jump(field, t0, y0, carry, made_jump)
         rates = [carry if self.first_same_as_last else field(t0, y0)]
         stages = [y0]
         for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
@@ -67,6 +128,11 @@ class ExplicitRungeKutta(eqx.Module):
         if self.b_error is not None:
             error = tree.multiply(h, tree.weighted_sum(self.b_error, rates))
         return Trial(y1, error, rates[-1] if self.first_same_as_last else (), rates, stages)
+
+    def advance(
+        self, dynamics: Field, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
+    ) -> tuple[State, Any]:
+        return self.solution(dynamics, t0, t1, y0), carry
 
     def solution(self, field: Field, t0: Time, t1: Time, y0: State) -> State:
         """$y_1$ alone, by a loop over the stages: slower than `step`, a sixth of the program."""
@@ -88,14 +154,18 @@ class ExplicitRungeKutta(eqx.Module):
             return tree.write(rates, field(t, combine(jnp.asarray(a)[i], rates)), i)
 
         rates = jax.tree.map(lambda y: jnp.zeros((number, *y.shape), y.dtype), y0)
-        return combine(np.asarray(self.b[:number]), jax.lax.fori_loop(0, number, stage, rates))
+        return combine(np.asarray(self.b[:number]), lax.fori_loop(0, number, stage, rates))
 
-    def dense_info(self, h: Time, y0: State, trial: Trial) -> dict[str, Any]:
-        """What the solver's interpolation wants: the ends and the increments h k_i, stacked."""
+    def interpolant(self, h: Time, y0: State, trial: Trial) -> dict[str, Any]:
+        """The ends and the increments h k_i, stacked."""
+        assert trial.rates is not None
         scaled = [tree.multiply(h, rate) for rate in trial.rates]
         k = jax.tree.map(lambda *leaves: jnp.stack(leaves), *scaled)
         info = dict(y0=y0, y1=trial.y1)
         return info if len(self.c) == 1 else info | dict(k=k)
+
+    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
+        return StagesSeen(trial.rates, trial.stages, self.c, self.b)
 
 
 _EULER = ExplicitRungeKutta(((),), (1.0,), None, (0.0,), False, False)

@@ -1,0 +1,59 @@
+"""Step size controllers as programs, and what costs want to know of them."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..shapes import Args, State, Time
+from .converted import Converted, convert
+
+
+def convert_controller(
+    controller: Any,
+    args: Args,
+    t0: Time,
+    y0: State,
+    error: State | None,
+    error_order: Any,
+    state0: Any,
+) -> tuple[Converted, list[Any]]:
+    """The controller's rule (t0, t1, y0, y1, error, state) -> (accepted, t0, t1, made_jump, state,
+    result) as a program.
+    """
+
+    def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
+        decided = controller.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
+        return jax.tree.map(jnp.asarray, decided)
+
+    if isinstance(controller, diffrax.PIDController):
+        # As in diffrax, tolerances and coefficients have no derivative.
+        controller = _without_derivative(controller)
+    return convert(adapt, t0, t0, y0, y0, error, state0)
+
+
+def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:
+    """The (rtol, atol) of an adaptive controller, its norm, and the order that it takes errors to
+    have.
+    """
+    while isinstance(controller, diffrax.ClipStepSizeController):
+        controller = controller.controller
+    if not isinstance(controller, diffrax.AbstractAdaptiveStepSizeController):
+        return (None, None), None, error_order
+    own_order = getattr(controller, "error_order", None)
+    tolerances = _without_derivative((controller.rtol, controller.atol))
+    return tolerances, controller.norm, error_order if own_order is None else own_order
+
+
+def frozen(x: Any) -> Any:
+    """Arrays of which nothing is differentiated."""
+    return lax.stop_gradient(jax.tree.map(jnp.asarray, x))
+
+
+def _without_derivative(x: Any) -> Any:
+    # Python numbers stay as they are: as arrays they would promote float32 to float64.
+    arrays, rest = eqx.partition(x, eqx.is_array)
+    return eqx.combine(lax.stop_gradient(arrays), rest)

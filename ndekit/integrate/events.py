@@ -1,0 +1,84 @@
+"""Events: conditions watched after each accepted step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from diffrax import RESULTS
+
+from .. import tree
+from ..shapes import Flag, State, Time
+from .converted import Converted
+
+
+class Watched(eqx.Module):
+    """What is known of the conditions after some step.
+
+    The last accepted step is kept whole, since the event is looked for inside it.
+    """
+
+    values: list[Any]
+    mask: list[Flag]
+    t0: Time
+    t1: Time
+    info: Any
+
+
+class Conditions(eqx.Module):
+    """The conditions of an event, in the order of its leaves."""
+
+    values: Converted = eqx.field(static=True)
+    directions: tuple[bool | None, ...] = eqx.field(static=True)
+
+
+def condition_values(event: diffrax.Event, args: Any, surroundings: dict[str, Any]) -> Callable:
+    """The conditions as a function (t, y) -> list of values, called as diffrax calls them."""
+    conditions = jax.tree.leaves(event.cond_fn, is_leaf=callable)
+
+    def values(t: Time, y: State) -> list[Any]:
+        return [jnp.asarray(condition(t, y, args, **surroundings)) for condition in conditions]
+
+    return values
+
+
+def directions_of(event: diffrax.Event) -> tuple[bool | None, ...]:
+    structure = jax.tree.structure(event.cond_fn, is_leaf=callable)
+    return tuple(structure.flatten_up_to(event.direction))
+
+
+def look(
+    conditions: Conditions,
+    constants: list[Any],
+    before: Watched,
+    ends: tuple[Time, Time],
+    lane: Any,
+    info: Any,
+    accepted: Flag,
+) -> tuple[Watched, RESULTS]:
+    """Evaluate the conditions at the end of an accepted step; the first that is met ends the lane.
+
+    A number meets its condition by changing sign over the step, in the direction asked for; a
+    boolean by being true.
+    """
+    values = conditions.values(constants, lane.t, lane.y)
+    mask, had_event = [], jnp.array(False)
+    for new, old, direction in zip(values, before.values, conditions.directions, strict=True):
+        met = accepted & _is_met(new, old, direction)
+        mask.append(met & ~had_event)
+        had_event = met | had_event
+    after = Watched(values, mask, *ends, info)
+    result = RESULTS.where(had_event, RESULTS.event_occurred, lane.result)
+    return tree.where(accepted, after, before), result
+
+
+def _is_met(new: Any, old: Any, direction: bool | None) -> Flag:
+    if new.dtype == jnp.bool_:
+        return new
+    if direction is None:
+        return jnp.sign(old) != jnp.sign(new)
+    if direction:
+        return (jnp.sign(old) <= 0) & (jnp.sign(new) > 0)
+    return (jnp.sign(old) > 0) & (jnp.sign(new) <= 0)

@@ -1,0 +1,94 @@
+"""Steps of any diffrax solver, through its public `step`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import tree
+from ..shapes import Args, State, Time
+from .stepper import AbstractStepper, StagesSeen, Trial
+
+
+class OpaqueStepper(AbstractStepper):
+    """A solver whose step is a function that we do not look into: implicit, IMEX, symplectic,
+    stochastic, a user's own.
+
+    Its `dynamics` is the whole step (see `step_of`). The carry is the solver's state.
+    """
+
+    solver: diffrax.AbstractSolver
+    evals_per_step: int | None = eqx.field(static=True, default=None)
+
+    keeps_carry = True
+
+    def step(
+        self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None
+    ) -> Trial:
+        jumped = jnp.array(False) if made_jump is None else made_jump
+        y1, error, info, carry, result = dynamics(t0, t1, y0, carry, jumped)
+        return Trial(y1, error, carry, info=info, result=result)
+
+    def advance(
+        self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
+    ) -> tuple[State, Any]:
+        trial = self.step(dynamics, t0, t1, y0, carry, made_jump)
+        return trial.y1, trial.carry
+
+    def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
+        return trial.info
+
+    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
+        return stages_seen(self.solver, t0, t1, y0, trial.info)
+
+
+def step_of(
+    solver: diffrax.AbstractSolver, terms: Any, args: Args, y0: State, carry: Any, jumps: bool
+) -> Callable:
+    """The solver's step as a function of arrays, with the dtypes that a loop wants."""
+    keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
+
+    def step(t0: Time, t1: Time, y: State, state: Any, made_jump: Any) -> tuple:
+        # A jump that is known never to happen lets solvers leave out what it would need.
+        jumped = made_jump if jumps else False
+        y1, error, info, state, result = solver.step(terms, t0, t1, y, args, state, jumped)
+        y1, state = jax.tree.map(keep, y1, y0), jax.tree.map(keep, state, carry)
+        error, info, result = jax.tree.map(jnp.asarray, (error, info, result))
+        return y1, error, info, state, result
+
+    return step
+
+
+def stages_seen(
+    solver: diffrax.AbstractSolver, t0: Time, t1: Time, y0: State, info: Any
+) -> StagesSeen:
+    """The stages, where the solver has a tableau and gives its increments to interpolation."""
+    tableau = getattr(solver, "tableau", None)
+    if not (isinstance(tableau, diffrax.ButcherTableau) and "k" in info):
+        return StagesSeen()
+    # A lane that has finished has h = 0, and increments 0.
+    h = jnp.where(t1 > t0, t1 - t0, 1)
+    rates, stages = _from_increments(tableau, h, y0, info["k"])
+    nodes = (float(tableau.c1), *(float(c) for c in tableau.c))
+    weights = tuple(float(b) for b in tableau.b_sol)
+    return StagesSeen(rates, stages, nodes, weights)
+
+
+def _from_increments(
+    tableau: diffrax.ButcherTableau, h: Time, y0: State, k: State
+) -> tuple[list[State], list[State]]:
+    """Stage derivatives and arguments, from the increments that interpolation is given."""
+    number = tableau.num_stages
+    a = np.zeros((number, number))
+    for i, row in enumerate(tableau.a_lower):
+        a[i + 1, : i + 1] = row
+    if tableau.a_diagonal is not None:
+        a += np.diag(tableau.a_diagonal)
+    increments = [jax.tree.map(lambda x, i=i: x[i], k) for i in range(number)]
+    rates = [tree.multiply(1 / h, increment) for increment in increments]
+    stages = [tree.add(y0, tree.weighted_sum([float(x) for x in row], increments)) for row in a]
+    return rates, stages
