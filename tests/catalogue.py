@@ -1,6 +1,7 @@
 """The calls that diffrax and ndekit must answer alike: each is a function of `solve`."""
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import optimistix as optx
 from catalogue_parts import (
@@ -217,7 +218,7 @@ EVENTS = {
     "backward": lambda solve: solve(
         t0=1.0, t1=-1.0, dt0=-0.1, event=Event(at_half, newton()), saveat=SaveAt(steps=True)
     ),
-    "implicit": lambda solve: until(solve, at_half, newton(), solver=diffrax.Kvaerno3(chord())),
+    "implicit": lambda solve: until(solve, at_half, newton(), solver=diffrax.Kvaerno3(root_finder=chord())),
 }
 
 TERMS = {
@@ -264,9 +265,9 @@ VALUES = {
     ),
     "matrix": lambda solve: solve(ODETerm(relax), y0=jnp.arange(1.0, 7.0).reshape(2, 3)),
     "mixed-precision": lambda solve: solve(ODETerm(relax), y0=mixed(), saveat=SaveAt(steps=True)),
-    "mixed-precision-float32-times": lambda solve: solve(
+    "mixed-precision-float32-times": jax.numpy_dtype_promotion("standard")(lambda solve: solve(
         ODETerm(relax), None, *jnp.array([0.0, 1.0, 0.1], jnp.float32), y0=mixed()
-    ),
+    )),
     **each("complex complex-dense", lambda solve, name: solve(
         ODETerm(lambda t, y, args: 1j * args * y), y0=jnp.array([1.0 + 0.5j, -0.3j]),
         saveat=SaveAt(ts=places(), dense=name == "complex-dense"),

@@ -10,7 +10,7 @@ import numpy as np
 import optimistix as optx
 from diffrax import ControlTerm, MultiTerm, ODETerm
 
-MAX_STEPS = 64
+MAX_STEPS = 256
 
 
 def pendulum(t, y, args):
@@ -117,7 +117,7 @@ def matrix_noise():
 def langevin():
     path = diffrax.VirtualBrownianTree(0.0, 1.0, 0.05, (2,), jr.key(3), diffrax.SpaceTimeLevyArea)
     friction, mass = jnp.array(0.7), jnp.array(1.3)
-    drift = diffrax.UnderdampedLangevinDriftTerm(friction, mass, lambda x: 2 * x)
+    drift = diffrax.UnderdampedLangevinDriftTerm(friction, mass, lambda x, args: 2 * x)
     return MultiTerm(drift, diffrax.UnderdampedLangevinDiffusionTerm(friction, mass, path))
 
 

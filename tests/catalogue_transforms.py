@@ -123,7 +123,7 @@ TRANSFORMS = {
     "vmap-ts": lanes_of_ts,
     "vmap-vmap": grid_of_lanes,
     "vmap-event": lanes("y0", starts, event=lambda: Event(at_half, newton())),
-    "vmap-implicit": lanes("y0", starts, solver=lambda: diffrax.Kvaerno3(chord())),
+    "vmap-implicit": lanes("y0", starts, solver=lambda: diffrax.Kvaerno3(root_finder=chord())),
     "vmap-clip": lanes("t1", lambda: 0.5 + span(), stepsize_controller=lambda: clip(
         pid(), step_ts=[0.31], jump_ts=[0.62]
     )),

@@ -1,6 +1,7 @@
 """Fields that hypothesis makes up, compiled solves of them, and what truth allows."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
@@ -18,7 +19,7 @@ DTYPES = {"float32": np.float32, "float64": np.float64}
 SOLVERS = {"Tsit5": diffrax.Tsit5(), "Dopri5": diffrax.Dopri5(), "Bosh3": diffrax.Bosh3()}
 # The tightest tolerance that stays clear of rounding, and of `MAX_STEPS`.
 TIGHTEST = {"Tsit5": -10.0, "Dopri5": -10.0, "Bosh3": -6.0}
-COSTS = {"count": nk.StepCount(), "error": nk.EveryStep(nk.StepError(), "max")}
+COSTS = {"error": nk.EveryStep(nk.StepError(), "max")}
 
 
 class Setting(NamedTuple):
@@ -44,61 +45,56 @@ def polynomial(t, y, args):
     return args["rate"] * (args["a"] @ y + squares + jnp.einsum("ijkl,j,k,l", args["c"], y, y, y))
 
 
-# Scalar fields that have an end. Each with y(t) from y(0) = y0, and when it ends, in NumPy; numbers
-# may be at most `top`.
-class Mortal(NamedTuple):
-    field: Any
-    exact: Any
-    end: Any
-    y0: float  # the size of starts that make sense
+class Ending(NamedTuple):
+    """A scalar field whose solution ends, by a pole or because the field is defined no further.
+
+    y(t) from y(0) = y0 and the time at which it ends, in NumPy. `field` takes its module.
+    """
+
+    field: Callable
+    exact: Callable
+    end: Callable
+    autonomous: bool = True
 
 
-MORTAL = {
-    # Arrives at 0, beyond which the root is NaN.
-    "root": Mortal(
-        lambda t, y: -jnp.sqrt(y), lambda t, y0: (np.sqrt(y0) - t / 2) ** 2,
-        lambda y0, top: 2 * np.sqrt(y0), 1.0,
+ENDING = {
+    # Arrives at 0, below which there is no root.
+    "root": Ending(
+        lambda np, t, y: -np.sqrt(y), lambda t, y0: (np.sqrt(y0) - t / 2) ** 2,
+        lambda y0: 2 * np.sqrt(y0),
     ),
-    "square": Mortal(
-        lambda t, y: y**2, lambda t, y0: y0 / (1 - y0 * t), lambda y0, top: 1 / y0, 1.0
+    "square": Ending(
+        lambda np, t, y: y**2, lambda t, y0: y0 / (1 - y0 * t), lambda y0: 1 / y0
     ),
-    "cube": Mortal(
-        lambda t, y: y**3, lambda t, y0: y0 / np.sqrt(1 - 2 * y0**2 * t),
-        lambda y0, top: 0.5 / y0**2, 1.0,
+    "cube": Ending(
+        lambda np, t, y: y**3, lambda t, y0: y0 / np.sqrt(1 - 2 * y0**2 * t),
+        lambda y0: 0.5 / y0**2,
     ),
-    "exponential": Mortal(
-        lambda t, y: jnp.exp(y), lambda t, y0: -np.log(np.exp(-y0) - t),
-        lambda y0, top: np.exp(-y0), 1.0,
+    "exponential": Ending(
+        lambda np, t, y: np.exp(y), lambda t, y0: -np.log(np.exp(-y0) - t),
+        lambda y0: np.exp(-y0),
     ),
     # A pole that only the time knows.
-    "pole": Mortal(
-        lambda t, y: 1 / (1 - t) ** 2, lambda t, y0: y0 + t / (1 - t), lambda y0, top: 1.0, 1.0
+    "pole": Ending(
+        lambda np, t, y: 1 / (1 - t) ** 2, lambda t, y0: y0 + t / (1 - t), lambda y0: 1.0,
+        False,
     ),
-    # Finite until t = 1, with an infinite slope there; NaN afterwards.
-    "logarithm": Mortal(
-        lambda t, y: -jnp.log(1 - t), lambda t, y0: y0 + (1 - t) * np.log(1 - t) + t,
-        lambda y0, top: 1.0, 1.0,
-    ),
-    # Outgrows the numbers.
-    "growth": Mortal(
-        lambda t, y: 20 * y, lambda t, y0: y0 * np.exp(20 * t),
-        lambda y0, top: np.log(top / y0) / 20, 1.0,
-    ),
-    "double_growth": Mortal(
-        lambda t, y: y * jnp.log(y), lambda t, y0: np.exp(np.log(y0) * np.exp(t)),
-        lambda y0, top: np.log(np.log(top) / np.log(y0)), 3.0,
+    # Finite until t = 1, with an infinite slope there.
+    "logarithm": Ending(
+        lambda np, t, y: -np.log(1 - t), lambda t, y0: y0 + (1 - t) * np.log(1 - t) + t,
+        lambda y0: 1.0, False,
     ),
 }  # fmt: skip
 
 
-def mortal(t, y, index):
-    branches = [lambda t, y, field=m.field: field(t, y) for m in MORTAL.values()]
+def ending(t, y, index):
+    branches = [functools.partial(field.field, jnp) for field in ENDING.values()]
     return lax.switch(index, branches, t, y)
 
 
 def burning(t, y, args):
-    """p y^2 - q sqrt(y): grows for ever, or burns down, or does neither for a while."""
-    return args["p"] * y**2 - args["q"] * jnp.sqrt(y)
+    """g y + p y^2 - q sqrt(y): grows for ever, or burns down, or neither for a while."""
+    return args["g"] * y + args["p"] * y**2 - args["q"] * jnp.sqrt(y)
 
 
 class Solved(NamedTuple):
@@ -118,11 +114,13 @@ class Solved(NamedTuple):
 
 @functools.cache
 def _compiled(field, solver, dtype, batched):
+    costs = None if field is polynomial else COSTS
+
     def run(t0, t1, ts, y0, args, rtol):
         def total(y0):
             sol = nk.diffeqsolve(
                 diffrax.ODETerm(field), SOLVERS[solver], t0, t1, None, y0, args, throw=False,
-                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol), costs=COSTS,
+                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol), costs=costs,
                 saveat=diffrax.SaveAt(t1=True, ts=ts), max_steps=MAX_STEPS,
             )  # fmt: skip
             return jnp.sum(sol.ys[-1]), sol
@@ -152,6 +150,16 @@ class Truth(NamedTuple):
     spread: float
     gradient_spread: float
     largest: float
+
+
+def ending_truth(name, t1, y0):
+    field, exact, _, autonomous = ENDING[name]
+    ts = np.linspace(0, t1, 33)
+    states = exact(ts, y0)
+    # Of an autonomous scalar field dy(t1) / dy(t) is the quotient of its rates.
+    rates = field(np, ts, states) if autonomous else np.ones(33)
+    carries, scales = rates[-1] / rates, 1 + np.abs(states)
+    return Truth(states[-1], carries[0], np.max(carries * scales), carries[0], np.max(scales))
 
 
 def _truth(states, flows, carries):

@@ -38,6 +38,16 @@ def float64(x64):
     pass
 
 
+@pytest.fixture(scope="class")
+def without_checks_at_run_time():
+    """As with EQX_ON_ERROR=off: a program that can raise is compiled anew by every process."""
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("equinox._errors.EQX_ON_ERROR", "off")
+        yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def types_unchecked():
     """As a user has it: the checks of types that the tests add would speak first."""
@@ -87,34 +97,11 @@ def warned(run):
     return out, {(w.category, str(w.message)) for w in caught}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_call_gives_back_the_same(name):
-    theirs, their_warnings = warned(lambda: told_by(CASES[name], diffrax.diffeqsolve))
-    ours, our_warnings = warned(lambda: told_by(CASES[name], nk.diffeqsolve))
-    assert our_warnings == their_warnings
-    expected = [text for word, text in WARNINGS.items() if word in name]
-    assert len(their_warnings) == len(expected)
-    assert all(text in message for text in expected for _, message in their_warnings)
-    assert_same(ours, theirs)
-
-
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_a_transformed_call_gives_back_the_same(name):
-    theirs = told_by(TRANSFORMS[name], diffrax.diffeqsolve)
-    assert_same(told_by(TRANSFORMS[name], nk.diffeqsolve), theirs)
-
-
 def failure(case, diffeqsolve):
     with pytest.raises(Exception) as caught:
         jax.block_until_ready(jtu.tree_leaves(case(caller(diffeqsolve))))
     first, *_ = re.split(r"(?<=[.!?])\s|\n", str(caught.value).strip(), maxsplit=1)
     return caught.type, first
-
-
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_call_fails_in_the_same_way(name):
-    theirs = failure(FAILURES[name], diffrax.diffeqsolve)
-    assert failure(FAILURES[name], nk.diffeqsolve) == theirs
 
 
 GRADIENTS = [
@@ -152,8 +139,31 @@ def gradient(case, diffeqsolve):
     return jax.jit(jax.grad(loss, argnums=(0, 1)))(jnp.zeros(2), jnp.asarray(4.0))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
-def test_a_call_has_the_same_gradient(name):
-    theirs = gradient(CASES[name], diffrax.diffeqsolve)
-    assert np.any(np.abs(theirs[0]) > 1e-3)
-    assert_tree_close(gradient(CASES[name], nk.diffeqsolve), theirs, rtol=1e-7)
+@pytest.mark.usefixtures("without_checks_at_run_time")
+class TestACallThatReturns:
+    @pytest.mark.parametrize("name", CASES)
+    def test_gives_back_the_same(self, name):
+        theirs, their_warnings = warned(lambda: told_by(CASES[name], diffrax.diffeqsolve))
+        ours, our_warnings = warned(lambda: told_by(CASES[name], nk.diffeqsolve))
+        assert our_warnings == their_warnings
+        expected = [text for word, text in WARNINGS.items() if word in name]
+        assert len(their_warnings) == len(expected)
+        assert all(text in message for text in expected for _, message in their_warnings)
+        assert_same(ours, theirs)
+
+    @pytest.mark.parametrize("name", TRANSFORMS)
+    def test_gives_back_the_same_under_transforms(self, name):
+        theirs = told_by(TRANSFORMS[name], diffrax.diffeqsolve)
+        assert_same(told_by(TRANSFORMS[name], nk.diffeqsolve), theirs)
+
+    @pytest.mark.parametrize("name", GRADIENTS)
+    def test_has_the_same_gradient(self, name):
+        theirs = gradient(CASES[name], diffrax.diffeqsolve)
+        assert np.any(np.abs(theirs[0]) > 1e-3)
+        assert_tree_close(gradient(CASES[name], nk.diffeqsolve), theirs, rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_call_fails_in_the_same_way(name):
+    theirs = failure(FAILURES[name], diffrax.diffeqsolve)
+    assert failure(FAILURES[name], nk.diffeqsolve) == theirs

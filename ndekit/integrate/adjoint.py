@@ -1,9 +1,14 @@
 """How a solve of the engine is differentiated."""
 
-import equinox as eqx
+from typing import Any
+
+import diffrax
+
+from .costs import Placements
+from .loop import run_loop
 
 
-class ReplayAdjoint(eqx.Module):
+class ReplayAdjoint(diffrax.AbstractAdjoint):
     """Record the accepted steps going forward, replay them backwards with one vjp each. The
     default.
 
@@ -14,6 +19,9 @@ class ReplayAdjoint(eqx.Module):
     Costs two evaluations of the vector field forward and one in reverse for each stage of an
     accepted step; beyond the first checkpoints one more forward. Memory: `checkpoints` states, as
     many again, and the time of each step.
+
+    It is an adjoint of diffrax too: a library that calls `diffrax.diffeqsolve` and takes an
+    `adjoint=` gets the engine by `adjoint=ReplayAdjoint()`.
 
     Args:
         checkpoints: how many states to keep; by default about `sqrt(max_steps)`. As many steps as
@@ -33,3 +41,21 @@ class ReplayAdjoint(eqx.Module):
                 f"`checkpoints` must be at least 1, but got {self.checkpoints}. "
                 "Leave it out for about sqrt(max_steps)."
             )
+
+    def loop(self, **given: Any) -> Any:
+        """The loop of `diffrax.diffeqsolve(adjoint=ReplayAdjoint())`, called by diffrax."""
+        state, stats, _ = run_loop(self.checkpoints, {}, None, **given)
+        return state, stats
+
+
+class WithCosts(diffrax.AbstractAdjoint):
+    """`ReplayAdjoint` for a solve that reads costs; they come back in `stats["costs"]`."""
+
+    adjoint: ReplayAdjoint
+    placements: Placements
+    key: Any
+
+    def loop(self, **given: Any) -> Any:
+        checkpoints = self.adjoint.checkpoints
+        state, stats, costs = run_loop(checkpoints, self.placements, self.key, **given)
+        return state, stats | {"costs": costs}

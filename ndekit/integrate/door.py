@@ -11,13 +11,14 @@ import numpy
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
-from .adjoint import ReplayAdjoint
+from .adjoint import ReplayAdjoint, WithCosts
 from .costs import AbstractPlacement, AbstractStepCost
-from .engine import can_solve, solve_by_engine
+from .engine import can_run, can_solve, solve_by_engine
 from .placements import as_placements
+from .root_finders import mended
 from .setup import is_concrete
 from .solution import Solution
-from .through_diffrax import solve_through_diffrax
+from .through_diffrax import solve_in_loop, solve_through_diffrax
 
 
 def diffeqsolve(
@@ -89,20 +90,21 @@ def diffeqsolve(
     placements = as_placements(costs)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1 or `None`, but got {max_steps}.")
-    only_diffrax = (event, solver_state, controller_state, made_jump)
-    if (
-        not isinstance(adjoint, ReplayAdjoint)
-        or not isinstance(progress_meter, diffrax.NoProgressMeter)
-        or any(option is not None for option in only_diffrax)
-        or not can_solve(terms, solver, y0, saveat, stepsize_controller)
-    ):
+    solver = mended(solver)
+    states = (solver_state, controller_state, made_jump)
+    options: dict[str, Any] = dict(
+        saveat=saveat, stepsize_controller=stepsize_controller, event=event, max_steps=max_steps,
+        throw=throw, progress_meter=progress_meter, solver_state=solver_state,
+        controller_state=controller_state, made_jump=made_jump,
+    )  # fmt: skip
+    problem = (terms, solver, t0, t1, dt0, y0, args)
+    if not isinstance(adjoint, ReplayAdjoint) or not can_run(y0, args, terms, progress_meter):
         return solve_through_diffrax(
-            terms, solver, t0, t1, dt0, y0, args,
-            placements=placements, key=key, saveat=saveat, stepsize_controller=stepsize_controller,
-            adjoint=adjoint, solver_state=solver_state, event=event, max_steps=max_steps,
-            throw=throw, progress_meter=progress_meter, controller_state=controller_state,
-            made_jump=made_jump,
-        )  # fmt: skip
+            *problem, placements=placements, key=key, adjoint=adjoint, **options
+        )
+    plain = event is None and all(state is None for state in states)
+    if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
+        return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
     dt0 = _checked_first_step(t0, t1, dt0)
     saveat = _checked_ts(t0, t1, saveat)
     return solve_by_engine(

@@ -34,10 +34,23 @@ _CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
 _SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
 
 
-def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any) -> bool:
-    """Whether the engine knows this kind of solve; if not, diffrax's loop does it."""
-    sub = saveat.subs
+def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter) -> bool:
+    """Whether the engine can take this solve at all; if not, diffrax's own loop does."""
+    is_complex = lambda x: eqx.is_array_like(x) and jnp.iscomplexobj(x)
+    no_meter = isinstance(meter, diffrax.NoProgressMeter)
     leaves = jax.tree.leaves(y0)
+    return (
+        no_meter
+        and len(leaves) > 0
+        and not any(map(is_complex, jax.tree.leaves((y0, args, terms))))
+    )
+
+
+def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any) -> bool:
+    """Whether this is a kind of solve that the engine prepares itself, without diffrax: the most
+    common one, whose compilation is then quicker.
+    """
+    sub = saveat.subs
     return (
         type(terms) is diffrax.ODETerm
         and explicit_runge_kutta(solver) is not None
@@ -46,8 +59,6 @@ def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controll
         and sub.steps == 0
         and sub.fn is _SAVE_STATE
         and not (saveat.dense or saveat.solver_state or saveat.controller_state or saveat.made_jump)
-        and len(leaves) > 0
-        and not any(jnp.iscomplexobj(leaf) for leaf in leaves)
     )
 
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import optimistix as optx
 from diffrax import RESULTS
+from jax import lax
 
 from .. import tree
 from ..shapes import Flag, State, Time
@@ -82,3 +85,45 @@ def _is_met(new: Any, old: Any, direction: bool | None) -> Flag:
     if direction:
         return (jnp.sign(old) <= 0) & (jnp.sign(new) > 0)
     return (jnp.sign(old) > 0) & (jnp.sign(new) <= 0)
+
+
+def settle(
+    event: diffrax.Event,
+    conditions: Callable,
+    interpolation: Callable[..., diffrax.AbstractLocalInterpolation],
+    outcome: Any,
+) -> tuple[Time, State, RESULTS]:
+    """Where a solve that watched for events ends: time, state, result.
+
+    With a root finder, the time inside the last step at which the condition that was met is zero,
+    by the step's own interpolation; the derivative of that time is that of the root. A boolean
+    condition is met at the end of the step.
+    """
+    watched, ended = outcome.watched, jnp.any(jnp.array(outcome.watched.mask))
+    as_it_is = (outcome.t, outcome.y, outcome.result)
+    if event.root_finder is None:
+        return as_it_is
+
+    def find() -> tuple[Time, State, RESULTS]:
+        inside = interpolation(t0=watched.t0, t1=watched.t1, **watched.info)
+
+        def value(t: Time, _: Any) -> list[Any]:
+            to_end = watched.t1 - t
+            values = conditions(t, inside.evaluate(t))
+            numbers = [to_end if v.dtype == jnp.bool_ else v for v in values]
+            # Only the condition that was met says where; without any, the end of the step.
+            met = [
+                jnp.where(mask, v, jnp.zeros_like(v))
+                for mask, v in zip(watched.mask, numbers, strict=True)
+            ]
+            return [jnp.where(ended, v, to_end.astype(v.dtype)) for v in met]
+
+        bounds = {"lower": watched.t0, "upper": watched.t1}
+        root = optx.root_find(value, event.root_finder, y0=watched.t1, options=bounds, throw=False)
+        # An event before the first step leaves no step to look into.
+        y = tree.where(outcome.num_steps == 0, outcome.y, inside.evaluate(root.value))
+        found = root.result == optx.RESULTS.successful
+        result = RESULTS.where(found, outcome.result, RESULTS.promote(root.result))
+        return root.value, y, result
+
+    return lax.cond(eqxi.unvmap_any(ended), find, lambda: as_it_is)

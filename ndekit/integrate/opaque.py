@@ -21,7 +21,7 @@ class OpaqueStepper(AbstractStepper):
     Its `dynamics` is the whole step (see `step_of`). The carry is the solver's state.
     """
 
-    solver: diffrax.AbstractSolver
+    tableau: Any = eqx.field(static=True)
     evals_per_step: int | None = eqx.field(static=True, default=None)
 
     keeps_carry = True
@@ -43,7 +43,7 @@ class OpaqueStepper(AbstractStepper):
         return trial.info
 
     def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
-        return stages_seen(self.solver, t0, t1, y0, trial.info)
+        return stages_seen(self.tableau, t0, t1, y0, trial.info)
 
 
 def step_of(
@@ -63,11 +63,8 @@ def step_of(
     return step
 
 
-def stages_seen(
-    solver: diffrax.AbstractSolver, t0: Time, t1: Time, y0: State, info: Any
-) -> StagesSeen:
+def stages_seen(tableau: Any, t0: Time, t1: Time, y0: State, info: Any) -> StagesSeen:
     """The stages, where the solver has a tableau and gives its increments to interpolation."""
-    tableau = getattr(solver, "tableau", None)
     if not (isinstance(tableau, diffrax.ButcherTableau) and "k" in info):
         return StagesSeen()
     # A lane that has finished has h = 0, and increments 0.

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -59,7 +58,7 @@ def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[lis
 
 def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tuple[Any, Any]:
     primals = [jnp.asarray(x) for x in primals]  # literals come as Python scalars
-    differentiable = [np.issubdtype(x.dtype, np.inexact) for x in primals]
+    differentiable = [jnp.issubdtype(x.dtype, jnp.inexact) for x in primals]
     perturbed = tuple(
         ok and type(tangent) is not ad.Zero
         for ok, tangent in zip(differentiable, tangents, strict=True)

@@ -152,7 +152,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
         info: dict[str, Any],
         args: Args,
     ) -> Step:
-        seen = stages_seen(self.solver, t0, t1, y0, info)
+        seen = stages_seen(getattr(self.solver, "tableau", None), t0, t1, y0, info)
         own = self.own_error_order
         return Step(
             t0=t0,

@@ -1,4 +1,4 @@
-"""The other way through the door: diffrax's own loop, with costs read by the recorder."""
+"""The other ways through the door: inside diffrax, by the engine's loop or by diffrax's own."""
 
 from typing import Any
 
@@ -7,11 +7,19 @@ import equinox as eqx
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
-from .adjoint import ReplayAdjoint
+from .adjoint import ReplayAdjoint, WithCosts
 from .costs import Placements
 from .recorder import Recorder
 from .solution import Solution
 from .stepper import explicit_runge_kutta
+
+
+def solve_in_loop(*problem: Any, adjoint: WithCosts, **options: Any) -> Solution:
+    """Solve by the engine, prepared and dressed by diffrax."""
+    sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, **options)
+    stats = dict(sol.stats)
+    costs = stats.pop("costs")
+    return Solution(**_fields_of(sol) | {"stats": stats}, costs=costs)
 
 
 def solve_through_diffrax(
@@ -31,7 +39,9 @@ def solve_through_diffrax(
     solver_state: Any,
     **options: Any,
 ) -> Solution:
-    """Solve as diffrax does. `options` are diffrax's own keyword arguments, passed on unread."""
+    """Solve in diffrax's own loop, costs read by the recorder. `options` are diffrax's keyword
+    arguments, passed on unread.
+    """
     if isinstance(adjoint, ReplayAdjoint):
         adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=adjoint.checkpoints)
     _refuse_lost_gradients(adjoint, placements)
@@ -56,7 +66,7 @@ def solve_through_diffrax(
         solver_state=solver_state,
         **options,
     )
-    fields = {name: getattr(sol, name) for name in diffrax.Solution.__dataclass_fields__}
+    fields = _fields_of(sol)
     fields["stats"] = dict(sol.stats) | _evals(terms, solver, sol)
     costs = {}
     if recorder is not None:
@@ -64,6 +74,10 @@ def solve_through_diffrax(
         inner, _ = sol.solver_state  # pyright: ignore
         fields["solver_state"] = inner if asked else None
     return Solution(**fields, costs=costs)
+
+
+def _fields_of(sol: diffrax.Solution) -> dict[str, Any]:
+    return {name: getattr(sol, name) for name in diffrax.Solution.__dataclass_fields__}
 
 
 def _recorder_for(

@@ -1,0 +1,203 @@
+"""The engine as the loop of `diffrax.diffeqsolve`.
+
+diffrax prepares a solve (checks, promotes, reflects time, makes the first states) and dresses what
+comes out of its loop. Between the two it calls its adjoint's `loop`; here the engine stands in. So
+whatever diffrax takes means what it means there, and says the same when it is wrong.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .. import tree
+from ..shapes import State
+from .attempt import close_to, smallest_step_after
+from .controllers import convert_controller, frozen, tolerances_of
+from .converted import Converted, convert
+from .costs import Placements, Surroundings, init_totals
+from .dressing import dress, save_state
+from .events import Conditions, Watched, condition_values, directions_of
+from .forward import Outcome
+from .given import Given
+from .opaque import OpaqueStepper, step_of
+from .primitive import solve
+from .problem import Operands, Plan, Problem, convert_field, needs_fences
+from .setup import reflected_field
+from .stepper import ExplicitRungeKutta, explicit_runge_kutta
+
+
+def run_loop(
+    checkpoints: int | None, placements: Placements, key: Any, **given: Any
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """diffrax's final state, statistics and costs of a solve that diffrax has prepared."""
+    solve_of = Given(**given)
+    motion = _motion(solve_of)
+    problem, operands = _prepare(solve_of, motion, placements, key, checkpoints)
+    outcome = solve(problem, operands)
+    last_state = motion.last_state(outcome) if problem.returns_state else None
+    return dress(solve_of, outcome, last_state), _evals(solve_of, motion, outcome), outcome.costs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Motion:
+    """How a solve steps: the stepper, its dynamics as a program, its first carry."""
+
+    stepper: Any
+    dynamics: Converted
+    constants: list[Any]
+    carry0: Any
+    last_state: Callable[[Outcome], Any]
+    field: Converted | None = None
+    of_field: list[Any] = dataclasses.field(default_factory=list)
+    first_evals: int = 0
+
+
+def _motion(given: Given) -> _Motion:
+    stepper = explicit_runge_kutta(given.solver)
+    is_ode = type(getattr(given.terms, "term", None)) is diffrax.ODETerm
+    if stepper is not None and is_ode:
+        return _by_stages(given, stepper)
+    t, y, carry0 = given.t0, given.state0.y, given.state0.solver_state
+    step = step_of(given.solver, given.terms, given.args, y, carry0, given.jumps)
+    dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False))
+    field, of_field = convert_field(_field_of(given), t, y) if is_ode else (None, [])
+    stepper = OpaqueStepper(getattr(given.solver, "tableau", None))
+    last_state = lambda outcome: outcome.carry
+    return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field)
+
+
+def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
+    """An explicit Runge-Kutta scheme on a vector field. diffrax keeps the last stage without the
+    sign of time, and a flag that says whether there was one.
+    """
+    t, y, state0 = given.t0, given.state0.y, given.state0.solver_state
+    dynamics, constants = convert_field(_field_of(given), t, y)
+    field = lambda t, y: dynamics(constants, t, y)
+    turned = lambda f: jax.tree.map(lambda x: x * given.terms.direction.astype(x.dtype), f)
+    if not stepper.first_same_as_last:
+        return _Motion(stepper, dynamics, constants, (), lambda outcome: state0)
+    carry0 = stepper.init(field, t, y)
+    if given.passed_solver_state:
+        carry0 = tree.where(state0[0] | given.state0.made_jump, carry0, turned(state0[1]))
+
+    def last_state(outcome: Outcome) -> Any:
+        return state0[0] & (outcome.num_accepted == 0), turned(outcome.carry)
+
+    return _Motion(stepper, dynamics, constants, carry0, last_state, first_evals=1)
+
+
+def _field_of(given: Given) -> Callable:
+    return reflected_field(given.terms.term, given.args, given.terms.direction)
+
+
+def _prepare(
+    given: Given, motion: _Motion, placements: Placements, key: Any, checkpoints: int | None
+) -> tuple[Problem, Operands]:
+    state0, y0, t0, t1 = given.state0, given.state0.y, given.t0, given.t1
+    controller, order = given.stepsize_controller, given.solver.error_order(given.terms)
+    adapt, of_controller = convert_controller(
+        controller, given.args, t0, y0, _error_like(motion, y0), order, state0.controller_state
+    )
+    tolerances, norm, order = tolerances_of(controller, order)
+    tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
+    cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
+    plans, of_fns = _plans(given)
+    watch, of_watch, watched0 = _conditions(given)
+    problem = Problem(
+        dynamics=motion.dynamics,
+        field=motion.field,
+        stepper=motion.stepper,
+        interpolation=given.solver.interpolation_cls,
+        controller=adapt,
+        placements=cost_rest,
+        tolerances=tolerance_rest,
+        norm=norm,
+        error_order=order,
+        max_steps=given.max_steps,
+        checkpoints=checkpoints,
+        solver_name=type(given.solver).__name__,
+        plans=plans,
+        fenced=needs_fences(motion.stepper, motion.dynamics),
+        jumps=given.jumps,
+        dense=given.saveat.dense,
+        watch=watch,
+        returns_state=given.saveat.solver_state or given.saveat.controller_state,
+    )
+    ts = [sub.ts if plan.at_ts else None for sub, plan in zip(given.subs, plans, strict=True)]
+    along = [times for times in ts if times is not None]
+    surroundings = Surroundings(
+        tree.real_dtype(y0), key, given.max_steps, along[0] if len(along) == 1 else None
+    )
+    operands = Operands(
+        constants=motion.constants,
+        costs=cost_arrays,
+        of_field=motion.of_field,
+        fns=of_fns,
+        y0=y0,
+        carry0=motion.carry0,
+        t0=t0,
+        t1=t1,
+        ts=ts,
+        t_next0=frozen(_first_end(given)),
+        close_to_t1=close_to(t1),
+        controller=of_controller,
+        controller_state0=frozen(state0.controller_state),
+        totals0=frozen(init_totals(placements, surroundings)),
+        tolerances=tolerance_arrays,
+        made_jump0=state0.made_jump if given.jumps else None,
+        result0=frozen(state0.result),
+        watch=of_watch,
+        watched0=frozen(watched0),
+    )
+    return problem, operands
+
+
+def _first_end(given: Given) -> Any:
+    t_next = given.state0.tnext
+    # A controller that jumps may begin with a step of no length.
+    return t_next if given.jumps else jnp.maximum(t_next, smallest_step_after(given.t0))
+
+
+def _error_like(motion: _Motion, y0: State) -> Any:
+    """The shape of the error estimate, `None` if there is none."""
+    if isinstance(motion.stepper, ExplicitRungeKutta):
+        return None if motion.stepper.b_error is None else y0
+    return motion.dynamics.shapes[1]
+
+
+def _plans(given: Given) -> tuple[tuple[Plan, ...], list[list[Any]]]:
+    plans, constants = [], []
+    for sub in given.subs:
+        fn, of_fn = None, []
+        if sub.fn is not save_state:
+            value = lambda t, y, sub=sub: jax.tree.map(jnp.asarray, sub.fn(t, y, given.args))
+            fn, of_fn = convert(value, given.t0, given.state0.y)
+        at_ts = sub.ts is not None and len(sub.ts) > 0
+        room = given.max_steps // sub.steps if sub.steps and given.max_steps else 0
+        plans.append(Plan(fn, at_ts, sub.steps, room))
+        constants.append(of_fn)
+    return tuple(plans), constants
+
+
+def _conditions(given: Given) -> tuple[Conditions | None, list[Any], Watched | None]:
+    event, state0 = given.event, given.state0
+    if event is None:
+        return None, [], None
+    values = condition_values(event, given.args, given.around_events)
+    converted, constants = convert(values, given.t0, state0.y)
+    leaves = (jax.tree.leaves(state0.event_values), jax.tree.leaves(state0.event_mask))
+    watched = Watched(*leaves, state0.tprev, state0.tprev, state0.event_dense_info)
+    return Conditions(converted, directions_of(event)), constants, watched
+
+
+def _evals(given: Given, motion: _Motion, outcome: Outcome) -> dict[str, Any]:
+    """True evaluations where the scheme is known; a jump takes one more, and is not counted."""
+    per_step = motion.stepper.evals_per_step
+    if per_step is None or (given.jumps and motion.first_evals):
+        return {}
+    return {"num_evals": motion.first_evals + per_step * outcome.num_steps}
