@@ -1,4 +1,4 @@
-"""Fields that hypothesis makes up, compiled solves of them, and what truth allows."""
+"""Fields that hypothesis makes up: compiled solves of them, and what their solutions are."""
 
 import functools
 from collections.abc import Callable
@@ -15,15 +15,14 @@ from jax import lax
 import ndekit as nk
 
 MAX_STEPS = 2000
-DTYPES = {"float32": np.float32, "float64": np.float64}
 SOLVERS = {"Tsit5": diffrax.Tsit5(), "Dopri5": diffrax.Dopri5(), "Bosh3": diffrax.Bosh3()}
-# The tightest tolerance that stays clear of rounding, and of `MAX_STEPS`.
+# The tightest tolerance, as a power of ten, that stays clear of `MAX_STEPS`.
 TIGHTEST = {"Tsit5": -10.0, "Dopri5": -10.0, "Bosh3": -6.0}
 COSTS = {"error": nk.EveryStep(nk.StepError(), "max")}
 
 
 class Setting(NamedTuple):
-    """Which compiled solve, and its tolerance between 1e-2 (`tightness` 0) and the tightest."""
+    """Which compiled solve, and its tolerance: from 1e-2 (`tightness` 0) to the tightest (1)."""
 
     solver: str
     dtype: str
@@ -31,18 +30,36 @@ class Setting(NamedTuple):
 
     @property
     def rtol(self):
-        lowest = -5.0 if self.dtype == "float32" else TIGHTEST[self.solver]
-        return 10 ** (-2 + self.tightness * (lowest + 2))
+        tightest = -5.0 if self.dtype == "float32" else TIGHTEST[self.solver]
+        return 10 ** (-2 + self.tightness * (tightest + 2))
 
     @property
-    def eps(self):
-        return float(np.finfo(self.dtype).eps)
+    def tolerance(self):
+        """With the rounding of one step, which counts in float32."""
+        return self.rtol + 4 * float(np.finfo(self.dtype).eps)
+
+    @property
+    def x64(self):
+        return jax.enable_x64(self.dtype == "float64")
+
+    def rounded(self, tree):
+        """The numbers that the solve sees, in float64."""
+        return jax.tree.map(lambda x: np.asarray(x, self.dtype).astype(np.float64)[()], tree)
 
 
-def polynomial(t, y, args):
-    """rate * (A y + B y y + C y y y)."""
+# The fields.
+
+
+def cubic(t, y, args):
+    """rate (A y + B y y + C y y y)."""
     squares = jnp.einsum("ijk,j,k->i", args["b"], y, y)
-    return args["rate"] * (args["a"] @ y + squares + jnp.einsum("ijkl,j,k,l", args["c"], y, y, y))
+    cubes = jnp.einsum("ijkl,j,k,l->i", args["c"], y, y, y)
+    return args["rate"] * (args["a"] @ y + squares + cubes)
+
+
+def lane_field(t, y, args):
+    """a y + b y^2 - c sqrt(y): grows for ever, or burns down to where the root is NaN."""
+    return args["a"] * y + args["b"] * y**2 - args["c"] * jnp.sqrt(y)
 
 
 class Ending(NamedTuple):
@@ -76,8 +93,7 @@ ENDING = {
     ),
     # A pole that only the time knows.
     "pole": Ending(
-        lambda np, t, y: 1 / (1 - t) ** 2, lambda t, y0: y0 + t / (1 - t), lambda y0: 1.0,
-        False,
+        lambda np, t, y: 1 / (1 - t) ** 2, lambda t, y0: y0 + t / (1 - t), lambda y0: 1.0, False
     ),
     # Finite until t = 1, with an infinite slope there.
     "logarithm": Ending(
@@ -85,43 +101,60 @@ ENDING = {
         lambda y0: 1.0, False,
     ),
 }  # fmt: skip
+ENDINGS = list(ENDING)
+GROWTH = len(ENDING)  # y' = y
 
 
-def ending(t, y, index):
-    branches = [functools.partial(field.field, jnp) for field in ENDING.values()]
-    return lax.switch(index, branches, t, y)
+def scalar(t, y, index):
+    """The ending field `index`, or growth."""
+    branches = [functools.partial(ending.field, jnp) for ending in ENDING.values()]
+    return lax.switch(index, [*branches, lambda t, y: y], t, y)
 
 
-def burning(t, y, args):
-    """g y + p y^2 - q sqrt(y): grows for ever, or burns down, or neither for a while."""
-    return args["g"] * y + args["p"] * y**2 - args["q"] * jnp.sqrt(y)
+# Solves.
 
 
 class Solved(NamedTuple):
-    """A solve and the gradient of the sum of its last state, in NumPy."""
+    """A solve, and the gradient of the sum of its last row by y0."""
 
     sol: Any
-    gradient: Any
+    gradient: np.ndarray
 
     @property
     def successful(self):
-        return bool(np.all(np.asarray(self.sol.result == diffrax.RESULTS.successful)))
+        return bool(jnp.all(self.sol.result == diffrax.RESULTS.successful))
 
     @property
     def y1(self):
         return np.asarray(self.sol.ys[-1], np.float64)
 
+    @property
+    def num_steps(self):
+        return int(self.sol.stats["num_steps"])
+
+    @property
+    def num_accepted(self):
+        return int(self.sol.stats["num_accepted_steps"])
+
+    @property
+    def rows(self):
+        """Times and values up to where the solve came."""
+        ts, ys = np.asarray(self.sol.ts, np.float64), np.asarray(self.sol.ys, np.float64)
+        reached = np.isfinite(ts)
+        return ts[reached], ys[reached]
+
 
 @functools.cache
 def _compiled(field, solver, dtype, batched):
-    costs = None if field is polynomial else COSTS
+    """One program for all numbers. `dtype` is part of the key: x64 is on or off while it runs."""
 
     def run(t0, t1, ts, y0, args, rtol):
         def total(y0):
             sol = nk.diffeqsolve(
                 diffrax.ODETerm(field), SOLVERS[solver], t0, t1, None, y0, args, throw=False,
-                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol), costs=costs,
+                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol),
                 saveat=diffrax.SaveAt(t1=True, ts=ts), max_steps=MAX_STEPS,
+                costs=None if field is cubic else COSTS,
             )  # fmt: skip
             return jnp.sum(sol.ys[-1]), sol
 
@@ -131,15 +164,18 @@ def _compiled(field, solver, dtype, batched):
     return jax.jit(jax.vmap(run, in_axes=(0, 0, 0, 0, 0, None)) if batched else run)
 
 
-def solve(field, setting, t0, t1, y0, args, *, places=(0.25, 0.5, 0.9), batched=False):
-    """Solve in the setting's dtype; `ts` stand at `places` of the span."""
-    typed = lambda x: jnp.asarray(x, DTYPES[setting.dtype] if np.asarray(x).dtype != int else int)
+def solve(field, setting, t0, t1, y0, args, *, places=(0.25, 0.5, 0.9), rtol=None, batched=False):
+    """Solve in the setting's dtype; `ts` stand at `places` of the span. Wants `setting.x64`."""
+    typed = lambda x: jnp.asarray(x) if isinstance(x, int) else jnp.asarray(x, setting.dtype)
     t0, t1 = (np.asarray(t, setting.dtype) for t in (t0, t1))
     ts = t0[..., None] + (t1 - t0)[..., None] * np.asarray(places, setting.dtype)
+    rtol = setting.rtol if rtol is None else rtol
     run = _compiled(field, setting.solver, setting.dtype, batched)
-    operands = jax.tree.map(typed, (t0, t1, ts, y0, args, setting.rtol))
-    sol, gradient = run(*operands)
+    sol, gradient = run(*jax.tree.map(typed, (t0, t1, ts, y0, args, rtol)))
     return Solved(sol, np.asarray(gradient, np.float64))
+
+
+# Solutions.
 
 
 class Truth(NamedTuple):
@@ -148,8 +184,49 @@ class Truth(NamedTuple):
     y1: np.ndarray
     gradient: np.ndarray
     spread: float
-    gradient_spread: float
-    largest: float
+
+
+def _truth(states, flows):
+    """From the states at some times, and the derivative of each by the one before."""
+    flow, spread = np.eye(3), 0.0
+    for state, last in zip(states[::-1], [*flows[::-1], None], strict=True):
+        scale = np.sqrt(3) * (1 + np.max(np.abs(state)))
+        spread = max(spread, np.linalg.norm(flow, 2) * scale)
+        flow = flow if last is None else flow @ last
+    return Truth(states[-1], flow.T @ np.ones(3), spread)
+
+
+def linear_truth(a, span, y0, number=32):
+    flow = scipy.linalg.expm(a * span / number)
+    states = [scipy.linalg.expm(a * s) @ y0 for s in np.linspace(0, span, number + 1)]
+    return _truth(states, [flow] * number)
+
+
+def cubic_truth(args, span, y0, number=16, top=1e6):
+    """For `rate` 1: the truth, or the time at which y outgrows `top`."""
+    a, b, c = args["a"], args["b"], args["c"]
+
+    def rates(t, state):
+        y, flow = state[:3], state[3:].reshape(3, 3)
+        by, cy = b @ y, c @ y
+        cyy, twice = cy @ y, np.swapaxes(c, 1, 2) @ y
+        slope = a + by + np.swapaxes(b, 1, 2) @ y + cyy + twice @ y + np.swapaxes(cy, 1, 2) @ y
+        return np.concatenate([(a + by + cyy) @ y, (slope @ flow).ravel()])
+
+    escape = lambda t, state: np.max(np.abs(state[:3])) - top
+    escape.terminal = True
+    states, flows, ts = [y0], [], np.linspace(0, span, number + 1)
+    for t0, t1 in zip(ts[:-1], ts[1:], strict=True):
+        start = np.concatenate([states[-1], np.eye(3).ravel()])
+        sol = scipy.integrate.solve_ivp(
+            rates, (t0, t1), start, "DOP853", events=escape, rtol=1e-11, atol=1e-13
+        )
+        assert sol.success, sol.message
+        if sol.status == 1:
+            return float(sol.t[-1])
+        states.append(sol.y[:3, -1])
+        flows.append(sol.y[3:, -1].reshape(3, 3))
+    return _truth(states, flows)
 
 
 def ending_truth(name, t1, y0):
@@ -158,50 +235,5 @@ def ending_truth(name, t1, y0):
     states = exact(ts, y0)
     # Of an autonomous scalar field dy(t1) / dy(t) is the quotient of its rates.
     rates = field(np, ts, states) if autonomous else np.ones(33)
-    carries, scales = rates[-1] / rates, 1 + np.abs(states)
-    return Truth(states[-1], carries[0], np.max(carries * scales), carries[0], np.max(scales))
-
-
-def _truth(states, flows, carries):
-    """From states and their derivatives by y0 at some times, and those of the end by them."""
-    norm = lambda m: np.linalg.norm(m, 2)
-    scales = np.sqrt(3) * (1 + np.max(np.abs(states), axis=1))
-    return Truth(
-        y1=states[-1],
-        gradient=flows[-1].T @ np.ones(3),
-        spread=max(norm(c) * scale for c, scale in zip(carries, scales, strict=True)),
-        gradient_spread=max(norm(c) * norm(f) for c, f in zip(carries, flows, strict=True)),
-        largest=float(np.max(np.abs(states))),
-    )
-
-
-def linear_truth(a, span, y0):
-    flows = [scipy.linalg.expm(a * s) for s in np.linspace(0, span, 33)]
-    return _truth(np.stack([flow @ y0 for flow in flows]), flows, flows[::-1])
-
-
-def polynomial_truth(args, span, y0, top=1e6):
-    """The truth, or the time at which y outgrows `top`."""
-    a, b, c = args["a"], args["b"], args["c"]
-    quadratic = b + b.transpose(0, 2, 1)
-    cubic = c + c.transpose(0, 2, 1, 3) + c.transpose(0, 3, 2, 1)
-
-    def rates(s, state):
-        y, flow = state[:3], state[3:].reshape(3, 3)
-        twice = np.einsum("ijk,j,k->i", b, y, y) + np.einsum("ijkl,j,k,l->i", c, y, y, y)
-        slope = a + quadratic @ y + cubic @ y @ y
-        return span * np.concatenate([a @ y + twice, (slope @ flow).ravel()])
-
-    escape = lambda s, state: np.max(np.abs(state[:3])) - top
-    escape.terminal = True
-    start = np.concatenate([y0, np.eye(3).ravel()])
-    sol = scipy.integrate.solve_ivp(
-        rates, (0.0, 1.0), start, "DOP853", np.linspace(0, 1, 33), events=escape, rtol=1e-11,
-        atol=1e-13,
-    )  # fmt: skip
-    assert sol.success, sol.message
-    if sol.status == 1:
-        return float(sol.t_events[0][0])
-    flows = sol.y[3:].T.reshape(-1, 3, 3)
-    carries = [np.linalg.solve(flow.T, flows[-1].T).T for flow in flows]
-    return _truth(sol.y[:3].T, flows, carries)
+    carried = rates[-1] / rates
+    return Truth(states[-1], carried[0], np.max(carried * (1 + np.abs(states))))

@@ -45,9 +45,7 @@ CASES = {
     "robertson_long": Case("robertson_long", kvaerno5(optx.Chord), (1e-5, 1e-8), 40, (150, 500)),
     "hires": Case("hires", kvaerno5(optx.Chord), (1e-5, 1e-8), 250, (95, 550)),
     "van_der_pol": Case("van_der_pol", kvaerno5(optx.Newton), (1e-5, 1e-8), 20, (490, 1700)),
-    "brusselator_line": Case(
-        "brusselator_line", kvaerno5(optx.Chord), (1e-5, 1e-8), 12, (45, 145)
-    ),
+    "brusselator_line": Case("brusselator_line", kvaerno5(optx.Chord), (1e-5, 1e-8), 12, (45, 145)),
     "brusselator_tsit5": Case("brusselator", diffrax.Tsit5(), (1e-6, 1e-9), 4, (170, 555)),
     "brusselator_dopri8": Case("brusselator", diffrax.Dopri8(), (1e-6, 1e-9), 0.2, (85, 172)),
     # Two stars pass close to each other, which magnifies errors a hundred times.

@@ -1,11 +1,12 @@
 """How a solve of the engine is differentiated."""
 
-from typing import Any
+from typing import Any, Literal
 
 import diffrax
+import equinox as eqx
 
 from .costs import Placements
-from .loop import run_loop
+from .loop import Replaying, run_loop
 
 
 class ReplayAdjoint(diffrax.AbstractAdjoint):
@@ -26,14 +27,20 @@ class ReplayAdjoint(diffrax.AbstractAdjoint):
     Args:
         checkpoints: how many states to keep; by default about `sqrt(max_steps)`. As many steps as
             this are replayed without recomputation.
+        step_sizes: `"frozen"`, or `"differentiable"`: step sizes then follow the controller, and
+            the gradient is that of the adaptive solve itself, dt0 included. It costs the vjp of
+            rejected attempts too. Of the value of a solve the two gradients differ by about its
+            error; of its costs they differ at large (see the page on solver heuristics). For
+            `diffrax.PIDController`; constant step sizes stay constants.
 
     Raises:
-        ValueError: if `checkpoints` is not positive.
+        ValueError: if `checkpoints` is not positive, or `step_sizes` is neither of the two.
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, ch. 12 (two-level checkpointing).
     """
 
     checkpoints: int | None = None
+    step_sizes: Literal["frozen", "differentiable"] = eqx.field(static=True, default="frozen")
 
     def __check_init__(self):
         if self.checkpoints is not None and self.checkpoints < 1:
@@ -41,11 +48,19 @@ class ReplayAdjoint(diffrax.AbstractAdjoint):
                 f"`checkpoints` must be at least 1, but got {self.checkpoints}. "
                 "Leave it out for about sqrt(max_steps)."
             )
+        if self.step_sizes not in ("frozen", "differentiable"):
+            raise ValueError(
+                f"`step_sizes` must be 'frozen' or 'differentiable', but got {self.step_sizes!r}."
+            )
 
     def loop(self, **given: Any) -> Any:
         """The loop of `diffrax.diffeqsolve(adjoint=ReplayAdjoint())`, called by diffrax."""
-        state, stats, _ = run_loop(self.checkpoints, {}, None, **given)
+        state, stats, _ = run_loop(self.how, {}, None, **given)
         return state, stats
+
+    @property
+    def how(self) -> Replaying:
+        return Replaying(self.checkpoints, self.step_sizes)
 
 
 class WithCosts(diffrax.AbstractAdjoint):
@@ -56,6 +71,6 @@ class WithCosts(diffrax.AbstractAdjoint):
     key: Any
 
     def loop(self, **given: Any) -> Any:
-        checkpoints = self.adjoint.checkpoints
-        state, stats, costs = run_loop(checkpoints, self.placements, self.key, **given)
+        how = self.adjoint.how
+        state, stats, costs = run_loop(how, self.placements, self.key, **given)
         return state, stats | {"costs": costs}

@@ -140,7 +140,13 @@ def keep_moving(
     t_next = jnp.where(t_next > operands.close_to_t1, towards_end, t_next)
     smallest = smallest_step_after(t)
     stuck = ~accepted & (t_end <= smallest)
-    return jnp.minimum(jnp.maximum(t_next, smallest), t1), stuck
+    return within(t_next, smallest, t1), stuck
+
+
+def within(t: Time, smallest: Time, largest: Time) -> Time:
+    """`t`, but no less and no more than these; its derivative at a tie is that of the bound."""
+    t = jnp.where(t > smallest, t, smallest)
+    return jnp.where(t < largest, t, largest)
 
 
 def close_to(t1: Time) -> Time:

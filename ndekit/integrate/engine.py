@@ -12,10 +12,11 @@ from diffrax import RESULTS, is_successful
 from .. import tree
 from ..shapes import Args, Count, State, Time
 from .adjoint import ReplayAdjoint
-from .attempt import close_to, smallest_step_after
+from .attempt import close_to, smallest_step_after, within
 from .controllers import convert_controller, frozen, tolerances_of
 from .costs import Placements, Surroundings, init_totals
 from .forward import Outcome
+from .moving import moves
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .saving import Saved
@@ -148,6 +149,8 @@ def _prepare(
     tolerances, norm, order = tolerances_of(controller, error_order)
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
     cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
+    moving = moves(adjoint.step_sizes, controller)
+    pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
     problem = Problem(
         dynamics=dynamics,
         field=None,
@@ -160,6 +163,8 @@ def _prepare(
         error_order=order,
         max_steps=max_steps,
         checkpoints=adjoint.checkpoints,
+        moving=moving,
+        pid=pid_rest,
         solver_name=type(solver).__name__,
         plans=(Plan(None, times.ts is not None and len(times.ts) > 0, 0),),
         fenced=needs_fences(stepper, dynamics),
@@ -175,12 +180,13 @@ def _prepare(
         t0=times.t0,
         t1=times.t1,
         ts=[times.ts if problem.plans[0].at_ts else None],
-        t_next0=t_next0,
+        t_next0=t_next0 if moving else frozen(t_next0),
         close_to_t1=close_to(times.t1),
         controller=of_controller,
         controller_state0=state0,
         totals0=frozen(init_totals(placements, surroundings)),
         tolerances=tolerance_arrays,
+        pid=frozen(pid_arrays),
         result0=frozen(RESULTS.successful),
     )
     return problem, operands, counted.calls
@@ -189,13 +195,12 @@ def _prepare(
 def _first_step(
     controller: Any, times: _Times, y0: State, field: CountedField, error_order: Any
 ) -> tuple[Time, Any]:
-    """The end of the first step and the controller's first state, both constants."""
+    """The end of the first step, and the controller's first state."""
     t0, t1, dt0, _ = times
     # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
     func = lambda terms, t, y, args: field(t, y)
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
-    t_next0 = jnp.minimum(jnp.maximum(t_next0, smallest_step_after(t0)), t1)
-    return frozen((t_next0, state0))
+    return within(t_next0, smallest_step_after(t0), t1), frozen(state0)
 
 
 def _stats(

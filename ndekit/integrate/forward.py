@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from diffrax import RESULTS
 from jax import lax
 
+from .. import tree
 from ..shapes import Count, Flag, State, Time
-from .attempt import Lane, attempt, is_active, start
+from .attempt import Lane, Proposal, attempt, is_active, start
 from .costs import read_totals
 from .events import Watched
 from .lanes import Lanes
 from .problem import Operands, Problem
-from .record import Record, append, empty_record
+from .record import Details, Record, append, empty_record
 from .saving import any_lane
 from .streams import Streams, empty_streams, flow
 
@@ -60,8 +61,8 @@ def solve_forward(
     record = None
     if recording:
         assert problem.max_steps is not None
-        state = recorded_state(problem, lane)
-        record = empty_record(lane.t, state, problem.max_steps, problem.checkpoints, problem.jumps)
+        state, details = recorded_state(problem, lane), _details_like(problem, lane)
+        record = empty_record(lane.t, state, details, problem.max_steps, problem.checkpoints)
     loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
     loop = lax.while_loop(
         lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop
@@ -83,14 +84,36 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
     streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
     record = loop.record
     if record is not None:
-        accepted, state = any_lane(proposal.accepted), recorded_state(problem, before)
-        t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
-        record = append(record, state, lane.t, t_end, before.made_jump, accepted)
+        wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
+        details = lanes.map(lambda _, __, *given: _details(problem, *given))
+        noted = details(flat, None, before, proposal)
+        record = append(record, recorded_state(problem, before), lane.t, noted, wanted)
     number = loop.number + 1
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:
         go = go & (number < problem.max_steps)
     return _Loop(lane, streams, record, number, go)
+
+
+def _details(problem: Problem, lane: Lane, proposal: Proposal) -> Details | None:
+    """What is noted of an attempt besides its times."""
+    if problem.moving:
+        trial = proposal.trial
+        finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
+        memory = lane.controller_state
+        return Details(proposal.t_end, lane.made_jump, proposal.accepted, finite, memory)
+    if problem.jumps:
+        t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
+        return Details(t_end, lane.made_jump)
+    return None
+
+
+def _details_like(problem: Problem, lane: Lane) -> Details | None:
+    """Arrays of the shapes and dtypes of `_details`."""
+    flag = jnp.zeros_like(lane.t, jnp.bool_)
+    if problem.moving:
+        return Details(lane.t, lane.made_jump, flag, flag, lane.controller_state)
+    return Details(lane.t, lane.made_jump) if problem.jumps else None
 
 
 def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:

@@ -7,7 +7,7 @@ whatever diffrax takes means what it means there, and says the same when it is w
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import State
-from .attempt import close_to, smallest_step_after
+from .attempt import close_to, smallest_step_after, within
 from .controllers import convert_controller, frozen, tolerances_of
 from .converted import Converted, convert
 from .costs import Placements, Surroundings, init_totals
@@ -24,6 +24,7 @@ from .dressing import dress, save_state
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
+from .moving import moves
 from .opaque import OpaqueStepper, step_of
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
@@ -31,13 +32,20 @@ from .setup import reflected_field
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 
 
+class Replaying(NamedTuple):
+    """How the reverse pass goes: what `ReplayAdjoint` was told."""
+
+    checkpoints: int | None
+    step_sizes: str
+
+
 def run_loop(
-    checkpoints: int | None, placements: Placements, key: Any, **given: Any
+    how: Replaying, placements: Placements, key: Any, **given: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """diffrax's final state, statistics and costs of a solve that diffrax has prepared."""
     solve_of = Given(**given)
     motion = _motion(solve_of)
-    problem, operands = _prepare(solve_of, motion, placements, key, checkpoints)
+    problem, operands = _prepare(solve_of, motion, placements, key, how)
     outcome = solve(problem, operands)
     last_state = motion.last_state(outcome) if problem.returns_state else None
     return dress(solve_of, outcome, last_state), _evals(solve_of, motion, outcome), outcome.costs
@@ -96,7 +104,7 @@ def _field_of(given: Given) -> Callable:
 
 
 def _prepare(
-    given: Given, motion: _Motion, placements: Placements, key: Any, checkpoints: int | None
+    given: Given, motion: _Motion, placements: Placements, key: Any, how: Replaying
 ) -> tuple[Problem, Operands]:
     state0, y0, t0, t1 = given.state0, given.state0.y, given.t0, given.t1
     controller, order = given.stepsize_controller, given.solver.error_order(given.terms)
@@ -106,6 +114,8 @@ def _prepare(
     tolerances, norm, order = tolerances_of(controller, order)
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
     cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
+    moving = moves(how.step_sizes, controller)
+    pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
     plans, of_fns = _plans(given)
     watch, of_watch, watched0 = _conditions(given)
     problem = Problem(
@@ -119,7 +129,9 @@ def _prepare(
         norm=norm,
         error_order=order,
         max_steps=given.max_steps,
-        checkpoints=checkpoints,
+        checkpoints=how.checkpoints,
+        moving=moving,
+        pid=pid_rest,
         solver_name=type(given.solver).__name__,
         plans=plans,
         fenced=needs_fences(motion.stepper, motion.dynamics),
@@ -143,12 +155,13 @@ def _prepare(
         t0=t0,
         t1=t1,
         ts=ts,
-        t_next0=frozen(_first_end(given)),
+        t_next0=_first_end(given) if moving else frozen(_first_end(given)),
         close_to_t1=close_to(t1),
         controller=of_controller,
         controller_state0=frozen(state0.controller_state),
         totals0=frozen(init_totals(placements, surroundings)),
         tolerances=tolerance_arrays,
+        pid=frozen(pid_arrays),
         made_jump0=state0.made_jump if given.jumps else None,
         result0=frozen(state0.result),
         watch=of_watch,
@@ -160,7 +173,7 @@ def _prepare(
 def _first_end(given: Given) -> Any:
     t_next = given.state0.tnext
     # A controller that jumps may begin with a step of no length.
-    return t_next if given.jumps else jnp.maximum(t_next, smallest_step_after(given.t0))
+    return t_next if given.jumps else within(t_next, smallest_step_after(given.t0), given.t1)
 
 
 def _error_like(motion: _Motion, y0: State) -> Any:

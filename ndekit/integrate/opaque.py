@@ -11,7 +11,8 @@ import numpy as np
 
 from .. import tree
 from ..shapes import Args, State, Time
-from .stepper import AbstractStepper, StagesSeen, Trial
+from .stepper import AbstractStepper, StagesSeen, Trial, explicit_runge_kutta
+from .unrolled import unrolled_step_of
 
 
 class OpaqueStepper(AbstractStepper):
@@ -50,12 +51,17 @@ def step_of(
     solver: diffrax.AbstractSolver, terms: Any, args: Args, y0: State, carry: Any, jumps: bool
 ) -> Callable:
     """The solver's step as a function of arrays, with the dtypes that a loop wants."""
+    scheme = explicit_runge_kutta(solver)
+    # A jump that is known never to happen lets solvers leave out what it would need.
+    run = lambda t0, t1, y, state, made_jump: solver.step(
+        terms, t0, t1, y, args, state, made_jump if jumps else False
+    )
+    if scheme is not None and isinstance(terms, diffrax.AbstractTerm):
+        run = unrolled_step_of(scheme, terms, args, jumps)
     keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
 
-    def step(t0: Time, t1: Time, y: State, state: Any, made_jump: Any) -> tuple:
-        # A jump that is known never to happen lets solvers leave out what it would need.
-        jumped = made_jump if jumps else False
-        y1, error, info, state, result = solver.step(terms, t0, t1, y, args, state, jumped)
+    def step(*given: Any) -> tuple:
+        y1, error, info, state, result = run(*given)
         y1, state = jax.tree.map(keep, y1, y0), jax.tree.map(keep, state, carry)
         error, info, result = jax.tree.map(jnp.asarray, (error, info, result))
         return y1, error, info, state, result

@@ -37,6 +37,7 @@ class Operands(eqx.Module):
     controller_state0: Any
     totals0: Any
     tolerances: Any
+    pid: Any = None  # arrays of a controller whose rule is differentiated
     made_jump0: Any = None
     result0: Any = None
     watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
@@ -74,6 +75,8 @@ class Problem:
     jumps: bool = False  # whether the controller may make jumps
     dense: bool = False
     watch: Any = None  # event conditions: `events.Conditions`
+    moving: bool = False  # whether step sizes are differentiated
+    pid: Any = None  # the controller then, without its arrays
     returns_state: bool = False  # whether the solver's last state is asked for
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives

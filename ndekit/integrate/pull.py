@@ -1,5 +1,6 @@
 """The vjp of one recorded step, in all lanes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from ..shapes import Count, Flag, State, Time
 from .costs import Place, pull_readings, readings_of
 from .forward import Recording
 from .lanes import Lanes
+from .moving import Grid, next_grid
 from .problem import Operands, Problem, result_dtype
+from .record import RecordedStep
 from .saved_values import Found, Inside, SavedValues
 from .streams import value_of
 from .streams_back import ct_of_interpolant, ct_of_steps
@@ -35,7 +38,7 @@ class Replay:
 
     @property
     def wants_times(self) -> bool:
-        return bool(self.perturbed.t0 or self.perturbed.t1)
+        return bool(self.perturbed.t0 or self.perturbed.t1 or self.problem.moving)
 
     @property
     def chained(self) -> bool:
@@ -47,7 +50,7 @@ class Replay:
         """
         problem = self.problem
         asked = bool(self.ct_outcome.costs) or problem.interpolates or problem.returns_state
-        return problem.stepper.keeps_carry or asked
+        return problem.stepper.keeps_carry or problem.moving or asked
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
@@ -75,23 +78,12 @@ class Cotangents(eqx.Module):
     t1: Any
     found: list[Found | None]
     remaining: Count  # accepted steps before this one, in each lane
+    grid: Grid | None  # where step sizes are differentiated
 
 
-class RecordedStep(eqx.Module):
-    """One recorded step, in all lanes."""
-
-    number: Count
-    t0: Time
-    t1: Time
-    y: State
-    carry: Any  # `()` if it is not recorded
-    made_jump: Any
-    accepted: Flag
-
-
-def pull(pass_: Replay, ct: Cotangents, step: RecordedStep) -> Cotangents:
+def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Cotangents:
     """The loss's derivative before a step, from that after it."""
-    out, vjp = _linearize(pass_, step)
+    out, vjp = _linearize(pass_, step, number)
     remaining = ct.remaining - step.accepted.astype(ct.remaining.dtype)
     parameters, found, ct_info, d_times = _pull_inside(pass_, ct, step, out.info, remaining)
     after = (ct.y, ct.carry)
@@ -100,21 +92,27 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep) -> Cotangents:
     kept = [None if kept is None else kept.rows for kept in pass_.ct_outcome.streams.at_steps]
     at_steps = pass_.map(lambda ops, _, *rest: ct_of_steps(pass_.problem, *rest))
     ct_steps = at_steps(pass_.flat, None, kept, step.accepted, remaining)
-    pulled = vjp(_Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps))
-    ct_times = (ct.t0, ct.t1)
-    if pass_.wants_times:
-        ends = (step.t0, step.t1, step.accepted)
-        d_times = tree.add(pulled[3], d_times)
-        ct_times = pass_.map(_own_times)(pass_.flat, None, ends, d_times, ct_times)
-    return Cotangents(
-        parameters=tree.add(parameters, pulled[0]),
-        y=pass_.where(step.accepted, pulled[1], ct.y),
-        carry=pass_.where(step.accepted, pulled[2], ct.carry),
-        t0=ct_times[0],
-        t1=ct_times[1],
-        found=found,
-        remaining=remaining,
-    )
+    ct_grid, tried = ct.grid, step.t1 > step.t0
+    if ct_grid is not None:
+        ct_grid = pass_.where(tried, ct_grid, tree.zeros_like(ct_grid))
+    pulled = vjp(_Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps, ct_grid))
+    ct_times, before = (ct.t0, ct.t1), (pulled.y, pulled.carry)
+    if pulled.times is not None:
+        d_times = tree.add(pulled.times, d_times)
+    if ct.grid is not None:
+        # A rejected attempt hands the state on as it is, and depends on it through its error. A
+        # lane that has finished hands on everything.
+        handed_on = pass_.where(step.accepted, tree.zeros_like(after), after)
+        before = pass_.where(tried, tree.add(handed_on, before), after)
+        ct_grid = pass_.where(tried, Grid(*d_times, pulled.grid[0]), ct.grid)
+        ct_times = (ct.t0, jnp.where(tried, ct.t1 + pulled.grid[1], ct.t1))
+    else:
+        before = pass_.where(step.accepted, before, after)
+        if pass_.wants_times:
+            ends = (step.t0, step.t1, step.accepted)
+            ct_times = pass_.map(_own_times)(pass_.flat, None, ends, d_times, ct_times)
+    parameters = tree.add(parameters, pulled.parameters)
+    return Cotangents(parameters, *before, *ct_times, found, remaining, ct_grid)
 
 
 def _pull_inside(
@@ -142,25 +140,14 @@ def _pull_inside(
     return parameters, found, ct_info, d_times
 
 
-def _linearize(pass_: Replay, step: RecordedStep) -> tuple["_Advanced", Any]:
-    """The step in all lanes, and its vjp by (parameters, y, carry) and, if wanted, times."""
-    stepper, problem = pass_.problem.stepper, pass_.problem
-    carry = step.carry
-    if pass_.chained and not stepper.keeps_carry:
-        init = pass_.map(lambda ops, _, t, y: stepper.init(problem.dynamics_of(ops), t, y))
-        carry = init(pass_.flat, None, step.t0, step.y)
-    smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
-    advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
+class _Given(eqx.Module):
+    """Everything that one step depends on."""
 
-    def run(parameters: list, y: State, smooth: Any, times: tuple) -> _Advanced:
-        given = (y, eqx.combine(smooth, fixed), step.made_jump, *times)
-        return advance(pass_.with_parameters(parameters), step.number, *given)
-
-    parameters = [pass_.flat[i] for i in pass_.parameters]
-    times = (step.t0, step.t1)
-    if pass_.wants_times:
-        return jax.vjp(run, parameters, step.y, smooth, times)
-    return jax.vjp(lambda p, y, k: run(p, y, k, times), parameters, step.y, smooth)
+    parameters: list[Any]
+    y: State
+    carry: Any
+    times: Any  # `None` where nobody asks for their derivative
+    grid: Any  # (past errors, t1), where step sizes are differentiated
 
 
 class _Advanced(eqx.Module):
@@ -171,36 +158,73 @@ class _Advanced(eqx.Module):
     readings: dict[str, Any]
     info: Any
     at_steps: list[Any]
+    grid: Grid | None
+
+
+def _linearize(
+    pass_: Replay, step: RecordedStep, number: Count
+) -> tuple[_Advanced, Callable[[_Advanced], _Given]]:
+    """The step in all lanes, and its vjp."""
+    problem, flat = pass_.problem, pass_.flat
+    stepper, carry = problem.stepper, step.carry
+    if pass_.chained and not stepper.keeps_carry:
+        init = pass_.map(lambda ops, _, t, y: stepper.init(problem.dynamics_of(ops), t, y))
+        carry = init(flat, None, step.t0, step.y)
+    smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
+    times, grid = (step.t0, step.t1), None
+    if problem.moving:
+        t1 = pass_.map(lambda ops, _, t: ops.t1 + jnp.zeros_like(t))(flat, None, step.t0)
+        grid = (step.details.memory[:2], t1)
+    advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
+
+    def run(given: _Given) -> _Advanced:
+        start = (given.y, eqx.combine(given.carry, fixed))
+        ends = times if given.times is None else given.times
+        filled = pass_.with_parameters(given.parameters)
+        return advance(filled, number, start, ends, given.grid, step)
+
+    parameters = [flat[i] for i in pass_.parameters]
+    given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
+    out, vjp = jax.vjp(run, given)
+    return out, lambda ct: vjp(ct)[0]
 
 
 def _advance(
     pass_: Replay,
     operands: Operands,
     number: Count,
-    y: State,
-    carry: Any,
-    made_jump: Any,
-    t0: Time,
-    t1: Time,
+    start: tuple[State, Any],
+    ends: tuple[Time, Time],
+    grid: Any,
+    step: RecordedStep,
 ) -> _Advanced:
     """One step of one lane."""
-    problem = pass_.problem
+    problem, (y, carry), (t0, t1) = pass_.problem, start, ends
     stepper, dynamics = problem.stepper, problem.dynamics_of(operands, number)
+    made_jump = None if step.details is None else step.details.made_jump
     if not pass_.chained:
-        carry = stepper.init(dynamics, t0, y)
-    trial = stepper.step(dynamics, t0, t1, y, carry, made_jump if pass_.chained else None)
+        carry, made_jump = stepper.init(dynamics, t0, y), None
+    # An attempt that overflowed is not looked into: a step of no length stands for it.
+    t_end = jnp.where(step.details.finite, t1, t0) if problem.moving else t1
+    trial = stepper.step(dynamics, t0, t_end, y, carry, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
-        step = problem.view(operands, t0, t1, y, problem.fence(number)(trial))
-        readings = readings_of(placements, step, result_dtype(operands))
+        seen = problem.view(operands, t0, t1, y, problem.fence(number)(trial))
+        readings = readings_of(placements, seen, result_dtype(operands))
     info = stepper.interpolant(t1 - t0, y, trial) if problem.interpolates else None
     at_steps = [
         None if plan.every == 0 else value_of(plan, constants, t1, trial.y1)
         for plan, constants in zip(problem.plans, operands.fns, strict=True)
     ]
+    after = None
+    if grid is not None:
+        (errors, end), at_dtmin = grid, step.details.memory[2]
+        now = Grid(t0, t1, errors)
+        verdict = (step.accepted, step.details.finite)
+        after = next_grid(problem, operands, now, at_dtmin, end, y, trial, *verdict)
     carry = eqx.filter(trial.carry, eqx.is_inexact_array) if pass_.chained else ()
-    return _Advanced(trial.y1, carry, readings, info, at_steps)
+    return _Advanced(trial.y1, carry, readings, info, at_steps, after)
 
 
 def _ct_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str, Any]:

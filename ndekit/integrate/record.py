@@ -49,25 +49,49 @@ class Rows(eqx.Module):
         return jnp.sum(self.steps == _EMPTY)
 
 
+class Details(eqx.Module):
+    """What some solves must know of each attempt besides its times."""
+
+    t_end: Time  # the next attempt may start elsewhere
+    made_jump: Any = None  # whether the field had just jumped before it
+    accepted: Any = None  # where rejected attempts are recorded too:
+    finite: Any = None  # whether nothing overflowed in it
+    memory: Any = None  # what the controller remembered
+
+
+class RecordedStep(eqx.Module):
+    """One recorded step, in all lanes."""
+
+    t0: Time
+    t1: Time
+    y: State
+    carry: Any  # `()` if it is not recorded
+    accepted: Flag
+    details: Details | None
+
+
 class Record(eqx.Module):
     """What the forward loop keeps for the reverse pass.
 
-    `times[n]` is the start of step n and, unless the controller jumps, `times[n + 1]` its end;
-    equal where a lane did not accept.
+    `times[n]` is the start of step n and, without details, `times[n + 1]` its end; equal where a
+    lane did not accept.
     """
 
     times: Any
-    ends: Any  # only of controllers that jump, whose next step starts elsewhere
-    jumped: Any  # whether the field had just jumped before a step; likewise
+    details: Details | None
     rows: Rows
     stride: Count
     num_steps: Count
 
-    def step(self, number: Count) -> tuple[Time, Time, Any]:
-        """The ends of a step, and whether it came after a jump."""
-        if self.ends is None:
-            return self.times[number], self.times[number + 1], None
-        return self.times[number], self.ends[number], self.jumped[number]
+    def step(self, number: Count, state: tuple[State, Any]) -> RecordedStep:
+        """A step, from the state before it."""
+        t0, t1, details = self.times[number], self.times[number + 1], None
+        accepted = t1 > t0
+        if self.details is not None:
+            details = tree.read(self.details, number)
+            t1 = details.t_end
+            accepted = t1 > t0 if details.accepted is None else details.accepted
+        return RecordedStep(t0, t1, *state, accepted, details)
 
 
 def default_checkpoints(max_steps: int, state_bytes: int) -> int:
@@ -82,39 +106,37 @@ def default_checkpoints(max_steps: int, state_bytes: int) -> int:
 
 
 def empty_record(
-    t0: Time, state0: State, max_steps: int, checkpoints: int | None, jumps: bool
+    t0: Time, state0: State, details: Details | None, max_steps: int, checkpoints: int | None
 ) -> Record:
-    """Rows and times for all lanes; the lane axes of `t0` and `state0` come after the rows."""
+    """Rows and times for all lanes; the lane axes of `t0`, `state0` and `details` come after the
+    rows.
+    """
     if checkpoints is None:
         state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state0))
         checkpoints = default_checkpoints(max_steps, state_bytes)
     number = min(checkpoints, max_steps)
-    allocate = lambda rows, like, dtype: lax.empty((rows, *like.shape), dtype)
-    states = jax.tree.map(lambda leaf: allocate(number + 1, leaf, leaf.dtype), state0)
-    rows = Rows(states, jnp.full(number, _EMPTY))
-    times = allocate(max_steps + 1, t0, t0.dtype).at[0].set(t0)
-    ends = allocate(max_steps, t0, t0.dtype) if jumps else None
-    jumped = allocate(max_steps, t0, jnp.bool_) if jumps else None
-    return Record(times, ends, jumped, rows, stride=jnp.array(1), num_steps=jnp.array(0))
+    allocate = lambda rows: lambda like: lax.empty((rows, *like.shape), like.dtype)
+    rows = Rows(jax.tree.map(allocate(number + 1), state0), jnp.full(number, _EMPTY))
+    times = allocate(max_steps + 1)(t0).at[0].set(t0)
+    details = jax.tree.map(allocate(max_steps), details)
+    return Record(times, details, rows, stride=jnp.array(1), num_steps=jnp.array(0))
 
 
 def append(
-    record: Record, state: State, t_next: Time, t_end: Time, jumped: Any, any_accepted: Flag
+    record: Record, state: State, t_next: Time, details: Details | None, wanted: Flag
 ) -> Record:
-    """Note a step from `state` to `t_end`, the next one starting at `t_next`; that one takes its
-    place unless a lane accepted it.
+    """Note a step from `state`, the next one starting at `t_next`; that one takes its place unless
+    this one is wanted.
     """
     step, rows = record.num_steps, record.rows
-    wanted = any_accepted & (step % record.stride == 0)
-    overflow = wanted & (rows.num_free() == 0)
+    at_stride = wanted & (step % record.stride == 0)
+    overflow = at_stride & (rows.num_free() == 0)
     stride = jnp.where(overflow, 2 * record.stride, record.stride)
     rows = rows.without(rows.steps % stride != 0)
-    jumps = record.ends is not None
     return Record(
         times=record.times.at[step + 1].set(t_next),
-        ends=record.ends.at[step].set(t_end) if jumps else None,
-        jumped=record.jumped.at[step].set(jumped) if jumps else None,
-        rows=rows.put(state, step, wanted & (step % stride == 0)),
+        details=tree.write(record.details, details, step),
+        rows=rows.put(state, step, at_stride & (step % stride == 0)),
         stride=stride,
-        num_steps=step + any_accepted.astype(step.dtype),
+        num_steps=step + wanted.astype(step.dtype),
     )

@@ -114,7 +114,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
     ) -> Any:
         inner, (totals, number) = solver_state
         y1, error, info, inner, result = self.solver.step(terms, t0, t1, y0, args, inner, made_jump)
-        good = _all_finite((y1, error, info.get("k")))
+        good = tree.all_finite((y1, error, info.get("k")))
         # Before any norm: a norm of infinities has a NaN derivative even where its value is not
         # used.
         clean = lambda x, other: jax.tree.map(lambda a, b: jnp.where(good, a, b), x, other)
@@ -171,7 +171,3 @@ class Recorder(diffrax.AbstractWrappedSolver):
             field=lambda t, y: terms.vf(t, y, args),
             solver_name=type(self.solver).__name__,
         )
-
-
-def _all_finite(trees: PyTree) -> Any:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(trees)]))

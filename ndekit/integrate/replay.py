@@ -16,9 +16,10 @@ from .. import tree
 from ..shapes import Count
 from .forward import Outcome, Recording
 from .lanes import Lanes
+from .moving import Grid
 from .problem import Operands, Problem
-from .pull import Cotangents, RecordedStep, Replay, pull
-from .record import Rows
+from .pull import Cotangents, Replay, pull
+from .record import RecordedStep, Rows
 from .saved_values import SavedValues, nothing_found, padded_in_front
 from .saving import block_size
 
@@ -85,22 +86,36 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
     for index, saved in enumerate(outcome.streams.at_ts):
         nothing = pass_.map(lambda ops, _, n, index=index: nothing_found(ops.ts[index], n))
         found.append(None if saved is None else nothing(flat, None, saved.count))
-    at_t1 = pass_.map(lambda ops, _, t: t == ops.t1)(flat, None, outcome.t)
+    # Where step sizes are differentiated the end is reached by the last step's own times.
+    owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
+    at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
     return Cotangents(
         parameters=[jnp.zeros_like(flat[i]) for i in pass_.parameters],
         y=ct_outcome.y,
         carry=carry,
         t0=jnp.zeros_like(outcome.t),
-        t1=jnp.where(at_t1, ct_outcome.t, 0),
+        t1=tree.zeros_like(outcome.t)
+        if pass_.problem.moving
+        else jnp.where(at_t1, ct_outcome.t, 0),
         found=found,
         remaining=outcome.num_accepted,
+        grid=_grid_at_the_end(pass_, outcome) if pass_.problem.moving else None,
+    )
+
+
+def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
+    errors = pass_.map(lambda ops, _: tree.zeros_like(ops.controller_state0[:2]))
+    return Grid(
+        jnp.asarray(pass_.ct_outcome.t),
+        jnp.zeros_like(outcome.t),
+        errors(pass_.flat, None),
     )
 
 
 def _turn(pass_: Replay, walk: _Walk) -> _Walk:
     """Go one step back."""
     rows, step = _arrive(pass_, walk.rows, walk.step)
-    return _Walk(pull(pass_, walk.ct, step), rows, walk.step - 1)
+    return _Walk(pull(pass_, walk.ct, step, walk.step), rows, walk.step - 1)
 
 
 def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedStep]:
@@ -111,15 +126,16 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
     """
     problem, record = pass_.problem, pass_.recording.record
 
-    def advance(operands: Operands, number: Count, step: tuple, state: tuple) -> tuple:
-        (t0, t1, jumped), (y, carry) = step, state
+    def advance(operands: Operands, _: Any, step: RecordedStep) -> tuple:
+        state = (step.y, step.carry)
         dynamics = problem.dynamics_of(operands)
-        after = problem.stepper.advance(dynamics, t0, t1, y, carry, jumped)
-        return tree.where(t1 > t0, after, state)
+        jumped = None if step.details is None else step.details.made_jump
+        after = problem.stepper.advance(dynamics, step.t0, step.t1, *state, jumped)
+        return tree.where(step.accepted, after, state)
 
     def run_on(loop: tuple) -> tuple:
         rows, state, number = loop
-        state = pass_.map(advance)(pass_.flat, number, record.step(number), state)
+        state = pass_.map(advance)(pass_.flat, None, record.step(number, state))
         number = number + 1
         return rows.put(state, number, (number - first) % spacing == 0), state, number
 
@@ -127,9 +143,7 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
     free = rows.num_free() + 1
     spacing = jnp.maximum((wanted - first + free - 1) // free, 1)
     rows, state, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, state, first))
-    t0, t1, jumped = record.step(wanted)
-    step = RecordedStep(wanted, t0, t1, *state, jumped, accepted=t1 > t0)
-    return rows.without(rows.steps == wanted), step
+    return rows.without(rows.steps == wanted), record.step(wanted, state)
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:
@@ -143,6 +157,8 @@ def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list
             unpad = lambda ops, _, ts, index=index: ts[block_size(ops.ts[index]) :]
             ct_ts[index] = pass_.map(unpad)(pass_.flat, None, found.ts)
     filled = dataclasses.replace(operands, y0=ct.y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
+    if ct.grid is not None:
+        filled = dataclasses.replace(filled, t0=ct.grid.t, t_next0=ct.grid.t_end)
     found = jax.tree.leaves(filled)
     by_parameter = dict(zip(pass_.parameters, ct.parameters, strict=True))
     wanted = []
