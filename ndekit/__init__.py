@@ -8,12 +8,16 @@ from . import plot as plot
 from . import regularize as regularize
 from . import train as train
 from .integrate import AbstractPlacement as AbstractPlacement
+from .integrate import AbstractReversibleSolver as AbstractReversibleSolver
 from .integrate import AbstractStepCost as AbstractStepCost
 from .integrate import AlongTimes as AlongTimes
+from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .integrate import EachStep as EachStep
 from .integrate import EveryStep as EveryStep
 from .integrate import Recorder as Recorder
 from .integrate import ReplayAdjoint as ReplayAdjoint
+from .integrate import Reversible as Reversible
+from .integrate import ReversibleAdjoint as ReversibleAdjoint
 from .integrate import Solution as Solution
 from .integrate import diffeqsolve as diffeqsolve
 from .regularize import StepCount as StepCount

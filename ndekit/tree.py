@@ -38,6 +38,10 @@ def add(a: PyTree, b: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, a, b)
 
 
+def subtract(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(jnp.subtract, a, b)
+
+
 def weighted_sum(weights: Sequence[float], trees: Sequence[PyTree]) -> PyTree:
     r"""$\sum_i w_i x_i$, with the terms of zero weight left out altogether."""
     kept = [(w, tree) for w, tree in zip(weights, trees, strict=True) if w != 0]

@@ -1,6 +1,7 @@
 """The engine: solve, record, replay; and the contracts of costs."""
 
 from .adjoint import ReplayAdjoint as ReplayAdjoint
+from .adjoint import ReversibleAdjoint as ReversibleAdjoint
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
 from .door import diffeqsolve as diffeqsolve
@@ -8,5 +9,8 @@ from .placements import AlongTimes as AlongTimes
 from .placements import EachStep as EachStep
 from .placements import EveryStep as EveryStep
 from .recorder import Recorder as Recorder
+from .reversible import AbstractReversibleSolver as AbstractReversibleSolver
+from .reversible import AsynchronousLeapfrog as AsynchronousLeapfrog
+from .reversible import Reversible as Reversible
 from .solution import Solution as Solution
 from .step import Step as Step

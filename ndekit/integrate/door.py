@@ -11,7 +11,7 @@ import numpy
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
-from .adjoint import ReplayAdjoint, WithCosts
+from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
 from .costs import AbstractPlacement, AbstractStepCost
 from .engine import can_run, can_solve, solve_by_engine
 from .placements import as_placements
@@ -32,7 +32,7 @@ def diffeqsolve(
     *,
     saveat: diffrax.SaveAt = diffrax.SaveAt(t1=True),
     stepsize_controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),
-    adjoint: ReplayAdjoint | diffrax.AbstractAdjoint = ReplayAdjoint(),
+    adjoint: diffrax.AbstractAdjoint = ReplayAdjoint(),
     event: diffrax.Event | None = None,
     max_steps: int | None = 4096,
     throw: bool = True,
@@ -98,11 +98,12 @@ def diffeqsolve(
         controller_state=controller_state, made_jump=made_jump,
     )  # fmt: skip
     problem = (terms, solver, t0, t1, dt0, y0, args)
-    if not isinstance(adjoint, ReplayAdjoint) or not can_run(y0, args, terms, progress_meter):
+    if not isinstance(adjoint, AbstractReplay) or not can_run(y0, args, terms, progress_meter):
         return solve_through_diffrax(
             *problem, placements=placements, key=key, adjoint=adjoint, **options
         )
-    plain = event is None and all(state is None for state in states)
+    plain = isinstance(adjoint, ReplayAdjoint) and event is None
+    plain = plain and all(state is None for state in states)
     if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
         return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
     dt0 = _checked_first_step(t0, t1, dt0)

@@ -41,6 +41,7 @@ class Recording(eqx.Module):
 
     record: Record
     totals: dict[str, Any]
+    end: Any  # the last state, where steps are undone from it
 
 
 class _Loop(eqx.Module):
@@ -62,13 +63,17 @@ def solve_forward(
     if recording:
         assert problem.max_steps is not None
         state, details = recorded_state(problem, lane), _details_like(problem, lane)
-        record = empty_record(lane.t, state, details, problem.max_steps, problem.checkpoints)
+        checkpoints = problem.checkpoints if problem.undo is None else 0
+        record = empty_record(lane.t, state, details, problem.max_steps, checkpoints)
     loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
     loop = lax.while_loop(
         lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop
     )
     outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
-    kept = None if loop.record is None else Recording(loop.record, loop.lane.totals)
+    kept = None
+    if loop.record is not None:
+        end = None if problem.undo is None else recorded_state(problem, loop.lane)
+        kept = Recording(loop.record, loop.lane.totals, end)
     return outcome(flat, None, loop.lane, loop.streams), kept
 
 

@@ -28,6 +28,7 @@ from .moving import moves
 from .opaque import OpaqueStepper, step_of
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
+from .reversible import undo_of
 from .setup import reflected_field
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 
@@ -37,6 +38,7 @@ class Replaying(NamedTuple):
 
     checkpoints: int | None
     step_sizes: str
+    reversible: bool = False
 
 
 def run_loop(
@@ -117,6 +119,7 @@ def _prepare(
     moving = moves(how.step_sizes, controller)
     pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
     plans, of_fns = _plans(given)
+    undo, of_undo = _undoing(given) if how.reversible else (None, [])
     watch, of_watch, watched0 = _conditions(given)
     problem = Problem(
         dynamics=motion.dynamics,
@@ -132,6 +135,7 @@ def _prepare(
         checkpoints=how.checkpoints,
         moving=moving,
         pid=pid_rest,
+        undo=undo,
         solver_name=type(given.solver).__name__,
         plans=plans,
         fenced=needs_fences(motion.stepper, motion.dynamics),
@@ -162,12 +166,26 @@ def _prepare(
         totals0=frozen(init_totals(placements, surroundings)),
         tolerances=tolerance_arrays,
         pid=frozen(pid_arrays),
+        undo=frozen(of_undo),
         made_jump0=state0.made_jump if given.jumps else None,
         result0=frozen(state0.result),
         watch=of_watch,
         watched0=frozen(watched0),
     )
     return problem, operands
+
+
+def _undoing(given: Given) -> tuple[Converted, list[Any]]:
+    """A step backwards as a program."""
+    undo = undo_of(given.solver, given.terms, given.args)
+    if given.jumps:
+        raise ValueError(
+            "`ReversibleAdjoint` cannot undo a jump of the vector field. Leave `jump_ts` out, or "
+            "use `ReplayAdjoint()`."
+        )
+    t, y, carry = given.t0, given.state0.y, given.state0.solver_state
+    keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
+    return convert(lambda *step: jax.tree.map(keep, undo(*step), (y, carry)), t, t, y, carry)
 
 
 def _first_end(given: Given) -> Any:

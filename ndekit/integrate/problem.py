@@ -38,6 +38,7 @@ class Operands(eqx.Module):
     totals0: Any
     tolerances: Any
     pid: Any = None  # arrays of a controller whose rule is differentiated
+    undo: list[Any] = eqx.field(default_factory=list)  # what undoing a step closes over
     made_jump0: Any = None
     result0: Any = None
     watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
@@ -77,6 +78,7 @@ class Problem:
     watch: Any = None  # event conditions: `events.Conditions`
     moving: bool = False  # whether step sizes are differentiated
     pid: Any = None  # the controller then, without its arrays
+    undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
     returns_state: bool = False  # whether the solver's last state is asked for
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives

@@ -79,7 +79,7 @@ class Record(eqx.Module):
 
     times: Any
     details: Details | None
-    rows: Rows
+    rows: Rows | None  # none where steps are undone
     stride: Count
     num_steps: Count
 
@@ -116,7 +116,9 @@ def empty_record(
         checkpoints = default_checkpoints(max_steps, state_bytes)
     number = min(checkpoints, max_steps)
     allocate = lambda rows: lambda like: lax.empty((rows, *like.shape), like.dtype)
-    rows = Rows(jax.tree.map(allocate(number + 1), state0), jnp.full(number, _EMPTY))
+    rows = None
+    if number > 0:
+        rows = Rows(jax.tree.map(allocate(number + 1), state0), jnp.full(number, _EMPTY))
     times = allocate(max_steps + 1)(t0).at[0].set(t0)
     details = jax.tree.map(allocate(max_steps), details)
     return Record(times, details, rows, stride=jnp.array(1), num_steps=jnp.array(0))
@@ -129,14 +131,17 @@ def append(
     this one is wanted.
     """
     step, rows = record.num_steps, record.rows
-    at_stride = wanted & (step % record.stride == 0)
-    overflow = at_stride & (rows.num_free() == 0)
-    stride = jnp.where(overflow, 2 * record.stride, record.stride)
-    rows = rows.without(rows.steps % stride != 0)
+    stride = record.stride
+    if rows is not None:
+        at_stride = wanted & (step % stride == 0)
+        overflow = at_stride & (rows.num_free() == 0)
+        stride = jnp.where(overflow, 2 * stride, stride)
+        rows = rows.without(rows.steps % stride != 0)
+        rows = rows.put(state, step, at_stride & (step % stride == 0))
     return Record(
         times=record.times.at[step + 1].set(t_next),
         details=tree.write(record.details, details, step),
-        rows=rows.put(state, step, at_stride & (step % stride == 0)),
+        rows=rows,
         stride=stride,
         num_steps=step + wanted.astype(step.dtype),
     )

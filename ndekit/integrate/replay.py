@@ -26,7 +26,7 @@ from .saving import block_size
 
 class _Walk(eqx.Module):
     ct: Cotangents
-    rows: Rows
+    states: Any  # rows of checkpoints; or the state after the step, where steps are undone
     step: Count
 
 
@@ -42,7 +42,8 @@ def replay(
     """Cotangents of the perturbed operands, in their order."""
     pass_ = _prepare(problem, lanes, perturbed, flat, recording, outcome, ct_outcome)
     ct, record = _at_the_end(pass_, outcome), recording.record
-    walk = _Walk(ct, record.rows, record.num_steps - 1)
+    states = record.rows if problem.undo is None else recording.end
+    walk = _Walk(ct, states, record.num_steps - 1)
     walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(pass_, w), walk)
     return _collect(pass_, perturbed, walk.ct)
 
@@ -114,8 +115,23 @@ def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
 
 def _turn(pass_: Replay, walk: _Walk) -> _Walk:
     """Go one step back."""
-    rows, step = _arrive(pass_, walk.rows, walk.step)
-    return _Walk(pull(pass_, walk.ct, step, walk.step), rows, walk.step - 1)
+    go_before = _arrive if pass_.problem.undo is None else _undo
+    states, step = go_before(pass_, walk.states, walk.step)
+    return _Walk(pull(pass_, walk.ct, step, walk.step), states, walk.step - 1)
+
+
+def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedStep]:
+    """The state before step `wanted`, from the state after it."""
+    step = pass_.recording.record.step(wanted, after)
+
+    def undo(operands: Operands, _: Any, step: RecordedStep) -> tuple:
+        back = pass_.problem.undo
+        assert back is not None  # or the record would hold states
+        before = back(operands.undo, step.t0, step.t1, step.y, step.carry)
+        return tree.where(step.accepted, before, (step.y, step.carry))
+
+    before = pass_.map(undo)(pass_.flat, None, step)
+    return before, dataclasses.replace(step, y=before[0], carry=before[1])
 
 
 def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedStep]:
