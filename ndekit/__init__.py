@@ -12,6 +12,7 @@ from .integrate import AbstractReversibleSolver as AbstractReversibleSolver
 from .integrate import AbstractStepCost as AbstractStepCost
 from .integrate import AlongTimes as AlongTimes
 from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
+from .integrate import AutoSwitch as AutoSwitch
 from .integrate import EachStep as EachStep
 from .integrate import EveryStep as EveryStep
 from .integrate import Recorder as Recorder

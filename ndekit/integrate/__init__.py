@@ -2,6 +2,7 @@
 
 from .adjoint import ReplayAdjoint as ReplayAdjoint
 from .adjoint import ReversibleAdjoint as ReversibleAdjoint
+from .auto_switch import AutoSwitch as AutoSwitch
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
 from .door import diffeqsolve as diffeqsolve

@@ -49,8 +49,12 @@ def run_loop(
     motion = _motion(solve_of)
     problem, operands = _prepare(solve_of, motion, placements, key, how)
     outcome = solve(problem, operands)
-    last_state = motion.last_state(outcome) if problem.returns_state else None
-    return dress(solve_of, outcome, last_state), _evals(solve_of, motion, outcome), outcome.costs
+    last_state, stats = None, _evals(solve_of, motion, outcome)
+    if problem.returns_state:
+        last_state = motion.last_state(outcome)
+    if has_statistics(solve_of.solver):
+        stats |= solve_of.solver.statistics(last_state)
+    return dress(solve_of, outcome, last_state), stats, outcome.costs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +69,11 @@ class _Motion:
     field: Converted | None = None
     of_field: list[Any] = dataclasses.field(default_factory=list)
     first_evals: int = 0
+
+
+def has_statistics(solver: Any) -> bool:
+    """Whether a solver counts something in its state, for `sol.stats`."""
+    return hasattr(solver, "statistics")
 
 
 def _motion(given: Given) -> _Motion:
@@ -142,7 +151,11 @@ def _prepare(
         jumps=given.jumps,
         dense=given.saveat.dense,
         watch=watch,
-        returns_state=given.saveat.solver_state or given.saveat.controller_state,
+        returns_state=(
+            given.saveat.solver_state
+            or given.saveat.controller_state
+            or has_statistics(given.solver)
+        ),
     )
     ts = [sub.ts if plan.at_ts else None for sub, plan in zip(given.subs, plans, strict=True)]
     along = [times for times in ts if times is not None]
