@@ -60,9 +60,9 @@ def sum_in_order(terms: Sequence[Array]) -> Array:
     return total
 
 
-def multiply(scalar: Array, tree: PyTree) -> PyTree:
+def multiply(scalar: Any, tree: PyTree) -> PyTree:
     """`scalar * tree`, with the scalar taken to each leaf's dtype."""
-    return jax.tree.map(lambda x: scalar.astype(x.dtype) * x, tree)
+    return jax.tree.map(lambda x: jnp.asarray(scalar).astype(x.dtype) * x, tree)
 
 
 def read(buffers: PyTree, index: Any) -> PyTree:

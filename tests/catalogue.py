@@ -4,14 +4,12 @@ import diffrax
 import jax.numpy as jnp
 import optimistix as optx
 from catalogue_parts import (
-    Doubled,
     Extrapolated,
     Growing,
     Kutta3,
     at_half,
     chord,
     clip,
-    control_term,
     energy,
     far_away,
     halves,
@@ -24,14 +22,14 @@ from catalogue_parts import (
     noisy,
     pid,
     places,
-    relax,
     slow_and_fast,
     speed_below,
     stationary,
     two_parts,
     two_terms,
 )
-from diffrax import Event, MultiTerm, ODETerm, SaveAt, SubSaveAt
+from catalogue_values import TERMS, VALUES, each
+from diffrax import Event, SaveAt, SubSaveAt
 
 # Everything is made inside a function, so that each test's precision decides. The first step is
 # given, also of adaptive solves: an automatic one is so short that its error estimate is mostly
@@ -42,11 +40,6 @@ def adaptive(solve, name, terms=None, saveat=None, **options):
     saveat = SaveAt(t0=True, ts=places()) if saveat is None else saveat
     solver = getattr(diffrax, name)(**options)
     return solve(terms, solver, dt0=0.3, stepsize_controller=pid(), saveat=saveat)
-
-
-def each(names, call):
-    """One case a name: `call(solve, name)`."""
-    return {name: lambda solve, name=name: call(solve, name) for name in names.split()}
 
 
 SOLVERS = {
@@ -186,7 +179,7 @@ SAVES = {
 
 def until(solve, cond_fn, root_finder=None, direction=None, **options):
     options = {"dt0": 0.3, "stepsize_controller": pid()} | options
-    return solve(event=Event(cond_fn, root_finder, direction), t1=2.0, **options)
+    return solve(event=Event(cond_fn, root_finder, direction), t1=4.0, **options)
 
 
 SEVERAL = {"half": at_half, "slow": (speed_below, far_away)}
@@ -205,8 +198,10 @@ EVENTS = {
         solve, SEVERAL, newton(), {"half": True, "slow": (None, False)}
     ),
     "boolean": lambda solve: until(solve, speed_below),
-    "steady-state": lambda solve: stationary(solve, event=Event(diffrax.steady_state_event())),
-    "ts": lambda solve: until(solve, at_half, newton(), saveat=SaveAt(ts=places(0.0, 2.0))),
+    "steady-state": lambda solve: stationary(
+        solve, event=Event(diffrax.steady_state_event(rtol=1e-3))
+    ),
+    "ts": lambda solve: until(solve, at_half, newton(), saveat=SaveAt(ts=places(0.0, 4.0))),
     "steps": lambda solve: until(solve, at_half, newton(), saveat=SaveAt(steps=True)),
     "subs": lambda solve: nested(
         lambda **options: until(solve, at_half, newton(), **options), max_steps=20
@@ -217,87 +212,10 @@ EVENTS = {
     "backward": lambda solve: solve(
         t0=1.0, t1=-1.0, dt0=-0.1, event=Event(at_half, newton()), saveat=SaveAt(steps=True)
     ),
-    "implicit": lambda solve: until(solve, at_half, newton(), solver=diffrax.Kvaerno3(root_finder=chord())),
+    "implicit": lambda solve: until(
+        solve, at_half, newton(), solver=diffrax.Kvaerno3(root_finder=chord())
+    ),
 }
-
-TERMS = {
-    **each("linear cubic", lambda solve, kind: solve(control_term(kind), saveat=SaveAt(ts=places()))),
-    "control-adaptive": lambda solve: adaptive(solve, "Bosh3", control_term("cubic")),
-    "control-to-ode": lambda solve: adaptive(solve, "Tsit5", control_term("cubic").to_ode()),
-    "control-function": lambda solve: solve(
-        diffrax.ControlTerm(lambda t, y, args: -args * y, lambda t0, t1: t1**2 - t0**2)
-    ),
-    "multi": lambda solve: adaptive(
-        solve, "Tsit5", MultiTerm(ODETerm(relax), control_term("linear"))
-    ),
-    "multi-backward": lambda solve: solve(
-        MultiTerm(ODETerm(relax), control_term("linear")), diffrax.Heun(), 1.0, 0.0, -0.1
-    ),
-    "own": lambda solve: adaptive(solve, "Dopri5", Doubled(ODETerm(relax))),
-}
-
-
-def mixed():
-    return {"a": jnp.array([1.0, 2.0], jnp.float32), "b": (jnp.array([0.5, -1.0]),)}
-
-
-def nowhere(solve, **options):
-    return solve(t0=0.3, t1=0.3, **options)
-
-
-def gap(t, y, args):
-    """Not a number from the middle on."""
-    return jnp.where(t < 0.5, -y, jnp.nan)
-
-
-VALUES = {
-    "args-none": lambda solve: solve(ODETerm(lambda t, y, args: -y), args=None),
-    "args-anything": lambda solve: solve(
-        ODETerm(lambda t, y, args: args["sign"] * args["f"](y)), args={"sign": -1, "f": jnp.sin}
-    ),
-    "args-array-of-numpy": lambda solve: solve(args=places()[2], saveat=SaveAt(t1=True, fn=energy)),
-    "numbers": lambda solve: solve(
-        ODETerm(lambda t, y, args: {"x": -y["x"], "n": y["x"]}), y0={"x": 1.5, "n": 2}
-    ),
-    "scalar": lambda solve: adaptive(
-        lambda *a, **options: solve(*a, y0=jnp.asarray(0.5), **options), "Tsit5", ODETerm(relax)
-    ),
-    "matrix": lambda solve: solve(ODETerm(relax), y0=jnp.arange(1.0, 7.0).reshape(2, 3)),
-    "mixed-precision": lambda solve: solve(ODETerm(relax), y0=mixed(), saveat=SaveAt(steps=True)),
-    "mixed-precision-float32-times": lambda solve: solve(
-        ODETerm(relax), diffrax.Euler(), *jnp.array([0.0, 1.0, 0.1], jnp.float32), y0=mixed()
-    ),
-    **each("complex complex-dense", lambda solve, name: solve(
-        ODETerm(lambda t, y, args: 1j * args * y), y0=jnp.array([1.0 + 0.5j, -0.3j]),
-        saveat=SaveAt(ts=places(), dense=name == "complex-dense"),
-    )),
-    "complex-adaptive": lambda solve: adaptive(
-        lambda *a, **options: solve(*a, y0=jnp.array([1.0 + 0.5j, -0.3j]), **options), "Dopri5",
-        ODETerm(lambda t, y, args: 1j * args * y),
-    ),
-    "backward": lambda solve: solve(
-        t0=1.0, t1=-0.5, dt0=-0.3, stepsize_controller=pid(), saveat=SaveAt(ts=places(1.0, -0.5))
-    ),
-    "nowhere": lambda solve: nowhere(solve, saveat=SaveAt(t0=True, t1=True, ts=[0.3, 0.3])),
-    "nowhere-steps": lambda solve: nowhere(solve, saveat=SaveAt(steps=True, t1=True)),
-    "nowhere-adaptive": lambda solve: nowhere(solve, dt0=None, stepsize_controller=pid()),
-    "nowhere-dense": lambda solve: nowhere(solve, saveat=SaveAt(dense=True)),
-    "integer-times": lambda solve: solve(t0=0, t1=2, dt0=0.25),
-    "integer-first-step": lambda solve: solve(t0=0, t1=3, dt0=1, saveat=SaveAt(ts=[1, 2])),
-    "long-first-step": lambda solve: solve(dt0=7.0, saveat=SaveAt(steps=True)),
-    "no-bound": lambda solve: solve(max_steps=None, stepsize_controller=pid()),
-    "default-bound": lambda solve: solve(max_steps=4096, saveat=SaveAt(steps=True)),
-    "cut-off": lambda solve: solve(
-        max_steps=4, throw=False, saveat=SaveAt(t0=True, ts=places(), t1=True)
-    ),
-    "cut-off-adaptive": lambda solve: solve(
-        max_steps=4, throw=False, stepsize_controller=pid(rtol=1e-7), saveat=SaveAt(steps=True)
-    ),
-    "not-a-number": lambda solve: solve(ODETerm(gap), throw=False, saveat=SaveAt(steps=True)),
-    "not-a-number-adaptive": lambda solve: solve(
-        ODETerm(gap), stepsize_controller=pid(), throw=False, max_steps=12
-    ),
-}  # fmt: skip
 
 GROUPS = {
     "solver": SOLVERS,
@@ -309,3 +227,33 @@ GROUPS = {
     "values": VALUES,
 }
 CASES = {f"{group}/{name}": case for group, cases in GROUPS.items() for name, case in cases.items()}
+
+# Compared in their gradients too.
+GRADIENTS = [
+    "solver/Tsit5",
+    "solver/Euler",
+    "solver/Dopri8",
+    "solver/ImplicitEuler",
+    "solver/ReversibleHeun",
+    "solver/SemiImplicitEuler",
+    "solver/HalfSolver-Euler",
+    "solver/own",
+    "sde/SRA1",
+    "sde/StratonovichMilstein",
+    "controller/clip-jump",
+    "controller/step-to",
+    "controller/own",
+    "saveat/t0-t1-ts",
+    "saveat/steps",
+    "saveat/every-third-step-t1",
+    "saveat/subs",
+    "saveat/dense",
+    "event/newton",
+    "event/several",
+    "event/ts",
+    "terms/linear",
+    "terms/control-to-ode",
+    "terms/multi",
+    "terms/own",
+    "values/backward",
+]

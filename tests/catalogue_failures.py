@@ -7,33 +7,31 @@ import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optimistix as optx
 from catalogue_parts import (
-    at_half,
     multiplicative,
     noisy,
-    pendulum,
     pid,
     places,
-    relax,
     two_terms,
 )
-from diffrax import Event, ODETerm, SaveAt
+from diffrax import RESULTS, Event, ODETerm, SaveAt
+
+import ndekit as nk
 
 FAILURES = {
-    "complex-times": lambda solve: solve(t1=1.0 + 1.0j),
+    "complex-times": lambda solve: solve(t1=1.0 + 1.0j, dt0=None, stepsize_controller=pid()),
     "complex-ts": lambda solve: solve(saveat=SaveAt(ts=jnp.array([0.5 + 0.5j]))),
     "one-term-for-two": lambda solve: solve(solver=diffrax.SemiImplicitEuler()),
     "two-terms-for-one": lambda solve: solve(two_terms()),
     "no-diffusion": lambda solve: solve(solver=diffrax.ItoMilstein()),
-    "no-levy-area": lambda solve: solve(
-        noisy(levy_area=diffrax.BrownianIncrement), diffrax.SRA1()
-    ),
+    "no-levy-area": lambda solve: solve(noisy(levy_area=diffrax.BrownianIncrement), diffrax.SRA1()),
     "noise-not-additive": lambda solve: solve(noisy(multiplicative), diffrax.SRA1()),
     "noise-outside-the-tree": lambda solve: solve(noisy(), diffrax.EulerHeun(), t1=1.5),
     "structure-of-the-field": lambda solve: solve(ODETerm(lambda t, y, args: (y, y))),
     "shape-of-the-field": lambda solve: solve(ODETerm(lambda t, y, args: jnp.ones(3))),
-    "shape-of-the-field-too-large": lambda solve: solve(ODETerm(lambda t, y, args: jnp.ones((2, 2)))),
+    "shape-of-the-field-too-large": lambda solve: solve(
+        ODETerm(lambda t, y, args: jnp.ones((2, 2)))
+    ),
     "dtype-of-the-field": lambda solve: solve(ODETerm(lambda t, y, args: 1j * y)),
     "no-estimate": lambda solve: solve(solver=diffrax.Euler(), stepsize_controller=pid()),
     "no-first-step": lambda solve: solve(dt0=None),
@@ -55,20 +53,13 @@ FAILURES = {
     "dtmin": lambda solve: solve(
         stepsize_controller=pid(dtmin=0.1, rtol=1e-9, atol=1e-9, force_dtmin=False)
     ),
-    "ts-unsorted-jit": lambda solve: jax.jit(lambda ts: solve(saveat=SaveAt(ts=ts)).ys)(
-        jnp.array([0.5, 0.2])
-    ),
-    "event-of-two-numbers": lambda solve: solve(
-        event=Event(lambda t, y, args, **kwargs: y)
-    ),
+    "event-of-two-numbers": lambda solve: solve(event=Event(lambda t, y, args, **kwargs: y)),
     "event-of-an-integer": lambda solve: solve(event=Event(lambda t, y, args, **kwargs: 3)),
     "steady-state-without-tolerances": lambda solve: solve(
         event=Event(diffrax.steady_state_event())
     ),
     "event-that-names-no-more": lambda solve: solve(event=Event(lambda t, y, args: y[0])),
-    "sde-adaptive-euler": lambda solve: solve(
-        noisy(), diffrax.Euler(), stepsize_controller=pid()
-    ),
+    "sde-adaptive-euler": lambda solve: solve(noisy(), diffrax.Euler(), stepsize_controller=pid()),
     "backsolve-steps": lambda solve: solve(
         adjoint=diffrax.BacksolveAdjoint(), saveat=SaveAt(steps=True)
     ),
@@ -78,5 +69,121 @@ FAILURES = {
     "gradient-without-bound": lambda solve: jax.grad(
         lambda y0: jnp.sum(solve(y0=y0, max_steps=None).ys)
     )(jnp.ones(2)),
-    "unknown-option": lambda solve: solve(colour="red"),
+    "forward-mode": lambda solve: jax.jvp(
+        lambda y0: solve(y0=y0).ys, (jnp.ones(2),), (jnp.ones(2),)
+    ),
+}
+
+
+class Raises(NamedTuple):
+    kind: type[Exception]
+    message: str
+
+
+class Difference(NamedTuple):
+    """What diffrax gives back and what ndekit does: an exception, or what a test of it says."""
+
+    reason: str
+    call: Callable
+    theirs: Raises | Callable
+    ours: Raises | Callable
+
+
+def near(number):
+    return lambda x: np.isclose(x, number, rtol=1e-9, atol=0.0)
+
+
+def square(solve, **options):
+    """Four steps of Euler's method for `y' = t**2`: with steps h_j at times t_j, sum h_j t_j**2."""
+    return solve(ODETerm(lambda t, y, args: t**2), diffrax.Euler(), **options).ys[-1, 0]
+
+
+def by_middle(solve, middle):
+    ts = jnp.stack([jnp.asarray(0.0), middle, jnp.asarray(1.0)])
+    return square(solve, dt0=None, stepsize_controller=diffrax.StepTo(ts))
+
+
+def past_the_root(solve, rate):
+    """A first step that ends where the field is undefined. y = (1 - rate t / 2)**2."""
+    field = ODETerm(lambda t, y, args: -args * jnp.sqrt(y))
+    controller = pid(rtol=1e-6)
+    return solve(
+        field, t1=1.5, dt0=1.4, y0=jnp.ones(1), args=rate, stepsize_controller=controller
+    ).ys[-1, 0]
+
+
+def blow_up(solve):
+    field = ODETerm(lambda t, y, args: y**2)
+    return solve(field, t1=2.0, y0=jnp.ones(1), stepsize_controller=pid(), throw=False)
+
+
+CONSTANT = "the grid of steps is the controller's, and constant"
+AT_ONCE = "what is known to be wrong is said at once"
+DELIBERATE = {
+    "derivative-by-t0": Difference(
+        f"{CONSTANT}: the first step alone sees `t0`, and adds (t1 - t0) t0**2",
+        lambda solve: jax.grad(lambda t0: square(solve, t0=t0, dt0=0.25))(0.0),
+        theirs=near(0.109375),
+        ours=lambda x: x == 0,
+    ),
+    "derivative-by-dt0": Difference(
+        f"{CONSTANT}: (t2 - dt0) dt0**2 comes from the second step",
+        lambda solve: jax.grad(lambda dt0: square(solve, dt0=dt0))(0.25),
+        theirs=near(0.0625),
+        ours=lambda x: x == 0,
+    ),
+    "derivative-by-step-to": Difference(
+        f"{CONSTANT}: (1 - t1) t1**2 at t1 = 0.5",
+        lambda solve: jax.grad(lambda middle: by_middle(solve, middle))(0.5),
+        theirs=near(0.25),
+        ours=Raises(ValueError, "`ReplayAdjoint` holds the grid of steps constant"),
+    ),
+    "not-a-number-in-a-rejected-step": Difference(
+        "a rejected step is not differentiated",
+        lambda solve: jax.grad(lambda rate: past_the_root(solve, rate))(1.0),
+        theirs=np.isnan,
+        ours=lambda x: np.isclose(x, -0.375, rtol=1e-3),
+    ),
+    "shortest-step-rejected": Difference(
+        "a loop always ends",
+        lambda solve: blow_up(solve).result,
+        theirs=lambda result: result == RESULTS.max_steps_reached,
+        ours=lambda result: result == RESULTS.dt_min_reached,
+    ),
+    "backsolve-with-costs": Difference(
+        "`BacksolveAdjoint` never sees the solver's steps; diffrax has no `costs`",
+        lambda solve: solve(adjoint=diffrax.BacksolveAdjoint(), costs={"n": nk.StepCount()}),
+        theirs=Raises(TypeError, "unexpected keyword argument 'costs'"),
+        ours=Raises(ValueError, "`BacksolveAdjoint` cannot carry costs"),
+    ),
+    "ts-unsorted": Difference(
+        AT_ONCE,
+        lambda solve: solve(saveat=SaveAt(ts=[0.5, 0.2])),
+        theirs=Raises(RuntimeError, "saveat.ts must be increasing or decreasing"),
+        ours=Raises(ValueError, "`saveat.ts` must run from `t0` to `t1` in order"),
+    ),
+    "ts-outside": Difference(
+        AT_ONCE,
+        lambda solve: solve(saveat=SaveAt(ts=[0.5, 1.2])),
+        theirs=Raises(RuntimeError, "saveat.ts must lie between t0 and t1"),
+        ours=Raises(ValueError, "`saveat.ts` must lie between `t0` and `t1`"),
+    ),
+    "ts-unsorted-jit": Difference(
+        "the same words as where the times are known",
+        lambda solve: jax.jit(lambda ts: solve(saveat=SaveAt(ts=ts)).ys)(jnp.array([0.5, 0.2])),
+        theirs=Raises(RuntimeError, "saveat.ts must be increasing or decreasing"),
+        ours=Raises(RuntimeError, "`saveat.ts` must run from `t0` to `t1` in order"),
+    ),
+    "first-step-backwards": Difference(
+        AT_ONCE,
+        lambda solve: solve(dt0=-0.1),
+        theirs=Raises(RuntimeError, "Must have (t1 - t0) * dt0 >= 0"),
+        ours=Raises(ValueError, "`dt0` must point from `t0` to `t1`"),
+    ),
+    "no-steps": Difference(
+        AT_ONCE,
+        lambda solve: solve(max_steps=0),
+        theirs=Raises(ValueError, "Must have at least one checkpoint"),
+        ours=Raises(ValueError, "`max_steps` must be at least 1"),
+    ),
 }

@@ -18,6 +18,7 @@ MAX_STEPS = 2000
 SOLVERS = {"Tsit5": diffrax.Tsit5(), "Dopri5": diffrax.Dopri5(), "Bosh3": diffrax.Bosh3()}
 # The tightest tolerance, as a power of ten, that stays clear of `MAX_STEPS`.
 TIGHTEST = {"Tsit5": -10.0, "Dopri5": -10.0, "Bosh3": -6.0}
+PLACES = (0.1, 0.2, 0.3)
 COSTS = {"error": nk.EveryStep(nk.StepError(), "max")}
 
 
@@ -37,10 +38,6 @@ class Setting(NamedTuple):
     def tolerance(self):
         """With the rounding of one step, which counts in float32."""
         return self.rtol + 4 * float(np.finfo(self.dtype).eps)
-
-    @property
-    def x64(self):
-        return jax.enable_x64(self.dtype == "float64")
 
     def rounded(self, tree):
         """The numbers that the solve sees, in float64."""
@@ -105,10 +102,11 @@ ENDINGS = list(ENDING)
 GROWTH = len(ENDING)  # y' = y
 
 
-def scalar(t, y, index):
-    """The ending field `index`, or growth."""
+def scalar(t, y, args):
+    """The ending field `index`, or growth, with `span` as the unit of time."""
     branches = [functools.partial(ending.field, jnp) for ending in ENDING.values()]
-    return lax.switch(index, [*branches, lambda t, y: y], t, y)
+    branches.append(lambda t, y: y)
+    return args["span"] * lax.switch(args["index"], branches, args["span"] * t, y)
 
 
 # Solves.
@@ -119,10 +117,7 @@ class Solved(NamedTuple):
 
     sol: Any
     gradient: np.ndarray
-
-    @property
-    def successful(self):
-        return bool(jnp.all(self.sol.result == diffrax.RESULTS.successful))
+    successful: bool  # in all lanes
 
     @property
     def y1(self):
@@ -145,34 +140,40 @@ class Solved(NamedTuple):
 
 
 @functools.cache
-def _compiled(field, solver, dtype, batched):
+def _compiled(field, solver, dtype, batched, unit):
     """One program for all numbers. `dtype` is part of the key: x64 is on or off while it runs."""
 
-    def run(t0, t1, ts, y0, args, rtol):
+    # Made here, so that nothing about times is traced: a check of them at run time is a callback,
+    # and keeps the program out of the compile cache.
+    saveat = diffrax.SaveAt(t1=True, ts=np.asarray(PLACES, dtype) if unit else None)
+
+    def run(times, y0, args, rtol):
+        t0, t1 = (0.0, 1.0) if unit else times
+
         def total(y0):
             sol = nk.diffeqsolve(
                 diffrax.ODETerm(field), SOLVERS[solver], t0, t1, None, y0, args, throw=False,
-                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol),
-                saveat=diffrax.SaveAt(t1=True, ts=ts), max_steps=MAX_STEPS,
-                costs=None if field is cubic else COSTS,
+                stepsize_controller=diffrax.PIDController(rtol=rtol, atol=rtol), saveat=saveat,
+                max_steps=MAX_STEPS, costs=None if field is cubic else COSTS,
             )  # fmt: skip
             return jnp.sum(sol.ys[-1]), sol
 
         gradient, sol = jax.grad(total, has_aux=True)(y0)
         return sol, gradient
 
-    return jax.jit(jax.vmap(run, in_axes=(0, 0, 0, 0, 0, None)) if batched else run)
+    return jax.jit(jax.vmap(run, in_axes=(None, 0, 0, None)) if batched else run)
 
 
-def solve(field, setting, t0, t1, y0, args, *, places=(0.25, 0.5, 0.9), rtol=None, batched=False):
-    """Solve in the setting's dtype; `ts` stand at `places` of the span. Wants `setting.x64`."""
-    typed = lambda x: jnp.asarray(x) if isinstance(x, int) else jnp.asarray(x, setting.dtype)
-    t0, t1 = (np.asarray(t, setting.dtype) for t in (t0, t1))
-    ts = t0[..., None] + (t1 - t0)[..., None] * np.asarray(places, setting.dtype)
+def solve(field, setting, y0, args, times=None, *, rtol=None, batched=False):
+    """Solve in the setting's dtype, from 0 to 1 with rows at `PLACES`, or between two `times`."""
+    unit = times is None
     rtol = setting.rtol if rtol is None else rtol
-    run = _compiled(field, setting.solver, setting.dtype, batched)
-    sol, gradient = run(*jax.tree.map(typed, (t0, t1, ts, y0, args, rtol)))
-    return Solved(sol, np.asarray(gradient, np.float64))
+    with jax.enable_x64(setting.dtype == "float64"):
+        run = _compiled(field, setting.solver, setting.dtype, batched, unit)
+        typed = lambda x: jnp.asarray(x) if isinstance(x, int) else jnp.asarray(x, setting.dtype)
+        sol, gradient = run(*jax.tree.map(typed, (times, y0, args, rtol)))
+        successful = bool(jnp.all(sol.result == diffrax.RESULTS.successful))
+        return Solved(sol, np.asarray(gradient, np.float64), successful)
 
 
 # Solutions.

@@ -16,20 +16,29 @@ import jax.tree_util as jtu
 import jaxtyping
 import numpy as np
 import pytest
-from catalogue import CASES
-from catalogue_failures import FAILURES
+from catalogue import CASES, GRADIENTS
+from catalogue_failures import DELIBERATE, FAILURES, Raises
 from catalogue_parts import caller, loss_of
 from catalogue_transforms import TRANSFORMS
 from close import assert_tree_close
+from diffrax import RESULTS
 
 import ndekit as nk
 
 RTOL = 1e-9
 COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps", "max_steps")
 FIELDS = "t0 t1 ts ys result solver_state controller_state made_jump event_mask".split()
+# What a call with this in its name warns of, and how it ends unless it succeeds.
 WARNINGS = {
     "complex": "Complex dtype support in Diffrax is a work in progress",
     "unmarked": "is not marked as converging",
+}
+ENDS = {
+    "never": RESULTS.successful,
+    "event": RESULTS.event_occurred,
+    "cut-off": RESULTS.max_steps_reached,
+    "not-a-number-adaptive": RESULTS.max_steps_reached,
+    "dtmin-fails": RESULTS.dt_min_reached,
 }
 
 
@@ -81,12 +90,18 @@ def told_by(case, diffeqsolve):
     return jax.tree.map(lambda x: everything(x) if is_solution(x) else x, out, is_leaf=is_solution)
 
 
-def assert_same(ours, theirs, rtol=RTOL):
+def assert_same(ours, theirs):
     kinds = [jax.tree.map(lambda x: (np.asarray(x).dtype, jnp.shape(x)), x) for x in (ours, theirs)]
     assert kinds[0] == kinds[1]
     finite = [jax.tree.map(lambda x: np.isfinite(np.asarray(x)), x) for x in (ours, theirs)]
     assert_tree_close(finite[0], finite[1], rtol=0)
-    assert_tree_close(ours, theirs, rtol=rtol, atol=rtol)
+    assert_tree_close(ours, theirs, rtol=RTOL, atol=RTOL)
+
+
+def ends_as_named(told, name):
+    end = next((result for word, result in ENDS.items() if word in name), RESULTS.successful)
+    parts = told if isinstance(told, tuple) else (told,)
+    return all(bool(part["result"] == end) for part in parts)
 
 
 def warned(run):
@@ -100,38 +115,13 @@ def warned(run):
 def failure(case, diffeqsolve):
     with pytest.raises(Exception) as caught:
         jax.block_until_ready(jtu.tree_leaves(case(caller(diffeqsolve))))
-    first, *_ = re.split(r"(?<=[.!?])\s|\n", str(caught.value).strip(), maxsplit=1)
-    return caught.type, first
+    return caught.type, sentence(str(caught.value))
 
 
-GRADIENTS = [
-    "solver/Tsit5",
-    "solver/Euler",
-    "solver/Dopri8",
-    "solver/ImplicitEuler",
-    "solver/ReversibleHeun",
-    "solver/SemiImplicitEuler",
-    "solver/HalfSolver-Euler",
-    "solver/own",
-    "sde/SRA1",
-    "sde/StratonovichMilstein",
-    "controller/clip-jump",
-    "controller/step-to",
-    "controller/own",
-    "saveat/t0-t1-ts",
-    "saveat/steps",
-    "saveat/every-third-step-t1",
-    "saveat/subs",
-    "saveat/dense",
-    "event/newton",
-    "event/several",
-    "event/ts",
-    "terms/linear",
-    "terms/control-to-ode",
-    "terms/multi",
-    "terms/own",
-    "values/backward",
-]
+def sentence(message):
+    """The first of a message; at run time, JAX and Equinox wrap it into the stack."""
+    *_, told = re.split(r"EquinoxRuntimeError: ", message)
+    return re.split(r"(?<=[.!?])\s|\n", told.strip(), maxsplit=1)[0]
 
 
 def gradient(case, diffeqsolve):
@@ -144,6 +134,7 @@ class TestACallThatReturns:
     @pytest.mark.parametrize("name", CASES)
     def test_gives_back_the_same(self, name):
         theirs, their_warnings = warned(lambda: told_by(CASES[name], diffrax.diffeqsolve))
+        assert ends_as_named(theirs, name)
         ours, our_warnings = warned(lambda: told_by(CASES[name], nk.diffeqsolve))
         assert our_warnings == their_warnings
         expected = [text for word, text in WARNINGS.items() if word in name]
@@ -162,8 +153,31 @@ class TestACallThatReturns:
         assert np.any(np.abs(theirs[0]) > 1e-3)
         assert_tree_close(gradient(CASES[name], nk.diffeqsolve), theirs, rtol=1e-7)
 
+    def test_has_counts_that_promote_as_diffrax_s_do(self):
+        weak = [
+            {k: caller(solve)().stats[k].weak_type for k in COUNTS[:3]}
+            for solve in (nk.diffeqsolve, diffrax.diffeqsolve)
+        ]
+        assert weak[0] == weak[1]
+
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_call_fails_in_the_same_way(name):
     theirs = failure(FAILURES[name], diffrax.diffeqsolve)
     assert failure(FAILURES[name], nk.diffeqsolve) == theirs
+
+
+def assert_is(expected, call, diffeqsolve):
+    if not isinstance(expected, Raises):
+        assert expected(call(caller(diffeqsolve)))
+        return
+    with pytest.raises(expected.kind, match=re.escape(expected.message)):
+        jax.block_until_ready(jtu.tree_leaves(call(caller(diffeqsolve))))
+
+
+@pytest.mark.parametrize("name", DELIBERATE)
+def test_a_deliberate_difference_is_as_stated(name):
+    difference = DELIBERATE[name]
+    assert difference.reason
+    assert_is(difference.theirs, difference.call, diffrax.diffeqsolve)
+    assert_is(difference.ours, difference.call, nk.diffeqsolve)

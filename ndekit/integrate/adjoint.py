@@ -1,7 +1,7 @@
 """How a solve of the engine is differentiated."""
 
 import abc
-from typing import Any, Literal
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -54,7 +54,7 @@ class ReplayAdjoint(AbstractReplay):
     """
 
     checkpoints: int | None = None
-    step_sizes: Literal["frozen", "differentiable"] = eqx.field(static=True, default="frozen")
+    step_sizes: str = eqx.field(static=True, default="frozen")
 
     def __check_init__(self):
         if self.checkpoints is not None and self.checkpoints < 1:
@@ -88,7 +88,7 @@ class ReversibleAdjoint(AbstractReplay):
     ODEs*; Kidger et al. (2021), *Efficient and accurate gradients for neural SDEs*.
     """
 
-    step_sizes: Literal["frozen", "differentiable"] = eqx.field(static=True, default="frozen")
+    step_sizes: str = eqx.field(static=True, default="frozen")
 
     def __check_init__(self):
         _check_step_sizes(self.step_sizes)

@@ -128,7 +128,7 @@ class _Layout:
         end = _one_row((self.t, self.value(self.t, self.y)))
         here = wanted & (jnp.arange(ts.shape[0]) == reached)
         ts, ys = tree.where(here, end, (ts, ys))
-        return ts, ys, reached + wanted
+        return ts, ys, reached + wanted.astype(reached.dtype)
 
 
 def _one_row(row: Any) -> Any:
