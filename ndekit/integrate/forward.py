@@ -62,7 +62,8 @@ def solve_forward(
     record = None
     if recording:
         assert problem.max_steps is not None
-        state, details = recorded_state(problem, lane), _details_like(problem, lane)
+        memo = lanes.map(lambda _, __, y: problem.stepper.memo_like(y))(flat, None, lane.y)
+        state, details = (*recorded_state(problem, lane), memo), _details_like(problem, lane)
         checkpoints = problem.checkpoints if problem.undo is None else 0
         record = empty_record(lane.t, state, details, problem.max_steps, checkpoints)
     loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
@@ -72,13 +73,13 @@ def solve_forward(
     outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
     kept = None
     if loop.record is not None:
-        end = None if problem.undo is None else recorded_state(problem, loop.lane)
+        end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
         kept = Recording(loop.record, loop.lane.totals, end)
     return outcome(flat, None, loop.lane, loop.streams), kept
 
 
 def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
-    """What a checkpoint holds."""
+    """What a checkpoint holds, besides the memo of the step that follows."""
     return lane.y, lane.carry if problem.stepper.keeps_carry else ()
 
 
@@ -92,7 +93,8 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
         wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
         details = lanes.map(lambda _, __, *given: _details(problem, *given))
         noted = details(flat, None, before, proposal)
-        record = append(record, recorded_state(problem, before), lane.t, noted, wanted)
+        state = (*recorded_state(problem, before), problem.stepper.memo(proposal.trial))
+        record = append(record, state, lane.t, noted, wanted)
     number = loop.number + 1
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:

@@ -24,6 +24,7 @@ from .dressing import dress, save_state
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
+from .implicit import DiagonallyImplicit, is_diagonally_implicit
 from .moving import moves
 from .opaque import OpaqueStepper, step_of
 from .primitive import solve
@@ -81,13 +82,27 @@ def _motion(given: Given) -> _Motion:
     is_ode = type(getattr(given.terms, "term", None)) is diffrax.ODETerm
     if stepper is not None and is_ode:
         return _by_stages(given, stepper)
-    t, y, carry0 = given.t0, given.state0.y, given.state0.solver_state
-    step = step_of(given.solver, given.terms, given.args, y, carry0, given.jumps)
+    t, y, carry0, terms = given.t0, given.state0.y, given.state0.solver_state, given.terms
+    last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
+    if is_ode and is_diagonally_implicit(given.solver):
+        # On the reflected field, so that the stages are those of the field that is replayed.
+        field, kind = _field_of(given), DiagonallyImplicit
+        terms = diffrax.ODETerm(lambda t, y, args: field(t, y))
+        carry0, last_state = _turned(given, carry0), lambda outcome: _turned(given, outcome.carry)
+    step = step_of(given.solver, terms, given.args, y, carry0, given.jumps)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False))
     field, of_field = convert_field(_field_of(given), t, y) if is_ode else (None, [])
-    stepper = OpaqueStepper(getattr(given.solver, "tableau", None))
-    last_state = lambda outcome: outcome.carry
+    stepper = kind(getattr(given.solver, "tableau", None))
     return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field)
+
+
+def _turned(given: Given, solver_state: Any) -> Any:
+    """A first-same-as-last state between diffrax's field and the one in growing time."""
+    if solver_state is None:
+        return None
+    first_step, rate = solver_state
+    direction = given.terms.direction
+    return first_step, jax.tree.map(lambda x: x * direction.astype(x.dtype), rate)
 
 
 def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
@@ -97,15 +112,15 @@ def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
     t, y, state0 = given.t0, given.state0.y, given.state0.solver_state
     dynamics, constants = convert_field(_field_of(given), t, y)
     field = lambda t, y: dynamics(constants, t, y)
-    turned = lambda f: jax.tree.map(lambda x: x * given.terms.direction.astype(x.dtype), f)
     if not stepper.first_same_as_last:
         return _Motion(stepper, dynamics, constants, (), lambda outcome: state0)
     carry0 = stepper.init(field, t, y)
     if given.passed_solver_state:
-        carry0 = tree.where(state0[0] | given.state0.made_jump, carry0, turned(state0[1]))
+        anew, rate = state0[0] | given.state0.made_jump, _turned(given, state0)[1]
+        carry0 = tree.where(anew, carry0, rate)
 
     def last_state(outcome: Outcome) -> Any:
-        return state0[0] & (outcome.num_accepted == 0), turned(outcome.carry)
+        return _turned(given, (state0[0] & (outcome.num_accepted == 0), outcome.carry))
 
     return _Motion(stepper, dynamics, constants, carry0, last_state, first_evals=1)
 

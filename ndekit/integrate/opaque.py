@@ -36,9 +36,8 @@ class OpaqueStepper(AbstractStepper):
 
     def advance(
         self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
-    ) -> tuple[State, Any]:
-        trial = self.step(dynamics, t0, t1, y0, carry, made_jump)
-        return trial.y1, trial.carry
+    ) -> Trial:
+        return self.step(dynamics, t0, t1, y0, carry, made_jump)
 
     def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
         return trial.info

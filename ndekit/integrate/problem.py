@@ -123,11 +123,12 @@ class Problem:
             rtol=rtol,
             atol=atol,
             norm=self.norm,
-            field=self._field(operands),
+            field=self.field_of(operands),
             solver_name=self.solver_name,
         )
 
-    def _field(self, operands: Operands) -> Callable[[Time, State], State]:
+    def field_of(self, operands: Operands) -> Callable[[Time, State], State]:
+        """The vector field, as costs and a replayed step may call it."""
         if isinstance(self.stepper, ExplicitRungeKutta):
             return self.dynamics_of(operands)
         field = self.field

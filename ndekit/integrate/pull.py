@@ -206,7 +206,8 @@ def _advance(
         carry, made_jump = stepper.init(dynamics, t0, y), None
     # An attempt that overflowed is not looked into: a step of no length stands for it.
     t_end = jnp.where(step.details.finite, t1, t0) if problem.moving else t1
-    trial = stepper.step(dynamics, t0, t_end, y, carry, made_jump)
+    field = problem.field_of(operands)
+    trial = stepper.again(dynamics, field, t0, t_end, y, carry, step.memo, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.

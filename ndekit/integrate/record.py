@@ -66,6 +66,7 @@ class RecordedStep(eqx.Module):
     t1: Time
     y: State
     carry: Any  # `()` if it is not recorded
+    memo: Any
     accepted: Flag
     details: Details | None
 
@@ -83,7 +84,7 @@ class Record(eqx.Module):
     stride: Count
     num_steps: Count
 
-    def step(self, number: Count, state: tuple[State, Any]) -> RecordedStep:
+    def step(self, number: Count, state: tuple[State, Any, Any]) -> RecordedStep:
         """A step, from the state before it."""
         t0, t1, details = self.times[number], self.times[number + 1], None
         accepted = t1 > t0
@@ -94,15 +95,16 @@ class Record(eqx.Module):
         return RecordedStep(t0, t1, *state, accepted, details)
 
 
-def default_checkpoints(max_steps: int, state_bytes: int) -> int:
-    """sqrt(max_steps), but of large states no more than fill 16 MB (at least 16 of them).
+def default_checkpoints(max_steps: int, row_bytes: int) -> int:
+    """sqrt(max_steps), more of small rows (32 kB of them), fewer of large ones (16 MB, but 16).
 
     Every row is written once when it is allocated, which for a large state costs as much as a cheap
     evaluation of the vector field; running a few steps again costs less than preparing a hundred
-    rows that nobody uses.
+    rows that nobody uses. Small rows cost nothing, and spare the running again.
     """
-    affordable = max(16, 2**24 // max(state_bytes, 1))
-    return min(max(16, math.ceil(math.sqrt(max_steps))), affordable, max_steps)
+    cheap, affordable = 2**15 // max(row_bytes, 1), max(16, 2**24 // max(row_bytes, 1))
+    wanted = max(16, math.ceil(math.sqrt(max_steps)), cheap)
+    return min(wanted, affordable, max_steps)
 
 
 def empty_record(
@@ -112,8 +114,8 @@ def empty_record(
     rows.
     """
     if checkpoints is None:
-        state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state0))
-        checkpoints = default_checkpoints(max_steps, state_bytes)
+        row_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state0))
+        checkpoints = default_checkpoints(max_steps, row_bytes)
     number = min(checkpoints, max_steps)
     allocate = lambda rows: lambda like: lax.empty((rows, *like.shape), like.dtype)
     rows = None

@@ -131,7 +131,7 @@ def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedSt
         return tree.where(step.accepted, before, (step.y, step.carry))
 
     before = pass_.map(undo)(pass_.flat, None, step)
-    return before, dataclasses.replace(step, y=before[0], carry=before[1])
+    return (*before, ()), dataclasses.replace(step, y=before[0], carry=before[1])
 
 
 def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedStep]:
@@ -143,23 +143,29 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
     problem, record = pass_.problem, pass_.recording.record
 
     def advance(operands: Operands, _: Any, step: RecordedStep) -> tuple:
-        state = (step.y, step.carry)
         dynamics = problem.dynamics_of(operands)
         jumped = None if step.details is None else step.details.made_jump
-        after = problem.stepper.advance(dynamics, step.t0, step.t1, *state, jumped)
-        return tree.where(step.accepted, after, state)
+        ends = (step.t0, step.t1)
+        trial = problem.stepper.advance(dynamics, *ends, step.y, step.carry, jumped)
+        carry = trial.carry if problem.stepper.keeps_carry else ()
+        after = tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry))
+        return after, problem.stepper.memo(trial)
 
     def run_on(loop: tuple) -> tuple:
-        rows, state, number = loop
-        state = pass_.map(advance)(pass_.flat, None, record.step(number, state))
-        number = number + 1
-        return rows.put(state, number, (number - first) % spacing == 0), state, number
+        rows, (y, carry), number = loop
+        step = record.step(number, (y, carry, ()))
+        after, memo = pass_.map(advance)(pass_.flat, None, step)
+        keep = (number > first) & ((number - first) % spacing == 0)
+        return rows.put((y, carry, memo), number, keep), after, number + 1
 
-    state, first = rows.last_until(wanted)
+    (*state, memo), first = rows.last_until(wanted)
     free = rows.num_free() + 1
     spacing = jnp.maximum((wanted - first + free - 1) // free, 1)
-    rows, state, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, state, first))
-    return rows.without(rows.steps == wanted), record.step(wanted, state)
+    rows, state, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, tuple(state), first))
+    if jax.tree.leaves(memo):
+        solve = lambda: pass_.map(advance)(pass_.flat, None, record.step(wanted, (*state, ())))[1]
+        memo = lax.cond(first == wanted, lambda: memo, solve)
+    return rows.without(rows.steps == wanted), record.step(wanted, (*state, memo))
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:

@@ -50,11 +50,26 @@ class AbstractStepper(eqx.Module):
     ) -> Trial:
         """One attempt from `t0` to `t1`."""
 
+    def memo(self, trial: Trial) -> Any:
+        """What of a step the record keeps besides the state, to make its replay cheaper."""
+        return ()
+
+    def memo_like(self, y: State) -> Any:
+        """An array of zeros for each array of `memo`."""
+        return ()
+
+    def again(
+        self, dynamics: Any, field: Any, t0: Time, t1: Time, y0: State, carry: Any, memo: Any,
+        made_jump: Any,
+    ) -> Trial:  # fmt: skip
+        """A recorded step, to be differentiated."""
+        return self.step(dynamics, t0, t1, y0, carry, made_jump)
+
     @abc.abstractmethod
     def advance(
         self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
-    ) -> tuple[State, Any]:
-        """`y1` and the carry alone: to run a recorded step again."""
+    ) -> Trial:
+        """To run a recorded step again: `y1`, the carry, and what `memo` wants."""
 
     @abc.abstractmethod
     def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
@@ -131,8 +146,8 @@ class ExplicitRungeKutta(AbstractStepper):
 
     def advance(
         self, dynamics: Field, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any
-    ) -> tuple[State, Any]:
-        return self.solution(dynamics, t0, t1, y0), carry
+    ) -> Trial:
+        return Trial(self.solution(dynamics, t0, t1, y0), None, carry)
 
     def solution(self, field: Field, t0: Time, t1: Time, y0: State) -> State:
         """$y_1$ alone, by a loop over the stages: slower than `step`, a sixth of the program."""
