@@ -228,32 +228,51 @@ GROUPS = {
 }
 CASES = {f"{group}/{name}": case for group, cases in GROUPS.items() for name, case in cases.items()}
 
+
+def names_in(**groups):
+    return [f"{group}/{name}" for group, names in groups.items() for name in names.split()]
+
+
+# What a neighbour in the list nearly covers.
+SLOW = names_in(
+    solver="""
+        Midpoint Ralston Dopri5 Midpoint-fixed ReversibleHeun-adaptive HalfSolver-Heun own-fixed
+        Kvaerno3 Kvaerno4 KenCarp3 KenCarp4 KenCarp5
+    """,
+    sde="""
+        Heun Euler StratonovichMilstein ShARK SEA GeneralShARK SlowRK Tsit5-unmarked matrix-
+        noise ALIGN
+    """,
+    controller="pi dtmax factors norm error-order step-to-backward clip-step clip-backward",
+    saveat="""
+        t0 fn every-third-step steps-t0-t1 subs-backward dense-ts dense-Euler dense-Dopri8
+        dense-Kvaerno3 states-only continued-fixed continued-own
+    """,
+    event="bisection fixed-steps downwards several several-newton dense at-the-start implicit",
+    terms="cubic control-adaptive multi-backward",
+    values="""
+        matrix args-array-of-numpy mixed-precision nowhere-adaptive field-of-integers complex-
+        dense complex-adaptive nowhere-steps nowhere-dense integer-first-step long-first-step
+        default-bound
+    """,
+)
+
 # Compared in their gradients too.
-GRADIENTS = [
-    "solver/Tsit5",
-    "solver/Euler",
-    "solver/Dopri8",
-    "solver/ImplicitEuler",
-    "solver/ReversibleHeun",
-    "solver/SemiImplicitEuler",
-    "solver/HalfSolver-Euler",
-    "solver/own",
-    "sde/SRA1",
-    "sde/StratonovichMilstein",
-    "controller/clip-jump",
-    "controller/step-to",
-    "controller/own",
-    "saveat/t0-t1-ts",
-    "saveat/steps",
-    "saveat/every-third-step-t1",
-    "saveat/subs",
-    "saveat/dense",
-    "event/newton",
-    "event/several",
-    "event/ts",
-    "terms/linear",
-    "terms/control-to-ode",
-    "terms/multi",
-    "terms/own",
-    "values/backward",
-]
+FAST_GRADIENTS = names_in(
+    solver="Tsit5 ImplicitEuler own",
+    sde="SRA1",
+    controller="clip-jump",
+    saveat="t0-t1-ts dense",
+    event="newton",
+    terms="linear control-to-ode",
+    values="backward",
+)
+SLOW_GRADIENTS = names_in(
+    solver="Euler Dopri8 ReversibleHeun SemiImplicitEuler HalfSolver-Euler",
+    sde="StratonovichMilstein",
+    controller="step-to own",
+    saveat="steps every-third-step-t1 subs",
+    event="ts several",
+    terms="multi own",
+)
+GRADIENTS = FAST_GRADIENTS + SLOW_GRADIENTS

@@ -6,15 +6,19 @@ from typing import NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from catalogue_parts import (
+    chord,
+    finite,
     multiplicative,
     noisy,
+    pendulum,
     pid,
     places,
     two_terms,
 )
-from diffrax import RESULTS, Event, ODETerm, SaveAt
+from diffrax import RESULTS, ControlTerm, Event, MultiTerm, ODETerm, SaveAt
 
 import ndekit as nk
 
@@ -66,13 +70,13 @@ FAILURES = {
     "implicit-adjoint-ts": lambda solve: solve(
         adjoint=diffrax.ImplicitAdjoint(), saveat=SaveAt(ts=places())
     ),
-    "gradient-without-bound": lambda solve: jax.grad(
-        lambda y0: jnp.sum(solve(y0=y0, max_steps=None).ys)
-    )(jnp.ones(2)),
     "forward-mode": lambda solve: jax.jvp(
         lambda y0: solve(y0=y0).ys, (jnp.ones(2),), (jnp.ones(2),)
     ),
 }
+
+
+SLOW_FAILURES = "noise-outside-the-tree cut-off-adaptive cut-off-one-lane dtmin".split()
 
 
 class Raises(NamedTuple):
@@ -103,6 +107,29 @@ def by_middle(solve, middle):
     return square(solve, dt0=None, stepsize_controller=diffrax.StepTo(ts))
 
 
+def by_step_ts(solve, place):
+    """The same solve with a step that ends at `place`."""
+    controller = diffrax.ClipStepSizeController(pid(), step_ts=place[None])
+    return solve(dt0=0.3, stepsize_controller=controller).ys[-1, 0]
+
+
+def counts_by_root_finder(solve):
+    """The steps with the default and with the one that both libraries do without a flaw."""
+    field = ODETerm(lambda t, y, args: jnp.stack([y[1], 20.0 * (1 - y[0] ** 2) * y[1] - y[0]]))
+    solvers = diffrax.Kvaerno3(), diffrax.Kvaerno3(root_finder=chord())
+    options = dict(t1=15.0, y0=jnp.array([2.0, 0.0]), stepsize_controller=pid())
+    return [int(solve(field, solver, **options).stats["num_steps"]) for solver in solvers]
+
+
+def reverse_less_forward(solve):
+    """Of a solve whose noise remembers nothing: reverse mode less forward mode."""
+    path = diffrax.UnsafeBrownianPath((), jr.key(3))
+    terms = MultiTerm(ODETerm(pendulum), ControlTerm(multiplicative, path))
+    end = lambda args, **how: solve(terms, diffrax.EulerHeun(), args=args, **how).ys[-1, 0]
+    forward = jax.jacfwd(lambda args: end(args, adjoint=diffrax.ForwardMode()))
+    return jax.grad(end)(jnp.asarray(4.0)) - forward(jnp.asarray(4.0))
+
+
 def past_the_root(solve, rate):
     """A first step that ends where the field is undefined. y = (1 - rate t / 2)**2."""
     field = ODETerm(lambda t, y, args: -args * jnp.sqrt(y))
@@ -126,6 +153,18 @@ DELIBERATE = {
         theirs=near(0.109375),
         ours=lambda x: x == 0,
     ),
+    "derivative-by-t1-of-fixed-steps": Difference(
+        f"{CONSTANT}: the last step alone sees `t1`, and adds (t1 - t3) t3**2",
+        lambda solve: jax.grad(lambda t1: square(solve, t1=t1, dt0=0.25))(1.0),
+        theirs=near(0.640625),
+        ours=near(0.75**2),
+    ),
+    "gradient-without-bound": Difference(
+        "refused by name, before anything runs",
+        lambda solve: jax.grad(lambda y0: jnp.sum(solve(y0=y0, max_steps=None).ys))(jnp.ones(2)),
+        theirs=Raises(RuntimeError, "Cannot reverse-mode autodifferentiate"),
+        ours=Raises(ValueError, "keeps the time of each step, so it needs to know how many"),
+    ),
     "derivative-by-dt0": Difference(
         f"{CONSTANT}: (t2 - dt0) dt0**2 comes from the second step",
         lambda solve: jax.grad(lambda dt0: square(solve, dt0=dt0))(0.25),
@@ -137,6 +176,32 @@ DELIBERATE = {
         lambda solve: jax.grad(lambda middle: by_middle(solve, middle))(0.5),
         theirs=near(0.25),
         ours=Raises(ValueError, "`ReplayAdjoint` holds the grid of steps constant"),
+    ),
+    "derivative-of-saved-step-times": Difference(
+        f"{CONSTANT}: the first step ends at dt0",
+        lambda solve: jax.grad(
+            lambda dt0: jnp.sum(finite(solve(dt0=dt0, saveat=SaveAt(steps=True)).ts))
+        )(0.25),
+        theirs=near(1.0),
+        ours=lambda x: x == 0,
+    ),
+    "derivative-by-step-ts": Difference(
+        CONSTANT,
+        lambda solve: jax.grad(lambda place: by_step_ts(solve, place))(jnp.asarray(0.5)),
+        theirs=lambda x: x != 0,
+        ours=lambda x: x == 0,
+    ),
+    "default-root-finder": Difference(
+        "diffrax.VeryChord of 0.7.2 gives up too early; optimistix.Chord stands in for it",
+        counts_by_root_finder,
+        theirs=lambda counts: counts[0] > counts[1],
+        ours=lambda counts: counts[0] == counts[1],
+    ),
+    "gradient-through-unsafe-noise": Difference(
+        "a replayed step asks for the noise of the same interval again",
+        reverse_less_forward,
+        theirs=Raises(ValueError, "does not support `UnsafeBrownianPath`"),
+        ours=lambda x: np.isclose(x, 0.0, atol=1e-9),
     ),
     "not-a-number-in-a-rejected-step": Difference(
         "a rejected step is not differentiated",

@@ -158,10 +158,12 @@ TRANSFORMS = {
     "grad-times": lambda solve: jax.grad(times_loss(solve, stepsize_controller=pid()), (0, 1))(
         jnp.asarray(0.9), jnp.array([0.1, 0.4, 0.4])
     ),
-    "grad-times-fixed": lambda solve: jax.grad(times_loss(solve), (0, 1))(
-        jnp.asarray(0.9), jnp.array([0.1, 0.4, 0.4])
-    ),
     "jvp": tangent,
     "jvp-event": lambda solve: tangent(solve, event=Event(at_half, newton())),
     "jacfwd": jacobian,
 }  # fmt: skip
+
+SLOW_TRANSFORMS = """
+    vmap-y0-steps vmap-y0-fixed vmap-t1-both-ways vmap-dt0 vmap-implicit vmap-clip filter-vmap map
+    recursive-5 filter-grad grad-scan grad-grad-direct jvp-event jacfwd
+""".split()

@@ -15,7 +15,12 @@ from jax import lax
 import ndekit as nk
 
 MAX_STEPS = 2000
-SOLVERS = {"Tsit5": diffrax.Tsit5(), "Dopri5": diffrax.Dopri5(), "Bosh3": diffrax.Bosh3()}
+SOLVERS = {
+    "Tsit5": diffrax.Tsit5(),
+    "Dopri5": diffrax.Dopri5(),
+    "Bosh3": diffrax.Bosh3(),
+    "Heun": diffrax.Heun(),
+}
 # The tightest tolerance, as a power of ten, that stays clear of `MAX_STEPS`.
 TIGHTEST = {"Tsit5": -10.0, "Dopri5": -10.0, "Bosh3": -6.0}
 PLACES = (0.1, 0.2, 0.3)

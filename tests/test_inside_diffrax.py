@@ -97,3 +97,16 @@ def test_unsafe_brownian_paths_have_a_reverse_mode():
 
     slope = (last(0.5 + 1e-6) - last(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(last)(0.5), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("which", ["jump_ts", "step_ts"])
+def test_a_derivative_by_the_times_of_a_clipping_controller_is_refused(which):
+    def last(time):
+        clip = diffrax.ClipStepSizeController(PID, **{which: time[None]})
+        return nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, a: -y), diffrax.Tsit5(), 0.0, 1.0, 0.1, jnp.ones(()),
+            stepsize_controller=clip,
+        ).ys[-1]  # fmt: skip
+
+    with pytest.raises(ValueError, match="holds the grid of steps constant"):
+        jax.grad(last)(jnp.array(0.5))

@@ -32,15 +32,17 @@ class ReplayAdjoint(AbstractReplay):
     step leaves nothing behind.
 
     Costs two evaluations of the vector field forward and one in reverse for each stage of an
-    accepted step; beyond the first checkpoints one more forward. Memory: `checkpoints` states, as
-    many again, and the time of each step.
+    accepted step; a solve longer than its checkpoints runs again between them, which is one more
+    forward, or two and a half where the steps are as many as the square of the checkpoints. Memory:
+    `checkpoints` states and the time of each step; for diagonally implicit solvers a checkpoint
+    holds the stages of its step as well, whose equations are then not solved again.
 
     It is an adjoint of diffrax too: a library that calls `diffrax.diffeqsolve` and takes an
     `adjoint=` gets the engine by `adjoint=ReplayAdjoint()`.
 
     Args:
-        checkpoints: how many states to keep; by default about `sqrt(max_steps)`. As many steps as
-            this are replayed without recomputation.
+        checkpoints: how many states to keep; by default about `sqrt(max_steps)`, more of small
+            ones. As many steps as this are replayed without recomputation.
         step_sizes: `"frozen"`, or `"differentiable"`: step sizes then follow the controller, and
             the gradient is that of the adaptive solve itself, dt0 included. It costs the vjp of
             rejected attempts too. Of the value of a solve the two gradients differ by about its

@@ -53,8 +53,9 @@ def start(problem: Problem, operands: Operands) -> Lane:
         carry=operands.carry0,
         controller_state=operands.controller_state0,
         result=operands.result0,
-        num_steps=jnp.array(0),
-        num_accepted=jnp.array(0),
+        # Weakly typed, as diffrax's: they take part in arithmetic under strict promotion.
+        num_steps=jnp.asarray(0),
+        num_accepted=jnp.asarray(0),
         totals=operands.totals0,
         made_jump=operands.made_jump0,
         watched=operands.watched0,
@@ -79,7 +80,7 @@ def attempt(
     accepted = active & verdict.accepted
     proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, lane.made_jump)
     lane = commit(problem, operands, lane, proposal, verdict, active)
-    if problem.watch is not None:
+    if problem.watch is not None and lane.watched is not None:
         ends = (proposal.t, t_end)
         info = problem.stepper.interpolant(t_end - proposal.t, proposal.y, trial)
         watched, result = look(
@@ -187,8 +188,8 @@ def commit(
         carry=tree.where(accepted, trial.carry, lane.carry),
         controller_state=tree.where(active, verdict.state, lane.controller_state),
         result=RESULTS.where(active, verdict.result, lane.result),
-        num_steps=lane.num_steps + active.astype(lane.num_steps.dtype),
-        num_accepted=lane.num_accepted + accepted.astype(lane.num_accepted.dtype),
+        num_steps=lane.num_steps + jnp.where(active, 1, 0),
+        num_accepted=lane.num_accepted + jnp.where(accepted, 1, 0),
         totals=totals,
         made_jump=made_jump,
         watched=lane.watched,

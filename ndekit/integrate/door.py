@@ -49,16 +49,17 @@ def diffeqsolve(
     `diffrax.diffeqsolve` with two more arguments. Terms, solvers, controllers, `SaveAt`, results
     and the meaning of every other argument are diffrax's.
 
-    What the engine knows (an `ODETerm`; an explicit Runge-Kutta solver; `PIDController`,
-    `ConstantStepSize` or `StepTo`; `SaveAt(t0, t1, ts)`; `ReplayAdjoint`) it solves itself, by the
-    same steps as diffrax and with a cheaper gradient. Anything else runs in diffrax's own loop,
-    with the same costs; `ReplayAdjoint` then means `diffrax.RecursiveCheckpointAdjoint`.
+    The engine takes every solver, controller, term, event and `SaveAt`, by the same steps as
+    diffrax and with a cheaper gradient. Progress meters, complex states and diffrax's own adjoints
+    run in diffrax's own loop, with the same costs; `ReplayAdjoint` then means
+    `diffrax.RecursiveCheckpointAdjoint`.
 
     Args:
         terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, event, max_steps, throw,
         progress_meter,
             solver_state, controller_state, made_jump: as for `diffrax.diffeqsolve`.
-        adjoint: how to differentiate: `ReplayAdjoint()`, or one of diffrax's.
+        adjoint: how to differentiate: `ReplayAdjoint()`, `ReversibleAdjoint()`, or one of
+            diffrax's.
         costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as
             `sol.costs`. key: a JAX random key for costs that draw; no cost shipped so far does.
 
@@ -102,12 +103,15 @@ def diffeqsolve(
         return solve_through_diffrax(
             *problem, placements=placements, key=key, adjoint=adjoint, **options
         )
-    plain = isinstance(adjoint, ReplayAdjoint) and event is None
+    is_complex = lambda t: t is not None and eqx.is_array_like(t) and jnp.iscomplexobj(t)
+    times = (t0, t1, dt0, *jax.tree.leaves(saveat))
+    plain = isinstance(adjoint, ReplayAdjoint) and event is None and not any(map(is_complex, times))
     plain = plain and all(state is None for state in states)
     if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
         return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
     dt0 = _checked_first_step(t0, t1, dt0)
     saveat = _checked_ts(t0, t1, saveat)
+    assert isinstance(adjoint, ReplayAdjoint)  # by `plain`
     return solve_by_engine(
         terms, solver, t0, t1, dt0, y0, args,
         saveat=saveat, stepsize_controller=stepsize_controller, adjoint=adjoint,

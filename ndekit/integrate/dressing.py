@@ -6,6 +6,7 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .. import tree
 from ..shapes import Count, State, Time
@@ -22,6 +23,7 @@ def dress(given: Given, outcome: Outcome, last_state: Any) -> Any:
     state0, event = given.state0, given.event
     t, y, result, mask = outcome.t, outcome.y, outcome.result, None
     if event is not None:
+        assert outcome.watched is not None  # as there is an event
         conditions = condition_values(event, given.args, given.around_events)
         t, y, result = settle(event, conditions, given.solver.interpolation_cls, outcome)
         structure = jax.tree.structure(event.cond_fn, is_leaf=callable)
@@ -36,7 +38,7 @@ def dress(given: Given, outcome: Outcome, last_state: Any) -> Any:
         tprev=outcome.t,
         made_jump=state0.made_jump if outcome.made_jump is None else outcome.made_jump,
         solver_state=last_state,
-        controller_state=outcome.controller_state,
+        controller_state=lax.stop_gradient(outcome.controller_state),
         result=result,
         num_steps=outcome.num_steps,
         num_accepted_steps=outcome.num_accepted,
@@ -73,9 +75,7 @@ class _Layout:
         return self.sub.fn(t, y, self.given.args)
 
     def save_state(self) -> Any:
-        empty = jax.tree.leaves(
-            self.given.state0.save_state, is_leaf=lambda x: hasattr(x, "saveat_ts_index")
-        )[self.index]
+        empty = self._empty()
         before, streams = [], [s for s in (self._at_ts(), self._at_steps()) if s is not None]
         if self.sub.t0:
             t0, y0 = self.given.t0, self.given.state0.y
@@ -86,9 +86,12 @@ class _Layout:
         if rows:
             buffers = jax.tree.map(_fitted, _concatenated(rows), buffers)
         if len(streams) == 2:
-            order = jnp.argsort(buffers[0], stable=True)
+            # Infinite times, of whatever sign, come last.
+            order = jnp.argsort(
+                jnp.where(jnp.isfinite(buffers[0]), buffers[0], jnp.inf), stable=True
+            )
             buffers = jax.tree.map(lambda x: x[order], buffers)
-        ts, ys, reached = self._with_end(*buffers, reached)
+        ts, ys, reached = self._with_end(buffers[0], buffers[1], reached)
         at_ts = jnp.array(0) if self._at_ts() is None else streams[0][1]
         return dataclasses.replace(empty, ts=ts, ys=ys, save_index=reached, saveat_ts_index=at_ts)
 
@@ -96,7 +99,8 @@ class _Layout:
         saved = self.outcome.streams.at_ts[self.index]
         if saved is None:
             return None
-        t0, t1, ts, ys, count = self.given.t0, self.given.t1, self.sub.ts, saved.ys, saved.count
+        ts: Any = self.sub.ts
+        t0, t1, ys, count = self.given.t0, self.given.t1, saved.ys, saved.count
         # A solve over no time at all has all its values already.
         no_time = t0 == t1
         value = self.value(t0, self.y)
@@ -111,10 +115,16 @@ class _Layout:
     def _until_end(self, ts: Any, rows: Any, count: Count) -> tuple[Any, Count]:
         """The values reached, without those behind an event that was found inside a step."""
         known = jnp.arange(ts.shape[0]) < count
+        ts = jnp.where(known, ts, self._empty().ts[0])
         if self.finds_root:
             known = known & (ts <= self.t)
-        padded = tree.where(known, (ts, rows), jax.tree.map(_infinite, (ts, rows)))
-        return padded, jnp.sum(known)
+            ts = jnp.where((ts <= self.t) | ~jnp.isfinite(ts), ts, jnp.inf)
+        return (ts, tree.where(known, rows, jax.tree.map(_infinite, rows))), jnp.sum(known)
+
+    def _empty(self) -> Any:
+        """diffrax's buffers, not yet written to."""
+        is_state = lambda x: hasattr(x, "saveat_ts_index")
+        return jax.tree.leaves(self.given.state0.save_state, is_leaf=is_state)[self.index]
 
     def _with_end(self, ts: Any, ys: Any, reached: Count) -> tuple[Any, Any, Count]:
         """With the value at the end of the solve, unless a step has saved it already."""

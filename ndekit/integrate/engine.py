@@ -13,10 +13,10 @@ from .. import tree
 from ..shapes import Args, Count, State, Time
 from .adjoint import ReplayAdjoint
 from .attempt import close_to, smallest_step_after, within
-from .controllers import convert_controller, frozen, tolerances_of
-from .costs import Placements, Surroundings, init_totals
+from .controllers import frozen
+from .costs import Placements, Surroundings
 from .forward import Outcome
-from .moving import moves
+from .parts import Part, control_part, cost_part
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .saving import Saved
@@ -91,9 +91,12 @@ def solve_by_engine(
     y0 = promote_state(y0, t0)
     field = reflected_field(terms, args, direction)
     controller = stepsize_controller.wrap(direction)
-    error_order = solver.error_order(terms)
+    stepper, error_order = explicit_runge_kutta(solver), solver.error_order(terms)
+    assert stepper is not None  # by `can_solve`
+    around = Surroundings(tree.real_dtype(y0), key, max_steps, times.ts)
+    cost = cost_part(placements, around)
     problem, operands, first_evals = _prepare(
-        field, solver, times, y0, controller, error_order, placements, key, max_steps, adjoint
+        field, solver, stepper, times, y0, controller, error_order, cost, max_steps, adjoint
     )
     outcome = solve(problem, operands)
     saved_ts, ys = _saved(sub, operands, outcome)
@@ -126,68 +129,50 @@ class _Times(NamedTuple):
 def _prepare(
     field: Any,
     solver: diffrax.AbstractSolver,
+    stepper: ExplicitRungeKutta,
     times: _Times,
     y0: State,
     controller: Any,
     error_order: Any,
-    placements: Placements,
-    key: Any,
+    cost: Part,
     max_steps: int | None,
     adjoint: ReplayAdjoint,
 ) -> tuple[Problem, Operands, int]:
     """The problem, its operands, and the number of evaluations that preparing them took."""
     dynamics, constants = convert_field(field, times.t0, y0)
-    stepper = explicit_runge_kutta(solver)
-    assert stepper is not None  # by `can_solve`
     counted = CountedField(lambda t, y: dynamics(constants, t, y))
     carry0 = stepper.init(counted, times.t0, y0)
     t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
-    has_error = stepper.b_error is not None
-    adapt, of_controller = convert_controller(
-        controller, None, times.t0, y0, y0 if has_error else None, error_order, state0
-    )
-    tolerances, norm, order = tolerances_of(controller, error_order)
-    tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
-    cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
-    moving = moves(adjoint.step_sizes, controller)
-    pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
+    like = None if stepper.b_error is None else y0
+    how = adjoint.step_sizes
+    control = control_part(controller, None, times.t0, y0, like, error_order, state0, how)
+    at_ts = times.ts is not None and len(times.ts) > 0
     problem = Problem(
         dynamics=dynamics,
         field=None,
         stepper=stepper,
         interpolation=solver.interpolation_cls,
-        controller=adapt,
-        placements=cost_rest,
-        tolerances=tolerance_rest,
-        norm=norm,
-        error_order=order,
         max_steps=max_steps,
         checkpoints=adjoint.checkpoints,
-        moving=moving,
-        pid=pid_rest,
         solver_name=type(solver).__name__,
-        plans=(Plan(None, times.ts is not None and len(times.ts) > 0, 0),),
+        plans=(Plan(None, at_ts, 0),),
         fenced=needs_fences(stepper, dynamics),
+        **control.fixed,
+        **cost.fixed,
     )
-    surroundings = Surroundings(tree.real_dtype(y0), key, max_steps, times.ts)
     operands = Operands(
         constants=constants,
-        costs=cost_arrays,
-        of_field=[],
-        fns=[[]],
         y0=y0,
         carry0=carry0,
         t0=times.t0,
         t1=times.t1,
-        ts=[times.ts if problem.plans[0].at_ts else None],
-        t_next0=t_next0 if moving else frozen(t_next0),
+        ts=[times.ts if at_ts else None],
+        t_next0=t_next0 if problem.moving else frozen(t_next0),
         close_to_t1=close_to(times.t1),
-        controller=of_controller,
         controller_state0=state0,
-        totals0=frozen(init_totals(placements, surroundings)),
-        tolerances=tolerance_arrays,
-        pid=frozen(pid_arrays),
         result0=frozen(RESULTS.successful),
+        **control.arrays,
+        **cost.arrays,
     )
     return problem, operands, counted.calls
 
@@ -204,7 +189,7 @@ def _first_step(
 
 
 def _stats(
-    stepper: ExplicitRungeKutta, outcome: Outcome, first_evals: int, max_steps: int | None
+    stepper: Any, outcome: Outcome, first_evals: int, max_steps: int | None
 ) -> dict[str, Any]:
     return {
         "num_steps": outcome.num_steps,

@@ -101,7 +101,8 @@ def settle(
     """
     watched, ended = outcome.watched, jnp.any(jnp.array(outcome.watched.mask))
     as_it_is = (outcome.t, outcome.y, outcome.result)
-    if event.root_finder is None:
+    finder = event.root_finder
+    if finder is None:
         return as_it_is
 
     def find() -> tuple[Time, State, RESULTS]:
@@ -119,7 +120,7 @@ def settle(
             return [jnp.where(ended, v, to_end.astype(v.dtype)) for v in met]
 
         bounds = {"lower": watched.t0, "upper": watched.t1}
-        root = optx.root_find(value, event.root_finder, y0=watched.t1, options=bounds, throw=False)
+        root = optx.root_find(value, finder, y0=watched.t1, options=bounds, throw=False)
         # An event before the first step leaves no step to look into.
         y = tree.where(outcome.num_steps == 0, outcome.y, inside.evaluate(root.value))
         found = root.result == optx.RESULTS.successful

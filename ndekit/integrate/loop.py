@@ -10,23 +10,22 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import State
 from .attempt import close_to, smallest_step_after, within
-from .controllers import convert_controller, frozen, tolerances_of
+from .controllers import frozen
 from .converted import Converted, convert
-from .costs import Placements, Surroundings, init_totals
+from .costs import Placements, Surroundings
 from .dressing import dress, save_state
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
 from .implicit import DiagonallyImplicit, is_diagonally_implicit
-from .moving import moves
 from .opaque import OpaqueStepper, step_of
+from .parts import Part, control_part, cost_part
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .reversible import undo_of
@@ -54,7 +53,8 @@ def run_loop(
     if problem.returns_state:
         last_state = motion.last_state(outcome)
     if has_statistics(solve_of.solver):
-        stats |= solve_of.solver.statistics(last_state)
+        solver: Any = solve_of.solver
+        stats |= solver.statistics(last_state)
     return dress(solve_of, outcome, last_state), stats, outcome.costs
 
 
@@ -86,8 +86,8 @@ def _motion(given: Given) -> _Motion:
     last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
     if is_ode and is_diagonally_implicit(given.solver):
         # On the reflected field, so that the stages are those of the field that is replayed.
-        field, kind = _field_of(given), DiagonallyImplicit
-        terms = diffrax.ODETerm(lambda t, y, args: field(t, y))
+        reflected, kind = _field_of(given), DiagonallyImplicit
+        terms = diffrax.ODETerm(lambda t, y, args: reflected(t, y))
         carry0, last_state = _turned(given, carry0), lambda outcome: _turned(given, outcome.carry)
     step = step_of(given.solver, terms, given.args, y, carry0, given.jumps)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False))
@@ -132,78 +132,56 @@ def _field_of(given: Given) -> Callable:
 def _prepare(
     given: Given, motion: _Motion, placements: Placements, key: Any, how: Replaying
 ) -> tuple[Problem, Operands]:
-    state0, y0, t0, t1 = given.state0, given.state0.y, given.t0, given.t1
-    controller, order = given.stepsize_controller, given.solver.error_order(given.terms)
-    adapt, of_controller = convert_controller(
-        controller, given.args, t0, y0, _error_like(motion, y0), order, state0.controller_state
-    )
-    tolerances, norm, order = tolerances_of(controller, order)
-    tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
-    cost_arrays, cost_rest = eqx.partition(placements, eqx.is_array)
-    moving = moves(how.step_sizes, controller)
-    pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
-    plans, of_fns = _plans(given)
-    undo, of_undo = _undoing(given) if how.reversible else (None, [])
-    watch, of_watch, watched0 = _conditions(given)
+    state0, y0, saveat = given.state0, given.state0.y, given.saveat
+    control = control_part(
+        given.stepsize_controller, given.args, given.t0, y0, _error_like(motion, y0),
+        given.solver.error_order(given.terms), state0.controller_state, how.step_sizes,
+    )  # fmt: skip
+    wanted = [_streams(given), _conditions(given)]
+    if how.reversible:
+        wanted.append(_undoing(given))
+    ts = [times for times in wanted[0].arrays["ts"] if times is not None]
+    along = ts[0] if len(ts) == 1 else None
+    around = Surroundings(tree.real_dtype(y0), key, given.max_steps, along)
+    parts = [control, cost_part(placements, around), *wanted]
     problem = Problem(
         dynamics=motion.dynamics,
         field=motion.field,
         stepper=motion.stepper,
         interpolation=given.solver.interpolation_cls,
-        controller=adapt,
-        placements=cost_rest,
-        tolerances=tolerance_rest,
-        norm=norm,
-        error_order=order,
         max_steps=given.max_steps,
         checkpoints=how.checkpoints,
-        moving=moving,
-        pid=pid_rest,
-        undo=undo,
         solver_name=type(given.solver).__name__,
-        plans=plans,
         fenced=needs_fences(motion.stepper, motion.dynamics),
         jumps=given.jumps,
-        dense=given.saveat.dense,
-        watch=watch,
+        dense=saveat.dense,
         returns_state=(
-            given.saveat.solver_state
-            or given.saveat.controller_state
-            or has_statistics(given.solver)
+            saveat.solver_state or saveat.controller_state or has_statistics(given.solver)
         ),
+        **{name: value for part in parts for name, value in part.fixed.items()},
     )
-    ts = [sub.ts if plan.at_ts else None for sub, plan in zip(given.subs, plans, strict=True)]
-    along = [times for times in ts if times is not None]
-    surroundings = Surroundings(
-        tree.real_dtype(y0), key, given.max_steps, along[0] if len(along) == 1 else None
-    )
-    operands = Operands(
+    return problem, _operands(given, motion, problem.moving, parts)
+
+
+def _operands(given: Given, motion: _Motion, moving: bool, parts: list[Part]) -> Operands:
+    state0, t_next0 = given.state0, _first_end(given)
+    return Operands(
         constants=motion.constants,
-        costs=cost_arrays,
         of_field=motion.of_field,
-        fns=of_fns,
-        y0=y0,
+        y0=state0.y,
         carry0=motion.carry0,
-        t0=t0,
-        t1=t1,
-        ts=ts,
-        t_next0=_first_end(given) if moving else frozen(_first_end(given)),
-        close_to_t1=close_to(t1),
-        controller=of_controller,
-        controller_state0=frozen(state0.controller_state),
-        totals0=frozen(init_totals(placements, surroundings)),
-        tolerances=tolerance_arrays,
-        pid=frozen(pid_arrays),
-        undo=frozen(of_undo),
+        t0=given.t0,
+        t1=given.t1,
+        t_next0=t_next0 if moving else frozen(t_next0),
+        close_to_t1=close_to(given.t1),
+        controller_state0=_first_memory(given),
         made_jump0=state0.made_jump if given.jumps else None,
         result0=frozen(state0.result),
-        watch=of_watch,
-        watched0=frozen(watched0),
+        **{name: value for part in parts for name, value in part.arrays.items()},
     )
-    return problem, operands
 
 
-def _undoing(given: Given) -> tuple[Converted, list[Any]]:
+def _undoing(given: Given) -> Part:
     """A step backwards as a program."""
     undo = undo_of(given.solver, given.terms, given.args)
     if given.jumps:
@@ -213,13 +191,24 @@ def _undoing(given: Given) -> tuple[Converted, list[Any]]:
         )
     t, y, carry = given.t0, given.state0.y, given.state0.solver_state
     keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
-    return convert(lambda *step: jax.tree.map(keep, undo(*step), (y, carry)), t, t, y, carry)
+    back = lambda *step: jax.tree.map(keep, undo(*step), (y, carry))
+    program, constants = convert(back, t, t, y, carry)
+    return Part(dict(undo=program), dict(undo=frozen(constants)))
 
 
 def _first_end(given: Given) -> Any:
     t_next = given.state0.tnext
     # A controller that jumps may begin with a step of no length.
     return t_next if given.jumps else within(t_next, smallest_step_after(given.t0), given.t1)
+
+
+def _first_memory(given: Given) -> Any:
+    """The controller's first state, of which nothing is differentiated. That of a clipping
+    controller holds the user's times: a derivative by those is refused, not lost.
+    """
+    state = given.state0.controller_state
+    clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
+    return state if clips and not given.passed_controller_state else frozen(state)
 
 
 def _error_like(motion: _Motion, y0: State) -> Any:
@@ -229,8 +218,9 @@ def _error_like(motion: _Motion, y0: State) -> Any:
     return motion.dynamics.shapes[1]
 
 
-def _plans(given: Given) -> tuple[tuple[Plan, ...], list[list[Any]]]:
-    plans, constants = [], []
+def _streams(given: Given) -> Part:
+    """What each `SubSaveAt` asks for."""
+    plans, constants, ts = [], [], []
     for sub in given.subs:
         fn, of_fn = None, []
         if sub.fn is not save_state:
@@ -240,18 +230,21 @@ def _plans(given: Given) -> tuple[tuple[Plan, ...], list[list[Any]]]:
         room = given.max_steps // sub.steps if sub.steps and given.max_steps else 0
         plans.append(Plan(fn, at_ts, sub.steps, room))
         constants.append(of_fn)
-    return tuple(plans), constants
+        ts.append(sub.ts if at_ts else None)
+    return Part(dict(plans=tuple(plans)), dict(fns=constants, ts=ts))
 
 
-def _conditions(given: Given) -> tuple[Conditions | None, list[Any], Watched | None]:
+def _conditions(given: Given) -> Part:
+    """What an event watches."""
     event, state0 = given.event, given.state0
     if event is None:
-        return None, [], None
+        return Part({}, {})
     values = condition_values(event, given.args, given.around_events)
     converted, constants = convert(values, given.t0, state0.y)
     leaves = (jax.tree.leaves(state0.event_values), jax.tree.leaves(state0.event_mask))
     watched = Watched(*leaves, state0.tprev, state0.tprev, state0.event_dense_info)
-    return Conditions(converted, directions_of(event)), constants, watched
+    watch = Conditions(converted, directions_of(event))
+    return Part(dict(watch=watch), dict(watch=constants, watched0=frozen(watched)))
 
 
 def _evals(given: Given, motion: _Motion, outcome: Outcome) -> dict[str, Any]:

@@ -23,9 +23,6 @@ class OpaqueStepper(AbstractStepper):
     """
 
     tableau: Any = eqx.field(static=True)
-    evals_per_step: int | None = eqx.field(static=True, default=None)
-
-    keeps_carry = True
 
     def step(
         self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None

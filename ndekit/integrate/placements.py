@@ -95,7 +95,8 @@ class EachStep(AbstractPlacement):
         if surroundings.max_steps is None:
             raise ValueError(
                 "`EachStep` keeps a number for each step, so it needs to know how many there can "
-                "be, but `max_steps` is `None`. Give `diffeqsolve` a bound."
+                "be. Give `diffeqsolve` a bound (`max_steps`), and an adjoint of ndekit's: inside "
+                "diffrax's own loop the bound is not known."
             )
         return jnp.zeros(surroundings.max_steps, surroundings.dtype)
 
@@ -131,7 +132,8 @@ class AlongTimes(AbstractPlacement):
         if surroundings.ts is None:
             raise ValueError(
                 "`AlongTimes` adds a cost up along `SaveAt(ts=...)`, but there are no `ts`, or "
-                "more than one set of them. Give one, or use `EachStep`."
+                "more than one set of them, or the solve runs in diffrax's own loop, which does "
+                "not tell. Give one, and an adjoint of ndekit's, or use `EachStep`."
             )
         return surroundings.ts, jnp.zeros(surroundings.ts.shape, surroundings.dtype)
 

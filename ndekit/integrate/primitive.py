@@ -43,7 +43,7 @@ def _run(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
 def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
     struct = jax.tree.leaves(problem.outcome)
     shape = lambda x: lanes.shape_with(x.shape, list(flat))
-    return [ShapedArray(shape(x), x.dtype) for x in struct]
+    return [ShapedArray(shape(x), x.dtype, weak_type=x.weak_type) for x in struct]
 
 
 def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
@@ -75,11 +75,11 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
 def _refuse_lost_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> None:
     if problem.max_steps is None:
         raise ValueError(
-            "`ReplayAdjoint` keeps the time of each step, so it needs to know how many there can "
+            "The engine keeps the time of each step, so it needs to know how many there can "
             "be, but got `max_steps=None`. Give a number, or use `adjoint=diffrax.ForwardMode()`."
         )
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
-    if any(jax.tree.leaves(flags.controller)):
+    if any(jax.tree.leaves((flags.controller, flags.controller_state0))):
         raise ValueError(
             "`ReplayAdjoint` holds the grid of steps constant, but the loss was differentiated by "
             "an array inside the step size controller. Stop its gradient with "

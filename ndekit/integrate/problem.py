@@ -23,8 +23,6 @@ class Operands(eqx.Module):
     # Differentiable.
     constants: list[Any]  # what the dynamics close over: parameters, args
     costs: Any  # arrays inside the costs
-    of_field: list[Any]  # what the field closes over, where it is not the dynamics itself
-    fns: list[list[Any]]  # what each `SaveAt(fn=...)` closes over
     y0: State
     carry0: Any
     t0: Any
@@ -37,10 +35,15 @@ class Operands(eqx.Module):
     controller_state0: Any
     totals0: Any
     tolerances: Any
+    result0: Any
     pid: Any = None  # arrays of a controller whose rule is differentiated
+    # Differentiable again, where there are any.
+    of_field: list[Any] = eqx.field(default_factory=list)  # what the field closes over, where it
+    # is not the dynamics itself
+    fns: list[list[Any]] = eqx.field(default_factory=lambda: [[]])  # of each `SaveAt(fn=...)`
+    # Frozen.
     undo: list[Any] = eqx.field(default_factory=list)  # what undoing a step closes over
     made_jump0: Any = None
-    result0: Any = None
     watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
     watched0: Any = None  # their values at t0
 

@@ -104,7 +104,7 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Co
         # lane that has finished hands on everything.
         handed_on = pass_.where(step.accepted, tree.zeros_like(after), after)
         before = pass_.where(tried, tree.add(handed_on, before), after)
-        ct_grid = pass_.where(tried, Grid(*d_times, pulled.grid[0]), ct.grid)
+        ct_grid = pass_.where(tried, Grid(d_times[0], d_times[1], pulled.grid[0]), ct.grid)
         ct_times = (ct.t0, jnp.where(tried, ct.t1 + pulled.grid[1], ct.t1))
     else:
         before = pass_.where(step.accepted, before, after)
@@ -112,7 +112,8 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Co
             ends = (step.t0, step.t1, step.accepted)
             ct_times = pass_.map(_own_times)(pass_.flat, None, ends, d_times, ct_times)
     parameters = tree.add(parameters, pulled.parameters)
-    return Cotangents(parameters, *before, *ct_times, found, remaining, ct_grid)
+    (y, carry), (t0, t1) = before, ct_times
+    return Cotangents(parameters, y, carry, t0, t1, found, remaining, ct_grid)
 
 
 def _pull_inside(
@@ -130,9 +131,10 @@ def _pull_inside(
     ends, counts = (step.t0, step.t1), (pass_.num_accepted, remaining)
     ct_info, d_times = about(pass_.flat, None, ends, info, step.accepted, whole, counts)
     for i, values in enumerate(pass_.saved):
-        if values is None:
+        before = ct.found[i]
+        if values is None or before is None:
             continue
-        found[i], d = values.pull(ct.found[i], Inside(step.t0, step.t1, info, step.accepted))
+        found[i], d = values.pull(before, Inside(step.t0, step.t1, info, step.accepted))
         ct_info, d_times = tree.add(ct_info, d.info), tree.add(d_times, (d.t0, d.t1))
         for position, value in zip(values.parameters, d.constants, strict=True):
             at = pass_.parameters.index(position)
@@ -172,7 +174,7 @@ def _linearize(
         carry = init(flat, None, step.t0, step.y)
     smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
     times, grid = (step.t0, step.t1), None
-    if problem.moving:
+    if problem.moving and step.details is not None:
         t1 = pass_.map(lambda ops, _, t: ops.t1 + jnp.zeros_like(t))(flat, None, step.t0)
         grid = (step.details.memory[:2], t1)
     advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
@@ -181,7 +183,8 @@ def _linearize(
         start = (given.y, eqx.combine(given.carry, fixed))
         ends = times if given.times is None else given.times
         filled = pass_.with_parameters(given.parameters)
-        return advance(filled, number, start, ends, given.grid, step)
+        given_also = (step.memo, step.accepted, step.details)
+        return advance(filled, number, start, ends, given.grid, *given_also)
 
     parameters = [flat[i] for i in pass_.parameters]
     given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
@@ -196,18 +199,20 @@ def _advance(
     start: tuple[State, Any],
     ends: tuple[Time, Time],
     grid: Any,
-    step: RecordedStep,
+    memo: Any,
+    accepted: Flag,
+    details: Any,
 ) -> _Advanced:
     """One step of one lane."""
     problem, (y, carry), (t0, t1) = pass_.problem, start, ends
     stepper, dynamics = problem.stepper, problem.dynamics_of(operands, number)
-    made_jump = None if step.details is None else step.details.made_jump
+    made_jump = getattr(details, "made_jump", None)
     if not pass_.chained:
         carry, made_jump = stepper.init(dynamics, t0, y), None
     # An attempt that overflowed is not looked into: a step of no length stands for it.
-    t_end = jnp.where(step.details.finite, t1, t0) if problem.moving else t1
+    t_end = jnp.where(details.finite, t1, t0) if problem.moving else t1
     field = problem.field_of(operands)
-    trial = stepper.again(dynamics, field, t0, t_end, y, carry, step.memo, made_jump)
+    trial = stepper.again(dynamics, field, t0, t_end, y, carry, memo, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
@@ -220,9 +225,9 @@ def _advance(
     ]
     after = None
     if grid is not None:
-        (errors, end), at_dtmin = grid, step.details.memory[2]
+        (errors, end), at_dtmin = grid, details.memory[2]
         now = Grid(t0, t1, errors)
-        verdict = (step.accepted, step.details.finite)
+        verdict = (accepted, details.finite)
         after = next_grid(problem, operands, now, at_dtmin, end, y, trial, *verdict)
     carry = eqx.filter(trial.carry, eqx.is_inexact_array) if pass_.chained else ()
     return _Advanced(trial.y1, carry, readings, info, at_steps, after)

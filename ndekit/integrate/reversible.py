@@ -37,8 +37,14 @@ class Reversible(AbstractReversibleSolver, diffrax.AbstractWrappedSolver):
 
     Args:
         solver: any solver of diffrax or a user's own, except multistep and symplectic ones.
-        coupling: $\lambda$ in (0, 1]. Rounding errors grow as $\lambda^{-n}$ on the way back;
-            stability wants it less than 1.
+        coupling: $\lambda$ in (0, 1]. Rounding errors grow as $\lambda^{-n}$ on the way back, so
+            it is near 1; but then the difference of $y$ and $z$ hardly decays.
+
+    !!! warning
+        Not for fields that contract strongly: with $\lambda$ near 1 the difference of $y$ and $z$
+        grows like $e^{a T}$ on $y' = -a y$, and so do rounding errors on the way back. On
+        $y' = -y$ over $T = 20$ the default is wrong. A smaller coupling, `ReversibleHeun` on
+        shorter intervals, or `ReplayAdjoint` are the remedies.
 
     Raises:
         ValueError: if `coupling` is outside (0, 1].

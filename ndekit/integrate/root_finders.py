@@ -26,5 +26,7 @@ def mended(solver: Any) -> Any:
     finder = getattr(solver, "root_finder", None)
     if type(finder) is not diffrax.VeryChord:
         return solver
-    chord = optx.Chord(finder.rtol, finder.atol, finder.norm, finder.linear_solver)
+    chord = optx.Chord(
+        finder.rtol, finder.atol, finder.norm, linear_solver=finder.linear_solver
+    )  # fmt: skip
     return eqx.tree_at(lambda s: s.root_finder, solver, chord)

@@ -74,7 +74,8 @@ class SavedValues:
             found, ct = self._pull_block(found, ct, inside)
             return found, ct, self._anything_left(found, inside)
 
-        state = (found, ForStep(*nothing, of_fn), self._anything_left(found, inside))
+        t0, t1, info = nothing
+        state = (found, ForStep(t0, t1, info, of_fn), self._anything_left(found, inside))
         found, ct, _ = lax.while_loop(lambda state: state[2], body, state)
         return found, ct
 

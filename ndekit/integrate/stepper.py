@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -41,8 +41,15 @@ class AbstractStepper(eqx.Module):
             from the state alone.
     """
 
-    evals_per_step: eqx.AbstractVar[int | None]
-    keeps_carry: eqx.AbstractClassVar[bool]
+    keeps_carry: ClassVar[bool] = True
+
+    @property
+    def evals_per_step(self) -> int | None:
+        return None
+
+    def init(self, dynamics: Any, t0: Time, y0: State) -> Any:
+        """The carry from the state alone, where the record does not keep it."""
+        return ()
 
     @abc.abstractmethod
     def step(
@@ -99,7 +106,7 @@ class ExplicitRungeKutta(AbstractStepper):
     `()`. `made_jump` may be `None`, where no controller jumps.
     """
 
-    keeps_carry = False
+    keeps_carry: ClassVar[bool] = False
 
     a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
     b: tuple[float, ...] = eqx.field(static=True)
@@ -112,8 +119,8 @@ class ExplicitRungeKutta(AbstractStepper):
     def evals_per_step(self) -> int:
         return len(self.c) - int(self.first_same_as_last)
 
-    def init(self, field: Field, t0: Time, y0: State) -> Any:
-        return field(t0, y0) if self.first_same_as_last else ()
+    def init(self, dynamics: Field, t0: Time, y0: State) -> Any:
+        return dynamics(t0, y0) if self.first_same_as_last else ()
 
     def after_jump(self, field: Field, t0: Time, y0: State, carry: Any, made_jump: Any) -> Any:
         """The carry, evaluated anew where the field has just jumped."""

@@ -24,7 +24,7 @@ class Kept(eqx.Module):
     def push(self, t: Time, row: Any, wanted: Flag) -> "Kept":
         put = lambda buffer, new: _set_row(buffer, self.count, new, wanted)
         ts, rows = jax.tree.map(put, (self.ts, self.rows), (t, row))
-        return Kept(ts, rows, self.count + wanted.astype(self.count.dtype))
+        return Kept(ts, rows, self.count + jnp.where(wanted, 1, 0))
 
 
 class Streams(eqx.Module):
@@ -101,7 +101,7 @@ def _row_of(plan: Plan, operands: Operands) -> Any:
 
 def _room_for(row: Any, room: int, t0: Time) -> Kept:
     fill = lambda x: jnp.full((room, *x.shape), jnp.inf, x.dtype)
-    return Kept(fill(t0), jax.tree.map(fill, row), jnp.array(0))
+    return Kept(fill(t0), jax.tree.map(fill, row), jnp.asarray(0))
 
 
 def _set_row(buffer: Any, index: Count, new: Any, wanted: Flag) -> Any:

@@ -17,9 +17,10 @@ from .stepper import explicit_runge_kutta
 def solve_in_loop(*problem: Any, adjoint: WithCosts, **options: Any) -> Solution:
     """Solve by the engine, prepared and dressed by diffrax."""
     sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, **options)
-    stats = dict(sol.stats)
+    fields = _fields_of(sol)
+    fields["stats"] = stats = dict(sol.stats)
     costs = stats.pop("costs")
-    return Solution(**_fields_of(sol) | {"stats": stats}, costs=costs)
+    return Solution(**fields, costs=costs)
 
 
 def solve_through_diffrax(
