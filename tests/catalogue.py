@@ -240,8 +240,8 @@ SLOW = names_in(
         Kvaerno3 Kvaerno4 KenCarp3 KenCarp4 KenCarp5
     """,
     sde="""
-        Heun Euler StratonovichMilstein ShARK SEA GeneralShARK SlowRK Tsit5-unmarked matrix-
-        noise ALIGN
+        Heun Euler StratonovichMilstein ShARK SEA GeneralShARK SlowRK Tsit5-unmarked
+        matrix-noise ALIGN
     """,
     controller="pi dtmax factors norm error-order step-to-backward clip-step clip-backward",
     saveat="""
@@ -251,9 +251,9 @@ SLOW = names_in(
     event="bisection fixed-steps downwards several several-newton dense at-the-start implicit",
     terms="cubic control-adaptive multi-backward",
     values="""
-        matrix args-array-of-numpy mixed-precision nowhere-adaptive field-of-integers complex-
-        dense complex-adaptive nowhere-steps nowhere-dense integer-first-step long-first-step
-        default-bound
+        matrix args-array-of-numpy mixed-precision nowhere-adaptive field-of-integers
+        complex-dense complex-adaptive nowhere-steps nowhere-dense integer-first-step
+        long-first-step default-bound
     """,
 )
 

@@ -190,6 +190,7 @@ class Truth(NamedTuple):
     y1: np.ndarray
     gradient: np.ndarray
     spread: float
+    stiffness: float = 0.0  # the field's slope times the span: an explicit solver's least work
 
 
 def _truth(states, flows):
@@ -212,12 +213,14 @@ def cubic_truth(args, span, y0, number=16, top=1e6):
     """For `rate` 1: the truth, or the time at which y outgrows `top`."""
     a, b, c = args["a"], args["b"], args["c"]
 
+    def slope(y):
+        cy, twice = c @ y, np.swapaxes(c, 1, 2) @ y
+        quadratic = b @ y + np.swapaxes(b, 1, 2) @ y
+        return a + quadratic + cy @ y + twice @ y + np.swapaxes(cy, 1, 2) @ y
+
     def rates(t, state):
         y, flow = state[:3], state[3:].reshape(3, 3)
-        by, cy = b @ y, c @ y
-        cyy, twice = cy @ y, np.swapaxes(c, 1, 2) @ y
-        slope = a + by + np.swapaxes(b, 1, 2) @ y + cyy + twice @ y + np.swapaxes(cy, 1, 2) @ y
-        return np.concatenate([(a + by + cyy) @ y, (slope @ flow).ravel()])
+        return np.concatenate([(a + b @ y + c @ y @ y) @ y, (slope(y) @ flow).ravel()])
 
     escape = lambda t, state: np.max(np.abs(state[:3])) - top
     escape.terminal = True
@@ -232,7 +235,8 @@ def cubic_truth(args, span, y0, number=16, top=1e6):
             return float(sol.t[-1])
         states.append(sol.y[:3, -1])
         flows.append(sol.y[3:, -1].reshape(3, 3))
-    return _truth(states, flows)
+    stiffness = span * max(np.linalg.norm(slope(y), 2) for y in states)
+    return _truth(states, flows)._replace(stiffness=stiffness)
 
 
 def ending_truth(name, t1, y0):

@@ -193,6 +193,7 @@ class TestACall:
         assert weak[0] == weak[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_checks_at_run_time")
 class TestATransformedCall:
     @pytest.mark.parametrize("name", slow_if(SLOW_TRANSFORMS, TRANSFORMS))
@@ -201,6 +202,7 @@ class TestATransformedCall:
         assert_same(told_by(TRANSFORMS[name], nk.diffeqsolve), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_checks_at_run_time")
 class TestADifferentiatedCall:
     @pytest.mark.parametrize("name", slow_if(SLOW_GRADIENTS, GRADIENTS))

@@ -101,7 +101,7 @@ def lorenz(t, y, rho):
     return jnp.stack([10 * (y - x), x * (rho - z) - y, x * y - 8 / 3 * z])
 
 
-@pytest.mark.parametrize("tolerance", [1e-6, 1e-8])
+@pytest.mark.parametrize("tolerance", [1e-6, pytest.param(1e-8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("field", "y0", "t1", "parameters"),
     [

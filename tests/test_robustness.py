@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from close import assert_tree_close, close_to_rounding
 from diffrax import RESULTS
-from hypothesis import given
+from hypothesis import Phase, given
+from hypothesis import settings as limits
 from random_fields import (
     ENDING,
     ENDINGS,
@@ -37,7 +38,6 @@ settings_of = lambda pairs: st.builds(
 settings = settings_of(PAIRS)
 seeds = st.integers(0, 2**16)
 units = st.integers(-12, 12).map(lambda power: 10.0**power)
-endings = st.sampled_from(ENDINGS)
 starts = st.floats(0.3, 3)
 
 
@@ -94,6 +94,7 @@ def test_a_linear_field_is_solved_to_tolerance(seed, radius, angle, unit, start,
     assert_exact(solved.gradient, truth.gradient, truth.spread, setting)
 
 
+@limits(phases=[Phase.generate])  # SciPy is slow, and a smaller seed no simpler
 @given(seed=seeds, strength=st.floats(0, 1.5), span=st.floats(0.1, 4), unit=units, setting=settings)
 def test_a_cubic_field_is_solved_or_said_to_end(seed, strength, span, unit, setting):
     y0, args = setting.rounded(random_cubic(seed, 1.0, strength, unit))
@@ -102,7 +103,7 @@ def test_a_cubic_field_is_solved_or_said_to_end(seed, strength, span, unit, sett
     if isinstance(truth, float):
         # The rest of the way from 1e6 to infinity takes next to no time.
         assert not solved.successful or truth > 0.99 * span
-    elif truth.spread < 1e3:
+    elif truth.spread < 1e3 and truth.stiffness < MAX_STEPS / 2:
         assert solved.successful
         assert_exact(solved.y1, truth.y1, truth.spread, setting)
     if solved.successful:
@@ -138,8 +139,7 @@ def test_a_late_start_in_float32_is_exact_or_gives_up(seed, start, power, settin
         assert t1 - t0 < 4000 * np.spacing(np.float32(t1))
         assert_gave_up(solved)
     else:
-        assert ts[-1] == t1
-        assert np.all(np.isfinite(solved.gradient))
+        assert ts[-1] == t1 and np.all(np.isfinite(solved.gradient))
     truth = linear_truth(args["rate"] * args["a"], ts[-1] - t0, y0)
     assert_exact(ys[-1], truth.y1, truth.spread, setting)
 
@@ -166,7 +166,7 @@ def solve_ending(name, setting, y0, span, **options):
     return solve(scalar, setting, y0, {"index": ENDINGS.index(name), "span": span}, **options)
 
 
-@given(name=endings, y0=starts, life=st.floats(0.01, 0.95), setting=settings)
+@given(name=st.sampled_from(ENDINGS), y0=starts, life=st.floats(0.01, 0.95), setting=settings)
 def test_a_solution_is_exact_before_its_end(name, y0, life, setting):
     y0 = setting.rounded(y0)
     span = setting.rounded(life * ENDING[name].end(y0))
@@ -179,7 +179,7 @@ def test_a_solution_is_exact_before_its_end(name, y0, life, setting):
     assert np.isfinite(solved.sol.costs["error"])
 
 
-@given(name=endings, y0=starts, life=st.floats(1.05, 5), setting=settings)
+@given(name=st.sampled_from(ENDINGS), y0=starts, life=st.floats(1.05, 5), setting=settings)
 def test_a_solution_that_ends_is_followed_to_its_end(name, y0, life, setting):
     y0 = setting.rounded(y0)
     end = ENDING[name].end(y0)

@@ -104,18 +104,19 @@ class Verdict(eqx.Module):
 def without_nans(trial: Trial, y0: State) -> Trial:
     """The step as the controller sees it: written as there, so that it is computed once for both.
 
-    A NaN error means that the step went where the field is not defined; it will be rejected.
+    A NaN error or an infinite state means that the step went where the field is not defined; it
+    will be rejected.
     """
-    error = jax.tree.map(lambda e: jnp.where(jnp.isnan(e), jnp.inf, e), trial.error)
-    undefined = lambda y1, y: jnp.where(jnp.isnan(y1).any(), y, y1)
-    y1 = jax.tree.map(undefined, trial.y1, y0)
+    finite = tree.all_finite(trial.y1)
+    error = jax.tree.map(lambda e: jnp.where(finite & ~jnp.isnan(e), e, jnp.inf), trial.error)
+    y1 = jax.tree.map(lambda y1, y: jnp.where(finite, y1, y), trial.y1, y0)
     return dataclasses.replace(trial, y1=y1, error=error)
 
 
 def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
-    error = without_nans(trial, lane.y).error
+    seen = without_nans(trial, lane.y)
     accepted, t, t_next, made_jump, state, result = problem.controller(
-        operands.controller, lane.t, t_end, lane.y, trial.y1, error, lane.controller_state
+        operands.controller, lane.t, t_end, lane.y, seen.y1, seen.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
     t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
@@ -139,6 +140,8 @@ def keep_moving(
     t1 = operands.t1
     towards_end = jnp.where(accepted, t1, t + 0.5 * (t_end - t))
     t_next = jnp.where(t_next > operands.close_to_t1, towards_end, t_next)
+    # Near a singularity 0.9 h can round back to h: the same step would be tried for ever.
+    t_next = jnp.where(accepted, t_next, jnp.minimum(t_next, eqxi.prevbefore(t_end)))
     smallest = smallest_step_after(t)
     stuck = ~accepted & (t_end <= smallest)
     return within(t_next, smallest, t1), stuck

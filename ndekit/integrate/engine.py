@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from diffrax import RESULTS, is_successful
+from jax import lax
 
 from .. import tree
 from ..shapes import Args, Count, State, Time
@@ -141,7 +142,7 @@ def _prepare(
     """The problem, its operands, and the number of evaluations that preparing them took."""
     dynamics, constants = convert_field(field, times.t0, y0)
     counted = CountedField(lambda t, y: dynamics(constants, t, y))
-    carry0 = stepper.init(counted, times.t0, y0)
+    carry0 = stepper.init(counted, times.t0, _seen_by_a_step(times, y0))
     t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
     like = None if stepper.b_error is None else y0
     how = adjoint.step_sizes
@@ -175,6 +176,14 @@ def _prepare(
         **cost.arrays,
     )
     return problem, operands, counted.calls
+
+
+def _seen_by_a_step(times: _Times, y0: State) -> State:
+    """`y0`, without a derivative for a solve over no time, which evaluates the field in vain."""
+    t0, t1 = times.t0, times.t1
+    if is_concrete(t0) and is_concrete(t1) and np.asarray(t0) != np.asarray(t1):
+        return y0
+    return tree.where(jnp.asarray(t0 == t1), lax.stop_gradient(y0), y0)
 
 
 def _first_step(

@@ -108,7 +108,7 @@ def settle(
     def find() -> tuple[Time, State, RESULTS]:
         inside = interpolation(t0=watched.t0, t1=watched.t1, **watched.info)
 
-        def value(t: Time, _: Any) -> list[Any]:
+        def value(t: Time, _: Any) -> Any:
             to_end = watched.t1 - t
             values = conditions(t, inside.evaluate(t))
             numbers = [to_end if v.dtype == jnp.bool_ else v for v in values]
@@ -117,7 +117,10 @@ def settle(
                 jnp.where(mask, v, jnp.zeros_like(v))
                 for mask, v in zip(watched.mask, numbers, strict=True)
             ]
-            return [jnp.where(ended, v, to_end.astype(v.dtype)) for v in met]
+            # In the event's own structure: of one condition some root finders want the bare number.
+            structure = jax.tree.structure(event.cond_fn, is_leaf=callable)
+            numbers = [jnp.where(ended, v, to_end.astype(v.dtype)) for v in met]
+            return jax.tree.unflatten(structure, numbers)
 
         bounds = {"lower": watched.t0, "upper": watched.t1}
         root = optx.root_find(value, finder, y0=watched.t1, options=bounds, throw=False)

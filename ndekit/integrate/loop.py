@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from .. import tree
 from ..shapes import State
@@ -114,7 +115,9 @@ def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
     field = lambda t, y: dynamics(constants, t, y)
     if not stepper.first_same_as_last:
         return _Motion(stepper, dynamics, constants, (), lambda outcome: state0)
-    carry0 = stepper.init(field, t, y)
+    # A solve over no time evaluates the field in vain; its derivative is not wanted.
+    y_seen = tree.where(given.t0 == given.t1, lax.stop_gradient(y), y)
+    carry0 = stepper.init(field, t, y_seen)
     if given.passed_solver_state:
         anew, rate = state0[0] | given.state0.made_jump, _turned(given, state0)[1]
         carry0 = tree.where(anew, carry0, rate)
