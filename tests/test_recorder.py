@@ -189,13 +189,13 @@ def plain_and_ours(saveat, field=PROBLEM.field, y0=None, args=None, costs=None, 
 @pytest.mark.parametrize("name", SAVES)
 def test_other_ways_to_save_are_diffrax_own(name, costs):
     plain, ours = plain_and_ours(SAVES[name](), costs=costs)
-    assert_tree_close((ours.ts, ours.ys), (plain.ts, plain.ys), rtol=1e-12)
+    assert_tree_close((ours.ts, ours.ys), (plain.ts, plain.ys), rtol=1e-9)
 
 
 def test_dense_output_is_diffrax_own():
     plain, ours = plain_and_ours(diffrax.SaveAt(dense=True), costs=COSTS)
     for t in (0.05, 0.5, 0.93):
-        assert_tree_close(ours.evaluate(t), plain.evaluate(t), rtol=1e-12)
+        assert_tree_close(ours.evaluate(t), plain.evaluate(t), rtol=1e-9)
 
 
 def test_the_fallback_gives_the_costs_of_the_engine():
@@ -225,7 +225,7 @@ def test_a_complex_state_turns_as_it_should():
 
 def test_solver_state_is_diffrax_own_and_not_the_recorders():
     plain, ours = plain_and_ours(diffrax.SaveAt(t1=True, solver_state=True), costs=COSTS)
-    assert_tree_close(ours.solver_state, plain.solver_state, rtol=1e-12)
+    assert_tree_close(ours.solver_state, plain.solver_state, rtol=1e-9)
 
 
 def test_a_controlled_term_goes_through_diffrax():
