@@ -14,19 +14,20 @@ from jax import lax
 
 from .. import tree
 from ..shapes import Count
+from .checkpoints import Stack, stack_of
 from .forward import Outcome, Recording
 from .lanes import Lanes
 from .moving import Grid
 from .problem import Operands, Problem
 from .pull import Cotangents, Replay, pull
-from .record import RecordedStep, Rows
+from .record import RecordedStep
 from .saved_values import SavedValues, nothing_found, padded_in_front
 from .saving import block_size
 
 
 class _Walk(eqx.Module):
     ct: Cotangents
-    states: Any  # rows of checkpoints; or the state after the step, where steps are undone
+    states: Any  # the stack of checkpoints; or the state after the step, where steps are undone
     step: Count
 
 
@@ -42,7 +43,9 @@ def replay(
     """Cotangents of the perturbed operands, in their order."""
     pass_ = _prepare(problem, lanes, perturbed, flat, recording, outcome, ct_outcome)
     ct, record = _at_the_end(pass_, outcome), recording.record
-    states = record.rows if problem.undo is None else recording.end
+    states = recording.end
+    if record.rows is not None:
+        states = stack_of(record.rows, record.num_steps)
     walk = _Walk(ct, states, record.num_steps - 1)
     walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(pass_, w), walk)
     return _collect(pass_, perturbed, walk.ct)
@@ -134,11 +137,11 @@ def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedSt
     return (*before, ()), dataclasses.replace(step, y=before[0], carry=before[1])
 
 
-def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedStep]:
-    """The state before step `wanted`: from its row, or by running on from the last row before it.
+def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, RecordedStep]:
+    """The state before step `wanted`: from the stack, or by running on from what is on top.
 
-    On the way checkpoints are left in the free rows, evenly spaced; for a distance no longer than
-    their number, all.
+    On the way checkpoints are pushed, evenly spaced over the room; for a distance no longer than
+    that, all.
     """
     problem, record = pass_.problem, pass_.recording.record
 
@@ -152,20 +155,24 @@ def _arrive(pass_: Replay, rows: Rows, wanted: Count) -> tuple[Rows, RecordedSte
         return after, problem.stepper.memo(trial)
 
     def run_on(loop: tuple) -> tuple:
-        rows, (y, carry), number = loop
+        stack, (y, carry, _), number, _ = loop
         step = record.step(number, (y, carry, ()))
         after, memo = pass_.map(advance)(pass_.flat, None, step)
         keep = (number > first) & ((number - first) % spacing == 0)
-        return rows.put((y, carry, memo), number, keep), after, number + 1
+        stack = stack.push((y, carry, memo), number, keep)
+        return stack, (*after, memo), number + 1, jnp.array(False)
 
-    (*state, memo), first = rows.last_until(wanted)
-    free = rows.num_free() + 1
+    state, first = stack.last()
+    free = stack.num_free() + 1
     spacing = jnp.maximum((wanted - first + free - 1) // free, 1)
-    rows, state, _ = lax.while_loop(lambda s: s[2] < wanted, run_on, (rows, tuple(state), first))
+    # All that is read of the stack goes through the loop: what is read of it beside a loop that
+    # writes to it makes the compiler copy it whole.
+    loop = (stack, tuple(state), first, jnp.array(True))
+    stack, (y, carry, memo), _, memo_fits = lax.while_loop(lambda s: s[2] < wanted, run_on, loop)
     if jax.tree.leaves(memo):
-        solve = lambda: pass_.map(advance)(pass_.flat, None, record.step(wanted, (*state, ())))[1]
-        memo = lax.cond(first == wanted, lambda: memo, solve)
-    return rows.without(rows.steps == wanted), record.step(wanted, (*state, memo))
+        step = record.step(wanted, (y, carry, ()))
+        memo = lax.cond(memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, None, step)[1])
+    return stack.without(wanted), record.step(wanted, (y, carry, memo))
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:

@@ -1,13 +1,16 @@
-"""The problems that are timed, in float32."""
+"""The problems that are timed, in float32 unless they are stiff."""
 
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optimistix as optx
+from targets import LARGE
 
 MAX_STEPS = 4096
 
@@ -16,32 +19,64 @@ class Case(NamedTuple):
     """One solve, or `lanes` of them under `vmap`; the gradient is that by `parameters`."""
 
     name: str
-    family: str  # which targets hold
-    field: Callable
-    y0: Any
+    field: Callable | None  # `None` where a floor of field evaluations says nothing
+    start: Callable[[Any, Any], tuple[Any, Any]]  # (parameters, given) -> (terms, y0)
+    given: Any  # what each lane has of its own
     parameters: Any
     t1: float
     tolerance: float
     rounds: int
+    atol: float | None = None
     lanes: int | None = None
     parameters_per_lane: bool = False
     num_saves: int | None = None
-    dt0: float = 0.01
+    dt0: float | None = 0.01
+    solver: diffrax.AbstractSolver = diffrax.Tsit5()
+    grid: Any = None  # steps go along it, or are adaptive
+
+    @property
+    def dtype(self) -> Any:
+        return jax.tree.leaves(self.given)[0].dtype
 
     def over_lanes(self, one: Callable) -> Callable:
-        """`one(parameters, y0)` in every lane."""
+        """`one(parameters, given)` in every lane."""
         if self.lanes is None:
             return one
         return jax.vmap(one, in_axes=(0 if self.parameters_per_lane else None, 0))
 
     @property
+    def controller(self) -> diffrax.AbstractStepSizeController:
+        if self.grid is not None:
+            return diffrax.StepTo(self.grid)
+        atol = self.tolerance if self.atol is None else self.atol
+        return diffrax.PIDController(rtol=self.tolerance, atol=atol)
+
+    @property
+    def saveat(self) -> diffrax.SaveAt:
+        if self.num_saves is None:
+            return diffrax.SaveAt(t1=True)
+        return diffrax.SaveAt(ts=jnp.linspace(0.0, self.t1, self.num_saves))
+
+    @property
     def state_bytes(self) -> int:
-        return self.y0.size * self.y0.dtype.itemsize
+        """Of the states of all lanes."""
+        y0 = jax.eval_shape(self.over_lanes(lambda *given: self.start(*given)[1]), *self.arguments)
+        return sum(y.size * y.dtype.itemsize for y in jax.tree.leaves(y0))
+
+    @property
+    def arguments(self) -> tuple[Any, Any]:
+        return self.parameters, self.given
 
     @property
     def record_of_times_bytes(self) -> int:
         """What the time of every step takes, in all lanes."""
-        return MAX_STEPS * (self.lanes or 1) * self.y0.dtype.itemsize
+        return MAX_STEPS * (self.lanes or 1) * self.dtype.itemsize
+
+
+def from_field(field: Callable) -> dict[str, Any]:
+    """An ODE whose lanes differ by their initial value."""
+    term = lambda: diffrax.ODETerm(lambda t, y, args: field(t, y, args))
+    return dict(field=field, start=lambda parameters, y0: (term(), y0))
 
 
 def lorenz(t, y, parameters):
@@ -49,6 +84,16 @@ def lorenz(t, y, parameters):
     return jnp.stack(
         [10.0 * (y[1] - y[0]), rho * y[0] - y[1] - y[0] * y[2], y[0] * y[1] - 8 / 3 * y[2]]
     )
+
+
+def van_der_pol(t, y, parameters):
+    return jnp.stack([y[1], parameters * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+def robertson(t, y, parameters):
+    first, second, third = parameters
+    decay, growth = -first * y[0] + third * y[1] * y[2], second * y[1] ** 2
+    return jnp.stack([decay, -decay - growth, growth])
 
 
 def mlp(t, y, parameters):
@@ -71,35 +116,85 @@ def lorenz_case(name: str, lanes: int | None, rounds: int) -> Case:
     rho = jnp.array(28.0) if lanes is None else jnp.linspace(20.0, 30.0, lanes)
     y0 = jnp.broadcast_to(jnp.array([1.0, 0.0, 0.0]), (*shape, 3))
     return Case(
-        name, "lorenz", lorenz, jnp.array(y0), rho[..., None], 1.0, 1e-6, rounds,
-        lanes=lanes, parameters_per_lane=lanes is not None,
+        name, given=jnp.array(y0), parameters=rho[..., None], t1=1.0, tolerance=1e-6,
+        rounds=rounds, lanes=lanes, parameters_per_lane=lanes is not None,
+        **from_field(lorenz),
     )  # fmt: skip
 
 
-def small_mlp_case(name: str, lanes: int | None, rounds: int, num_saves: int | None = None) -> Case:
+def small_mlp_case(name: str, lanes: int | None, num_saves: int | None = None) -> Case:
     y0 = jnp.array([1.0, 0.5]) if lanes is None else jr.normal(jr.key(1), (lanes, 2))
-    t1 = 20.0 if lanes is None else 10.0
     return Case(
-        name, "small_mlp", mlp, y0, layers(2, 64, 64, 2), t1, 1e-6, rounds,
-        lanes=lanes, num_saves=num_saves,
+        name, given=y0, parameters=layers(2, 64, 64, 2), t1=20.0 if lanes is None else 10.0,
+        tolerance=1e-6, rounds=30, lanes=lanes, num_saves=num_saves,
+        **from_field(mlp),
     )  # fmt: skip
 
 
-def large_mlp_case(name: str, rounds: int) -> Case:
-    y0 = jr.normal(jr.key(1), (512, 784))
-    return Case(name, "large_mlp", mlp, y0, layers(784, 100, 784), 1.0, 1e-4, rounds)
+def large_mlp_case(name: str) -> Case:
+    return Case(
+        name, given=jr.normal(jr.key(1), (512, 784)), parameters=layers(784, 100, 784), t1=1.0,
+        tolerance=1e-4, rounds=15, **from_field(mlp),
+    )  # fmt: skip
+
+
+# diffrax 0.7.2's own default for these solvers takes hundreds of times more steps.
+KVAERNO = diffrax.Kvaerno5(root_finder=diffrax.with_stepsize_controller_tols(optx.Chord)())
+
+
+def stiff_case(name: str, field: Callable, y0: Any, parameters: Any, t1: float) -> Case:
+    """In float64: a float32 number near t = 800 cannot tell two times of van der Pol's layers."""
+    return Case(
+        name, given=jnp.array(y0), parameters=jnp.array(parameters), t1=t1, tolerance=1e-6,
+        atol=1e-9, rounds=20, dt0=1e-4, solver=KVAERNO, **from_field(field),
+    )  # fmt: skip
+
+
+OBSERVATIONS, CHANNELS, HIDDEN = 100, 4, 16
+
+
+def cde_case(name: str, on_grid: bool) -> Case:
+    """A neural CDE along 32 smooth paths, a Hermite spline through 100 observations of each. Along
+    rough ones the number of adaptive steps is chaotic, and two correct programs differ by tenths.
+    """
+    ts = jnp.linspace(0.0, 1.0, OBSERVATIONS)
+    amplitude, phase = (
+        jr.normal(jr.key(2), (32, 1, CHANNELS - 1)),
+        jr.uniform(jr.key(3), (32, 1, 1)),
+    )
+    frequency = jnp.arange(1.0, CHANNELS)
+    waves = amplitude * jnp.sin(2 * jnp.pi * (frequency * ts[:, None] + phase))
+    xs = jnp.concatenate([jnp.broadcast_to(ts[:, None], (32, OBSERVATIONS, 1)), waves], axis=-1)
+    coeffs = jax.vmap(lambda x: diffrax.backward_hermite_coefficients(ts, x))(xs)
+
+    def start(parameters, coeffs):
+        path = diffrax.CubicInterpolation(ts, coeffs)
+        matrix = lambda t, z, args: jnp.tanh(mlp(t, z, parameters)).reshape(HIDDEN, CHANNELS)
+        term = diffrax.ControlTerm(matrix, path)
+        return term if on_grid else term.to_ode(), jnp.full(HIDDEN, 0.1)
+
+    return Case(
+        name, field=None, start=start, given=coeffs, parameters=layers(HIDDEN, 64, HIDDEN * CHANNELS),
+        t1=1.0, tolerance=1e-3, atol=1e-6, rounds=20, lanes=32, dt0=None,
+        solver=diffrax.Heun() if on_grid else diffrax.Tsit5(), grid=ts if on_grid else None,
+    )  # fmt: skip
 
 
 # Made when asked for: nothing runs at import.
-CASES = {
+CASES: dict[str, Callable[[str], Case]] = {
     "lorenz, 4096 lanes": lambda name: lorenz_case(name, 4096, rounds=20),
     "lorenz, 256 lanes": lambda name: lorenz_case(name, 256, rounds=30),
     "lorenz, single": lambda name: lorenz_case(name, None, rounds=30),
-    "mlp 2-64-64-2, single": lambda name: small_mlp_case(name, None, rounds=30),
-    "mlp 2-64-64-2, 256 lanes": lambda name: small_mlp_case(name, 256, rounds=30),
-    "mlp 2-64-64-2, single, 100 saves": lambda name: small_mlp_case(
-        name, None, rounds=30, num_saves=100
+    "mlp 2-64-64-2, single": lambda name: small_mlp_case(name, None),
+    "mlp 2-64-64-2, 256 lanes": lambda name: small_mlp_case(name, 256),
+    "mlp 2-64-64-2, single, 100 saves": lambda name: small_mlp_case(name, None, num_saves=100),
+    LARGE: large_mlp_case,
+    "robertson, Kvaerno5": lambda name: stiff_case(
+        name, robertson, [1.0, 0.0, 0.0], [0.04, 3e7, 1e4], 100.0
     ),
-    "mlp 784-100-784, batch 512": lambda name: large_mlp_case(name, rounds=15),
+    "van der pol 1000, Kvaerno5": lambda name: stiff_case(
+        name, van_der_pol, [2.0, 0.0], 1000.0, 2000.0
+    ),
+    "neural cde, Heun on the grid": lambda name: cde_case(name, on_grid=True),
+    "neural cde, Tsit5 adaptive": lambda name: cde_case(name, on_grid=False),
 }
-LARGE = "mlp 784-100-784, batch 512"

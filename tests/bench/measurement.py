@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from cases import CASES, Case
+from targets import has_floor, in_float64
 from timing import Compilation, Samples, compile_in_turns, run_in_turns
 from variants import DIFFRAX, FLOOR, NDEKIT, Variant, floor_works, one_solve, variants_of, works
 
@@ -18,7 +19,7 @@ class Measurement(NamedTuple):
 
     case: Case
     num_steps: dict[str, int]
-    num_evals: int
+    num_evals: int | None  # of the vector field, where that is known
     run: Samples
     compilation: dict[Any, list[Compilation]]
 
@@ -28,9 +29,19 @@ class Measurement(NamedTuple):
 
 
 def measure(name: str) -> Measurement:
+    """Everything about one case, in its precision; what was traced in another is forgotten."""
+    jax.config.update("jax_enable_x64", in_float64(name))
+    try:
+        return _measure(name)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+        jax.clear_caches()
+
+
+def _measure(name: str) -> Measurement:
     """Compile times first: they empty the caches that the run times fill."""
     case = CASES[name](name)
-    arguments = (case.parameters, case.y0)
+    arguments = case.arguments
     variants = variants_of(name)
     make = {
         (variant, work): lambda variant=variant, work=work: works(case, variants[variant])[work]
@@ -40,9 +51,10 @@ def measure(name: str) -> Measurement:
     compilation = compile_in_turns(make, arguments, COMPILE_ROUNDS)
     counts = {variant: _counts(case, variants[variant]) for variant in COMPILED}
     num_steps = {variant: count["num_steps"] for variant, count in counts.items()}
-    num_evals = counts[NDEKIT]["num_evals"]
+    num_evals = counts[NDEKIT].get("num_evals")
     functions = {variant: works(case, variants[variant]) for variant in variants}
-    functions[FLOOR] = floor_works(case, num_evals)
+    if has_floor(name):
+        functions[FLOOR] = floor_works(case, num_evals)
     calls = {
         (variant, work): _call(jax.jit(function), arguments)
         for variant, both in functions.items()
@@ -58,5 +70,5 @@ def _call(function: Any, arguments: tuple) -> Any:
 def _counts(case: Case, variant: Variant) -> dict[str, int]:
     """Of the lane that has most: the others wait for it."""
     solve = one_solve(case, variant)
-    stats = jax.jit(case.over_lanes(lambda parameters, y0: solve(parameters, y0).stats))
-    return jax.tree.map(lambda count: int(np.max(count)), stats(case.parameters, case.y0))
+    stats = jax.jit(case.over_lanes(lambda *given: solve(*given).stats))
+    return jax.tree.map(lambda count: int(np.max(count)), stats(*case.arguments))

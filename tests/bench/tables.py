@@ -40,7 +40,7 @@ def machine_line(about: dict) -> str:
     load = " ".join(str(load) for load in about["load_average"])
     return (
         f"{about['date']}; {about['processor']}, {about['cores']} cores, load average at the end "
-        f"{load}; Python {about['python']}, {packages}; float32."
+        f"{load}; Python {about['python']}, {packages}; float32, stiff cases float64."
     )
 
 
@@ -88,13 +88,16 @@ def time_table(measurements: list[Measurement]) -> str:
 def time_rows(m: Measurement) -> Iterable[list[str]]:
     for (variant, work), samples in m.run.items():
         middle = statistics.median(samples)
-        over_floor = middle / statistics.median(m.run[FLOOR, work])
+        floor = m.run.get((FLOOR, work))
+        over_floor = f"{middle / statistics.median(floor):.2f}" if floor else ""
         seconds = [quantity(middle, "s"), quantity(min(samples), "s")]
-        yield [m.case.name, variant, work, *seconds, f"{over_floor:.2f}"]
+        yield [m.case.name, variant, work, *seconds, over_floor]
 
 
 def steps_table(measurements: list[Measurement]) -> str:
-    rows = ([m.case.name, *map(str, m.num_steps.values()), str(m.num_evals)] for m in measurements)
+    rows = (
+        [m.case.name, *map(str, m.num_steps.values()), str(m.num_evals or "")] for m in measurements
+    )
     return markdown_table(["case", "steps of diffrax", "steps of ndekit", "evaluations"], rows)
 
 

@@ -5,6 +5,7 @@ import collections
 import pytest
 from cases import CASES
 from measurement import COMPILED, WORKS
+from targets import has_floor
 from variants import FLOOR, variants_of
 
 pytestmark = pytest.mark.bench
@@ -27,7 +28,7 @@ def report(benchmark, group, samples, **about):
 RUNS = [
     (name, variant, work)
     for name in CASES
-    for variant in [*variants_of(name), FLOOR]
+    for variant in [*variants_of(name), *([FLOOR] if has_floor(name) else [])]
     for work in WORKS
 ]
 COMPILATIONS = [(name, variant, work) for name in CASES for variant in COMPILED for work in WORKS]

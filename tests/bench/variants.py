@@ -1,13 +1,15 @@
 """The ways to solve a case that are timed beside one another."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import diffrax
 import jax
 import jax.numpy as jnp
-from cases import LARGE, MAX_STEPS, Case
+from cases import MAX_STEPS, Case
 from jax import lax
+from targets import TARGETS
 
 import ndekit as nk
 
@@ -22,6 +24,7 @@ class Variant(NamedTuple):
     adjoint: Callable
     max_steps: int = MAX_STEPS
     costs: bool = False
+    end_alone: bool = False
 
 
 def diffrax_variant(adjoint: Callable, max_steps: int) -> Variant:
@@ -33,10 +36,10 @@ def keeping_all(number: int) -> Callable:
 
 
 DIFFRAX, NDEKIT, COSTS, FLOOR = "diffrax", "ndekit", "ndekit, costs on", "floor"
+END_ALONE = "ndekit, end value alone"
 EVERYWHERE = {
     DIFFRAX: diffrax_variant(diffrax.RecursiveCheckpointAdjoint, MAX_STEPS),
     NDEKIT: Variant(nk.diffeqsolve, nk.ReplayAdjoint),
-    COSTS: Variant(nk.diffeqsolve, nk.ReplayAdjoint, costs=True),
 }
 # Where a buffer that just fits is affordable, these are diffrax's fastest.
 FITTED = {
@@ -49,24 +52,30 @@ FITTED = {
 }
 
 
+# Beside a target of their own.
+ASKED = {
+    "costs": {COSTS: Variant(nk.diffeqsolve, nk.ReplayAdjoint, costs=True)},
+    "saves": {END_ALONE: Variant(nk.diffeqsolve, nk.ReplayAdjoint, end_alone=True)},
+    "beside_the_best": FITTED,
+}
+
+
 def variants_of(name: str) -> dict[str, Variant]:
-    return EVERYWHERE | FITTED if name == LARGE else EVERYWHERE
+    asked = [variants for target, variants in ASKED.items() if target in TARGETS[name]]
+    return dict(itertools.chain(EVERYWHERE.items(), *(variants.items() for variants in asked)))
 
 
 def one_solve(case: Case, variant: Variant) -> Callable:
-    """`(parameters, y0) -> Solution` of one lane."""
-    saveat = diffrax.SaveAt(t1=True)
-    if case.num_saves is not None:
-        saveat = diffrax.SaveAt(ts=jnp.linspace(0.0, case.t1, case.num_saves))
+    """`(parameters, given) -> Solution` of one lane."""
     costs = {"steps": nk.StepCount(), "error": nk.StepError(), "stiffness": nk.StepStiffness()}
     options = {"costs": costs} if variant.costs else {}
 
-    def solve(parameters, y0):
+    def solve(parameters, given):
+        terms, y0 = case.start(parameters, given)
         return variant.solve(
-            diffrax.ODETerm(lambda t, y, args: case.field(t, y, args)), diffrax.Tsit5(),
-            0.0, case.t1, case.dt0, y0, parameters,
-            saveat=saveat,
-            stepsize_controller=diffrax.PIDController(rtol=case.tolerance, atol=case.tolerance),
+            terms, case.solver, 0.0, case.t1, case.dt0, y0, parameters,
+            saveat=diffrax.SaveAt(t1=True) if variant.end_alone else case.saveat,
+            stepsize_controller=case.controller,
             adjoint=variant.adjoint(),
             max_steps=variant.max_steps,
             **options,
@@ -76,11 +85,11 @@ def one_solve(case: Case, variant: Variant) -> Callable:
 
 
 def forward(case: Case, variant: Variant) -> Callable:
-    """A new function `(parameters, y0) -> (ys, costs)`."""
+    """A new function `(parameters, given) -> (ys, costs)`."""
     solve = one_solve(case, variant)
 
-    def one(parameters, y0):
-        sol = solve(parameters, y0)
+    def one(parameters, given):
+        sol = solve(parameters, given)
         return sol.ys, sol.costs if variant.costs else {}
 
     return case.over_lanes(one)
@@ -89,8 +98,8 @@ def forward(case: Case, variant: Variant) -> Callable:
 def gradient_of(solve: Callable) -> Callable:
     """The gradient of the sum of squares of what `solve` gives, and of a little of each cost."""
 
-    def loss(parameters, y0):
-        ys, costs = solve(parameters, y0)
+    def loss(parameters, given):
+        ys, costs = solve(parameters, given)
         return jnp.sum(ys**2) + COST_WEIGHT * sum(jnp.sum(cost) for cost in costs.values())
 
     return jax.grad(loss)

@@ -5,21 +5,11 @@ import statistics
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from cases import LARGE, MAX_STEPS
+from cases import MAX_STEPS
 from measurement import WORKS, Measurement
-from variants import COSTS, DIFFRAX, FITTED, NDEKIT
+from targets import COMPILE, TARGETS, has_floor
+from variants import COSTS, DIFFRAX, END_ALONE, FITTED, FLOOR, NDEKIT
 
-# How much faster than diffrax's default.
-FASTER = {
-    ("lorenz", "lanes", "forward"): 5.0,
-    ("lorenz", "lanes", "gradient"): 8.0,
-    ("small_mlp", "any", "gradient"): 2.5,
-}
-NO_SLOWER = 1.0
-FASTER_THAN_BEST = 1.5
-COMPILE = 0.5
-GRADIENT_PER_FORWARD = {"large_mlp": 4.0}
-COSTS_ON = {"lorenz": 1.25, "small_mlp": 1.05, "large_mlp": 1.05}
 STATES = 2 * math.sqrt(MAX_STEPS) + 40
 
 
@@ -49,8 +39,15 @@ class Verdict(NamedTuple):
 
 
 def verdicts(m: Measurement) -> list[Verdict]:
-    parts = [speed, speed_beside_the_best, compilation, gradient_per_forward, costs_on, memory]
+    parts = [
+        speed, speed_beside_the_best, beside_the_floor, gradient_per_forward, saving, costs_on,
+        compilation, memory,
+    ]  # fmt: skip
     return [verdict for part in parts for verdict in part(m)]
+
+
+def target_of(m: Measurement, what: str) -> float | None:
+    return TARGETS[m.case.name].get(what)
 
 
 def ratio(m, what, above, below, target, *, at_least) -> Verdict:
@@ -65,60 +62,68 @@ def ratio(m, what, above, below, target, *, at_least) -> Verdict:
 
 def speed(m: Measurement) -> Iterator[Verdict]:
     for work in WORKS:
-        yield ratio(
-            m, f"{work}: diffrax / ndekit", (DIFFRAX, work), (NDEKIT, work),
-            faster_target(m, work), at_least=True,
-        )  # fmt: skip
-
-
-def faster_target(m: Measurement, work: str) -> float | None:
-    family, lanes = m.case.family, "single" if m.case.lanes is None else "lanes"
-    target = FASTER.get((family, lanes, work), FASTER.get((family, "any", work)))
-    if m.case.num_saves is not None and work == "gradient":
-        return None  # asked of the end value alone
-    return NO_SLOWER if target is None and work == "forward" else target
+        what, target = f"{work}: diffrax / ndekit", target_of(m, work)
+        yield ratio(m, what, (DIFFRAX, work), (NDEKIT, work), target, at_least=True)
 
 
 def speed_beside_the_best(m: Measurement) -> Iterator[Verdict]:
     """diffrax's fastest setting against ours with the default buffer and with the same one."""
-    if m.case.name != LARGE:
+    wanted = target_of(m, "beside_the_best")
+    if wanted is None:
         return
     settings = [DIFFRAX, *(name for name in FITTED if name.startswith("diffrax"))]
     for work in reversed(WORKS):
         best = min(settings, key=lambda name: statistics.median(m.run[name, work]))
         fitted = f"ndekit, max_steps={best.partition('max_steps=')[2]}"
-        target = FASTER_THAN_BEST if work == "gradient" else None
+        target = wanted if work == "gradient" else None
         for ours in [NDEKIT, fitted] if fitted in FITTED else [NDEKIT]:
             what = f"{work}: best diffrax ({best.removeprefix('diffrax, ')}) / {ours}"
             yield ratio(m, what, (best, work), (ours, work), target, at_least=True)
 
 
-def compilation(m: Measurement) -> Iterator[Verdict]:
-    for work in WORKS:
-        ours, theirs = (
-            [c.seconds for c in m.compilation[variant, work]] for variant in (NDEKIT, DIFFRAX)
-        )
-        middle = statistics.median(ours), statistics.median(theirs)
-        yield Verdict(
-            m.case.name, f"trace + compile of {work}: ndekit / diffrax", *middle, "s",
-            middle[0] / middle[1], min(ours) / min(theirs),
-            COMPILE if work == "gradient" else None, at_least=False,
-        )  # fmt: skip
+def beside_the_floor(m: Measurement) -> Iterator[Verdict]:
+    if has_floor(m.case.name):
+        above, below, target = (NDEKIT, "forward"), (FLOOR, "forward"), target_of(m, "floor")
+        yield ratio(m, "forward: ndekit / floor", above, below, target, at_least=False)
 
 
 def gradient_per_forward(m: Measurement) -> Iterator[Verdict]:
     for variant in (NDEKIT, DIFFRAX):
-        target = GRADIENT_PER_FORWARD.get(m.case.family) if variant == NDEKIT else None
+        target = target_of(m, "gradient_per_forward") if variant == NDEKIT else None
         what = f"gradient / forward of {variant}"
         yield ratio(m, what, (variant, "gradient"), (variant, "forward"), target, at_least=False)
 
 
+def saving(m: Measurement) -> Iterator[Verdict]:
+    target = target_of(m, "saves")
+    for work in WORKS if target else ():
+        what = f"{work}: {m.case.num_saves} saves / end value alone"
+        yield ratio(m, what, (NDEKIT, work), (END_ALONE, work), target, at_least=False)
+
+
 def costs_on(m: Measurement) -> Iterator[Verdict]:
-    for work in WORKS:
-        yield ratio(
-            m, f"{work}: costs on / off", (COSTS, work), (NDEKIT, work),
-            COSTS_ON[m.case.family], at_least=False,
+    target = target_of(m, "costs")
+    for work in WORKS if target else ():
+        what = f"{work}: costs on / off"
+        yield ratio(m, what, (COSTS, work), (NDEKIT, work), target, at_least=False)
+
+
+def compilation(m: Measurement) -> Iterator[Verdict]:
+    for works in (("forward",), ("gradient",), WORKS):
+        ours, theirs = (
+            [sum(times) for times in zip(*(_compiled(m, variant, w) for w in works), strict=True)]
+            for variant in (NDEKIT, DIFFRAX)
+        )
+        middle = statistics.median(ours), statistics.median(theirs)
+        yield Verdict(
+            m.case.name, f"trace + compile of {' + '.join(works)}: ndekit / diffrax", *middle, "s",
+            middle[0] / middle[1], min(ours) / min(theirs),
+            COMPILE if works == WORKS else None, at_least=False,
         )  # fmt: skip
+
+
+def _compiled(m: Measurement, variant: str, work: str) -> list[float]:
+    return [stages.seconds for stages in m.compilation[variant, work]]
 
 
 def memory(m: Measurement) -> Iterator[Verdict]:
