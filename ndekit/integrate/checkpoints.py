@@ -16,10 +16,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State
+from .untouched import untouched
 
 
 class Rows(eqx.Module):
@@ -69,7 +69,7 @@ class Stack(eqx.Module):
 
 
 def empty_rows(state: State, number: int, max_steps: int) -> Rows:
-    allocate = lambda like: lax.empty((number + 1, *like.shape), like.dtype)
+    allocate = lambda like: untouched((number + 1, *like.shape), like.dtype)
     return Rows(
         jax.tree.map(allocate, state), jnp.asarray(_orders(number, max_steps)), jnp.array(0)
     )
@@ -83,15 +83,11 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
 
 
 def default_checkpoints(max_steps: int, row_bytes: int) -> int:
-    """sqrt(max_steps), more of small rows (128 kB of them), fewer of large ones (16 MB, but 16).
-
-    Every row is written once when it is allocated, which for a large state costs as much as a cheap
-    evaluation of the vector field; running a few steps again costs less than preparing a hundred
-    rows that nobody uses. Small rows cost nothing, and spare the running again.
-    """
-    cheap, affordable = 2**17 // max(row_bytes, 1), max(16, 2**24 // max(row_bytes, 1))
-    wanted = max(16, math.ceil(math.sqrt(max_steps)), cheap)
-    return min(wanted, affordable, max_steps)
+    """sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones."""
+    row_bytes = max(row_bytes, 1)
+    tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
+    affordable = max(16, 2**28 // row_bytes)
+    return min(max(16, math.ceil(math.sqrt(max_steps)), tiny), affordable, max_steps)
 
 
 def _number(states: State) -> int:

@@ -5,11 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .checkpoints import Rows, default_checkpoints, empty_rows
+from .untouched import untouched
 
 
 class Details(eqx.Module):
@@ -68,7 +68,7 @@ def empty_record(
         checkpoints = default_checkpoints(max_steps, row_bytes)
     number = min(checkpoints, max_steps)
     rows = empty_rows(state0, number, max_steps) if number > 0 else None
-    allocate = lambda rows: lambda like: lax.empty((rows, *like.shape), like.dtype)
+    allocate = lambda rows: lambda like: untouched((rows, *like.shape), like.dtype)
     times = allocate(max_steps + 1)(t0).at[0].set(t0)
     details = jax.tree.map(allocate(max_steps), details)
     return Record(times, details, rows, num_steps=jnp.array(0))

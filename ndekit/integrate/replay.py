@@ -171,7 +171,9 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     stack, (y, carry, memo), _, memo_fits = lax.while_loop(lambda s: s[2] < wanted, run_on, loop)
     if jax.tree.leaves(memo):
         step = record.step(wanted, (y, carry, ()))
-        memo = lax.cond(memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, None, step)[1])
+        memo = lax.cond(
+            memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, None, step)[1]
+        )
     return stack.without(wanted), record.step(wanted, (y, carry, memo))
 
 

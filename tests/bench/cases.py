@@ -173,9 +173,10 @@ def cde_case(name: str, on_grid: bool) -> Case:
         term = diffrax.ControlTerm(matrix, path)
         return term if on_grid else term.to_ode(), jnp.full(HIDDEN, 0.1)
 
+    parameters = layers(HIDDEN, 64, HIDDEN * CHANNELS)
     return Case(
-        name, field=None, start=start, given=coeffs, parameters=layers(HIDDEN, 64, HIDDEN * CHANNELS),
-        t1=1.0, tolerance=1e-3, atol=1e-6, rounds=20, lanes=32, dt0=None,
+        name, field=None, start=start, given=coeffs, parameters=parameters, t1=1.0,
+        tolerance=1e-3, atol=1e-6, rounds=20, lanes=32, dt0=None,
         solver=diffrax.Heun() if on_grid else diffrax.Tsit5(), grid=ts if on_grid else None,
     )  # fmt: skip
 
