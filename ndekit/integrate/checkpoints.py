@@ -83,11 +83,11 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
 
 
 def default_checkpoints(max_steps: int, row_bytes: int) -> int:
-    """sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones."""
+    """2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones."""
     row_bytes = max(row_bytes, 1)
     tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
     affordable = max(16, 2**28 // row_bytes)
-    return min(max(16, math.ceil(math.sqrt(max_steps)), tiny), affordable, max_steps)
+    return min(max(16, math.ceil(2 * math.sqrt(max_steps)), tiny), affordable, max_steps)
 
 
 def _number(states: State) -> int:

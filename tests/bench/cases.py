@@ -150,7 +150,8 @@ def stiff_case(name: str, field: Callable, y0: Any, parameters: Any, t1: float) 
     )  # fmt: skip
 
 
-OBSERVATIONS, CHANNELS, HIDDEN = 100, 4, 16
+# Sizes of the network as in diffrax's own example of a neural CDE.
+OBSERVATIONS, CHANNELS, HIDDEN, WIDTH = 100, 3, 8, 128
 
 
 def cde_case(name: str, on_grid: bool) -> Case:
@@ -173,7 +174,7 @@ def cde_case(name: str, on_grid: bool) -> Case:
         term = diffrax.ControlTerm(matrix, path)
         return term if on_grid else term.to_ode(), jnp.full(HIDDEN, 0.1)
 
-    parameters = layers(HIDDEN, 64, HIDDEN * CHANNELS)
+    parameters = layers(HIDDEN, WIDTH, HIDDEN * CHANNELS)
     return Case(
         name, field=None, start=start, given=coeffs, parameters=parameters, t1=1.0,
         tolerance=1e-3, atol=1e-6, rounds=20, lanes=32, dt0=None,
