@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import Place, pull_readings, readings_of
+from .fences import primitive_names
 from .forward import Recording
 from .lanes import Lanes
+from .merged import merge_products
 from .moving import Grid, next_grid
 from .problem import Operands, Problem, result_dtype
 from .record import RecordedStep
@@ -189,7 +191,9 @@ def _linearize(
     parameters = [flat[i] for i in pass_.parameters]
     given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
     out, vjp = jax.vjp(run, given)
-    return out, lambda ct: vjp(ct)[0]
+    if "dot_general" not in primitive_names(problem.dynamics.jaxpr.jaxpr):
+        return out, lambda ct: vjp(ct)[0]
+    return out, lambda ct: merge_products(vjp, ct)[0]
 
 
 def _advance(
