@@ -7,6 +7,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 from diffrax import RESULTS, is_successful
 from jax import lax
 
@@ -15,6 +16,7 @@ from ..shapes import Count, Flag, State, Time
 from .costs import Place, add_readings, readings_of
 from .events import Watched, look
 from .problem import Operands, Problem, result_dtype
+from .setup import is_concrete
 from .stepper import Trial
 
 
@@ -155,8 +157,12 @@ def within(t: Time, smallest: Time, largest: Time) -> Time:
 
 def close_to(t1: Time) -> Time:
     """100 units in the last place before `t1`: from there on a step goes to `t1`."""
-    with jax.ensure_compile_time_eval():
-        return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
+    if is_concrete(t1) and t1.dtype in (np.float32, np.float64):
+        t = np.asarray(t1)
+        for _ in range(100):  # by NumPy, which compiles nothing
+            t = np.where(t == 0, -np.finfo(t.dtype).tiny, np.nextafter(t, t.dtype.type(-np.inf)))
+        return jnp.asarray(t, t1.dtype)
+    return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
 
 
 def smallest_step_after(t: Time) -> Time:

@@ -27,6 +27,7 @@ from .setup import (
     is_concrete,
     promote_state,
     promote_times,
+    reflected,
     reflected_field,
 )
 from .solution import Solution
@@ -88,7 +89,7 @@ def solve_by_engine(
     with jax.ensure_compile_time_eval():
         t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
         direction = direction_of(t0, t1)
-        times = _Times(*(None if t is None else t * direction for t in (t0, t1, dt0, ts)))
+        times = _Times(*(reflected(t, direction) for t in (t0, t1, dt0, ts)))
     y0 = promote_state(y0, t0)
     field = reflected_field(terms, args, direction)
     controller = stepsize_controller.wrap(direction)
@@ -104,7 +105,7 @@ def solve_by_engine(
     sol = Solution(
         t0=t0,
         t1=t1,
-        ts=saved_ts * direction,
+        ts=reflected(saved_ts, direction),
         ys=ys,
         interpolation=None,
         stats=_stats(problem.stepper, outcome, first_evals, max_steps),

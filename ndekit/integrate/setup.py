@@ -53,7 +53,17 @@ def reflected_field(
 
 def direction_of(t0: Any, t1: Any) -> Any:
     """1 if time grows from t0 to t1, else -1; known at compile time if both ends are."""
+    if is_concrete(t0) and is_concrete(t1):
+        # By NumPy, which compiles nothing.
+        return jnp.asarray(np.where(np.asarray(t0) < np.asarray(t1), 1, -1), t0.dtype)
     return jnp.where(t0 < t1, 1, -1).astype(jnp.result_type(t0))
+
+
+def reflected(t: Any, direction: Any) -> Any:
+    """A time, or times, in the time that grows."""
+    if t is None or (is_concrete(direction) and np.asarray(direction) == 1):
+        return t
+    return t * direction
 
 
 class CountedField:
