@@ -55,7 +55,7 @@ class Stack(eqx.Module):
         """With the state before `step`, if `wanted`; there must be room."""
         number, place = _number(self.states), self.top + 1
         row = jnp.where(wanted, self.order[place], number)
-        steps = self.steps.at[place].set(step)
+        steps = tree.write(self.steps, step, place)
         top = jnp.where(wanted, place, self.top)
         return Stack(tree.write(self.states, state, row), self.order, steps, top)
 

@@ -69,7 +69,7 @@ def diffeqsolve(
     Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays
     inside costs, `t0`, `t1` and `saveat.ts`, on the grid of steps that the controller chose. `dt0`,
     the tolerances and the interior of the grid are constants. Forward mode: pass
-    `adjoint=diffrax.ForwardMode()`.
+    `adjoint=diffrax.ForwardMode()`. `jax.hessian` works, the steps held constant.
 
     Raises:
         ValueError: for arguments that do not fit each other, before anything is traced.
@@ -110,7 +110,7 @@ def diffeqsolve(
     if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
         return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
     dt0 = _checked_first_step(t0, t1, dt0)
-    saveat = _checked_ts(t0, t1, saveat)
+    saveat = _checked_ts(t0, t1, saveat, throw)
     assert isinstance(adjoint, ReplayAdjoint)  # by `plain`
     return solve_by_engine(
         terms, solver, t0, t1, dt0, y0, args,
@@ -129,7 +129,7 @@ def _checked_first_step(t0: Time, t1: Time, dt0: Time | None) -> Time | None:
     return _check(dt0, backwards, message, (t0, t1, dt0))
 
 
-def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt) -> diffrax.SaveAt:
+def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt, throw: bool) -> diffrax.SaveAt:
     sub: Any = saveat.subs
     if sub.ts is None:
         return saveat
@@ -140,6 +140,10 @@ def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt) -> diffrax.SaveAt:
         disorder = np.any(np.where(forwards, ts[1:] < ts[:-1], ts[1:] > ts[:-1]))
         first, last = np.minimum(t0, t1), np.maximum(t0, t1)
         outside = np.any((ts < first) | (ts > last))
+    if not throw and not is_concrete(bad := disorder | outside):
+        # Without a callback to the host, which cannot be exported: nothing is saved.
+        ts = jnp.where(bad, jnp.nan, ts)
+        return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
     ts = _check(sub.ts, disorder, "`saveat.ts` must run from `t0` to `t1` in order.", ())
     ts = _check(ts, outside, "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
     return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)

@@ -18,6 +18,11 @@ from ..shapes import State, Time
 from .opaque import OpaqueStepper
 from .stepper import Trial
 
+_ONCE = (
+    "The gradient of a solve with this implicit solver cannot be differentiated again. For second "
+    "derivatives use `adjoint=diffrax.DirectAdjoint()`."
+)
+
 
 class DiagonallyImplicit(OpaqueStepper):
     r"""A diagonally implicit scheme on a vector field: diffrax's step forward, its own in reverse.
@@ -44,7 +49,7 @@ class DiagonallyImplicit(OpaqueStepper):
         memo: Any, made_jump: Any,
     ) -> Trial:  # fmt: skip
         tableau, h, (flat_y, unravel) = self.tableau, t1 - t0, ravel_pytree(y0)
-        k = lax.stop_gradient(jax.vmap(lambda k: ravel_pytree(k)[0])(memo))
+        k = jax.vmap(lambda k: ravel_pytree(k)[0])(eqxi.nondifferentiable(memo, msg=_ONCE))
         stages = _Stages.at(tableau, field, t0, t1, lax.stop_gradient(flat_y), k, unravel)
         moved_y, moved = _zero_with_derivative(flat_y), []
         for i, row in enumerate(_lower(tableau)):

@@ -62,7 +62,7 @@ def _go_on(jaxpr: jex_core.Jaxpr, eqns: list[Any], known: dict[Any, Any]) -> Non
     """Run some equations of a program; `known` are values by variable."""
     given = dict.fromkeys(v for eqn in eqns for v in eqn.invars if isinstance(v, jex_core.Var))
     given, made = [v for v in given if v in known], [v for eqn in eqns for v in eqn.outvars]
-    part = jaxpr.replace(constvars=[], invars=given, outvars=made, eqns=eqns, debug_info=None)
+    part = jaxpr.replace(constvars=[], invars=given, outvars=made, eqns=eqns)
     out = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(part, []))(*[known[v] for v in given])
     known.update(zip(made, out, strict=True))
 

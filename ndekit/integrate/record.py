@@ -69,7 +69,7 @@ def empty_record(
     number = min(checkpoints, max_steps)
     rows = empty_rows(state0, number, max_steps) if number > 0 else None
     allocate = lambda rows: lambda like: untouched((rows, *like.shape), like.dtype)
-    times = allocate(max_steps + 1)(t0).at[0].set(t0)
+    times = tree.write(allocate(max_steps + 1)(t0), t0, 0)
     details = jax.tree.map(allocate(max_steps), details)
     return Record(times, details, rows, num_steps=jnp.array(0))
 
@@ -82,7 +82,7 @@ def append(
     """
     step, rows = record.num_steps, record.rows
     return Record(
-        times=record.times.at[step + 1].set(t_next),
+        times=tree.write(record.times, t_next, step + 1),
         details=tree.write(record.details, details, step),
         rows=None if rows is None else rows.put(state, step, wanted),
         num_steps=step + wanted.astype(step.dtype),

@@ -28,17 +28,23 @@ _untouched_p = Primitive("ndekit_untouched")
 def untouched(shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of whatever numbers its memory holds; write before you read."""
     dtype = jnp.dtype(dtype)
-    small = math.prod(shape) * dtype.itemsize < _LARGE
+    large = math.prod(shape) * dtype.itemsize >= _LARGE and dtype.name in _FACTORIZE
     # What is looked for NaNs must not hold chance ones.
-    if small or dtype.name not in _FACTORIZE or jax.config.jax_debug_nans or not _is_left_alone():
+    left_alone = large and not jax.config.jax_debug_nans and _is_left_alone()
+    # Not `lax.empty` itself: that takes a lane axis from every `jax.vmap` around it.
+    return _untouched_p.bind(shape=shape, dtype=dtype, left_alone=left_alone)
+
+
+def _on_cpu(*, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
+    if not left_alone:
         return lax.empty(shape, dtype)
-    return _untouched_p.bind(shape=shape, dtype=dtype)
-
-
-def _of_no_matrices(shape: tuple[int, ...], dtype: Any) -> Any:
     struct = jax.ShapeDtypeStruct
     results = struct(shape, dtype), struct((0, 1), jnp.int32), struct((0,), jnp.int32)
     return jax.ffi.ffi_call(_FACTORIZE[dtype.name], results)(jnp.zeros((0, 1, 1), dtype))[0]
+
+
+def _elsewhere(*, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
+    return lax.empty(shape, dtype)
 
 
 @functools.cache
@@ -46,17 +52,16 @@ def _is_left_alone() -> bool:
     """Whether this jaxlib takes such a call."""
     try:
         with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
-            jax.block_until_ready(jax.jit(lambda: _of_no_matrices((2,), jnp.dtype("float32")))())
+            call = lambda: _on_cpu(shape=(2,), dtype=jnp.dtype("float32"), left_alone=True)
+            jax.block_until_ready(jax.jit(call)())
     except Exception:  # whatever it says: there is another way
         return False
     return True
 
 
-_untouched_p.def_impl(lambda *, shape, dtype: lax.empty(shape, dtype))
-_untouched_p.def_abstract_eval(lambda *, shape, dtype: ShapedArray(shape, dtype))
+_untouched_p.def_impl(_elsewhere)
+_untouched_p.def_abstract_eval(lambda *, shape, dtype, left_alone: ShapedArray(shape, dtype))
+mlir.register_lowering(_untouched_p, mlir.lower_fun(_elsewhere, multiple_results=False))
 mlir.register_lowering(
-    _untouched_p, mlir.lower_fun(lax.empty, multiple_results=False)
-)  # fmt: skip
-mlir.register_lowering(
-    _untouched_p, mlir.lower_fun(_of_no_matrices, multiple_results=False), platform="cpu"
+    _untouched_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu"
 )
