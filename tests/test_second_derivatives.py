@@ -39,15 +39,16 @@ def loss(adjoint, solver, controller, *, costs=None, saveat=None, terms=None):
     return of
 
 
+def at_five_times():
+    return diffrax.SaveAt(ts=jnp.linspace(0, 1, 5))
+
+
 ALL_COSTS = dict(error=nk.StepError(), steps=nk.StepCount(), stiffness=nk.StepStiffness())
 # The third derivative of a step's error, of the size of the tolerance, stands in the costs.
 CASES = {
     "adaptive": lambda: (dict(solver=diffrax.Tsit5(), controller=PID), 1e-10),
     "costs": lambda: (dict(solver=diffrax.Tsit5(), controller=PID, costs=ALL_COSTS), 1e-7),
-    "ts": lambda: (
-        dict(solver=diffrax.Tsit5(), controller=PID, saveat=diffrax.SaveAt(ts=jnp.linspace(0, 1, 5))),
-        1e-10,
-    ),
+    "ts": lambda: (dict(solver=diffrax.Tsit5(), controller=PID, saveat=at_five_times()), 1e-10),
     "steps": lambda: (
         dict(solver=diffrax.Bosh3(), controller=PID, saveat=diffrax.SaveAt(steps=True)), 1e-8
     ),

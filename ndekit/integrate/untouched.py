@@ -30,7 +30,8 @@ def untouched(shape: tuple[int, ...], dtype: Any) -> Any:
     dtype = jnp.dtype(dtype)
     large = math.prod(shape) * dtype.itemsize >= _LARGE and dtype.name in _FACTORIZE
     # What is looked for NaNs must not hold chance ones.
-    left_alone = large and not jax.config.jax_debug_nans and _is_left_alone()
+    config: Any = jax.config
+    left_alone = large and not config.jax_debug_nans and _is_left_alone()
     # Not `lax.empty` itself: that takes a lane axis from every `jax.vmap` around it.
     return _untouched_p.bind(shape=shape, dtype=dtype, left_alone=left_alone)
 
