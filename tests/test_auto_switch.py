@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import van_der_pol
 from scipy.integrate import solve_ivp
 
 import ndekit as nk
@@ -16,10 +17,6 @@ PID = diffrax.PIDController(rtol=1e-6, atol=1e-8)
 @pytest.fixture(autouse=True)
 def float64(x64):
     pass
-
-
-def van_der_pol(t, y, mu):
-    return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
 
 
 def solve(mu, solver, t1=200.0, field=van_der_pol, **options):

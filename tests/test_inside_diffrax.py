@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+from problems import van_der_pol
+from stiff_problems import robertson
 
 import ndekit as nk
 from ndekit.integrate.given import Given
@@ -19,15 +21,6 @@ PID = diffrax.PIDController(rtol=1e-5, atol=1e-7)
 @pytest.fixture(autouse=True)
 def float64(x64):
     pass
-
-
-def van_der_pol(t, y, mu):
-    return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
-
-
-def robertson(t, y, args):
-    slow, fast = -0.04 * y[0] + 1e4 * y[1] * y[2], 3e7 * y[1] ** 2
-    return jnp.stack([slow, -slow - fast, fast])
 
 
 @pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Kvaerno3(), diffrax.ReversibleHeun()])

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import van_der_pol
 
 import ndekit as nk
 
@@ -25,10 +26,6 @@ INPUTS = jnp.array([0.0, 5.0, 0.7, 3.0, 2.2, 2.0])  # t0, t1, dt0, mu, a saved t
 @pytest.fixture(autouse=True)
 def float64(x64):
     pass
-
-
-def van_der_pol(t, y, mu):
-    return jnp.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
 
 
 def numbers(inputs, controller, adjoint=MOVING, solver=diffrax.Dopri5()):
