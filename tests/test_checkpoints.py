@@ -51,6 +51,7 @@ def test_what_is_pushed_stands_on_top_and_disturbs_nothing(number, steps):
     for step in pushed:
         stack = stack.push(jnp.asarray(-1.0), jnp.asarray(-1), jnp.array(False))
         stack = stack.push(jnp.asarray(float(step)), jnp.asarray(step), jnp.array(True))
+    stack = stack.push(jnp.asarray(-1.0), jnp.asarray(-1), jnp.array(False))  # no room, no harm
     for step in reversed([*below, *pushed]):
         state, at = stack.last()
         assert (int(at), float(state)) == (step, step)

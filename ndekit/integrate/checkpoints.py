@@ -45,7 +45,7 @@ class Stack(eqx.Module):
 
     states: State
     order: Any  # the row of each place
-    steps: Any  # the step before which the state at each place stands
+    steps: Any  # the step before which the state at each place stands; one place more
     top: Count
 
     def last(self) -> tuple[State, Count]:
@@ -79,7 +79,8 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
     """The rows that a solve of so many steps has left."""
     d = rows.doublings
     order = rows.orders[d]
-    return Stack(rows.states, order, jnp.arange(order.size, dtype=d.dtype) << d, num_steps - 1 >> d)
+    steps = jnp.arange(order.size + 1, dtype=d.dtype) << d
+    return Stack(rows.states, order, steps, num_steps - 1 >> d)
 
 
 def default_checkpoints(max_steps: int, row_bytes: int) -> int:
