@@ -241,7 +241,7 @@ SLOW = names_in(
     """,
     sde="""
         Heun Euler StratonovichMilstein ShARK SEA GeneralShARK SlowRK Tsit5-unmarked
-        matrix-noise ALIGN
+        matrix-noise ALIGN SPaRK-adaptive ShARK-revisits
     """,
     controller="pi dtmax factors norm error-order step-to-backward clip-step clip-backward",
     saveat="""

@@ -48,7 +48,9 @@ def test_along_times_is_the_cumulative_sum_at_the_steps_that_hold_them():
     np.testing.assert_allclose(sol.costs["along"], wanted, rtol=1e-12)
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Kvaerno5()])
+@pytest.mark.parametrize(
+    "solver", [diffrax.Tsit5(), pytest.param(diffrax.Kvaerno5(), marks=pytest.mark.slow)]
+)
 def test_gradients_are_those_of_the_sum(solver):
     weights = jnp.linspace(0.5, 1.5, 64)
 

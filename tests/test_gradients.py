@@ -110,7 +110,7 @@ def test_gradient_is_the_recorders_on_the_same_grid(case, name):
     assert_tree_close(engine_gradients(case)[name], truth[name], **rounding(case))
 
 
-@pytest.mark.parametrize("name", ["y0", "args", "t1", "ts"])
+@pytest.mark.parametrize("name", ["args", "t1", "ts"])
 @pytest.mark.parametrize(
     "adjoint",
     [

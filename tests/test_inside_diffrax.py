@@ -23,7 +23,14 @@ def float64(x64):
     pass
 
 
-@pytest.mark.parametrize("solver", [diffrax.Tsit5(), diffrax.Kvaerno3(), diffrax.ReversibleHeun()])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        diffrax.Tsit5(),
+        diffrax.ReversibleHeun(),
+        pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.slow),
+    ],
+)
 def test_diffrax_takes_replay_as_its_adjoint(solver):
     def loss(mu, adjoint):
         sol = diffrax.diffeqsolve(

@@ -77,7 +77,7 @@ def test_outer_products_are_put_together_and_stay_the_same():
     assert count("dot_general", merged, *given) == 11
 
 
-@pytest.mark.parametrize("lanes", [None, 5])
+@pytest.mark.parametrize("lanes", [None, pytest.param(5, marks=pytest.mark.slow)])
 def test_gradient_of_a_network_is_that_of_diffrax(lanes, x64):
     net = eqx.nn.MLP(3, 3, 8, 2, key=jax.random.key(0), activation=jnp.tanh)
     y0 = jax.random.normal(jax.random.key(1), (3,) if lanes is None else (lanes, 3))

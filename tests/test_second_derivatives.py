@@ -59,7 +59,10 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in ("costs", "control") else pytest.mark.slow) for n in CASES],
+)
 def test_hessian_is_that_of_diffrax(name):
     options, rtol = CASES[name]()
     y0 = jnp.array([0.3, 0.7, 0.2])
@@ -68,6 +71,7 @@ def test_hessian_is_that_of_diffrax(name):
     assert_tree_close(ours, theirs, rtol=rtol, atol=10 * rtol)
 
 
+@pytest.mark.slow
 def test_hessian_of_moving_steps_is_that_of_the_gradient():
     adjoint = nk.ReplayAdjoint(step_sizes="differentiable")
     controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
