@@ -22,6 +22,7 @@ from catalogue_parts import caller, loss_of
 from catalogue_transforms import SLOW_TRANSFORMS, TRANSFORMS
 from close import assert_tree_close
 from diffrax import RESULTS
+from marks import slow_but
 
 import ndekit as nk
 
@@ -166,7 +167,7 @@ def assert_is(expected, call, diffeqsolve):
 
 
 def slow_if(slow, names):
-    return [pytest.param(n, marks=pytest.mark.slow if n in slow else ()) for n in names]
+    return slow_but(set(names) - set(slow), names)
 
 
 # Classes, so that JAX forgets each one's programs: together they fill gigabytes.

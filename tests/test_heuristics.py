@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_tree_close, close_to_rounding
+from marks import slow_but
 from problems import (
     ADAPTIVE,
     PROBLEMS,
@@ -103,10 +104,7 @@ def flat_counts(solver):
     return found
 
 
-@pytest.mark.parametrize(
-    "solver",
-    [pytest.param(s, marks=() if s in ("Tsit5", "Heun") else pytest.mark.slow) for s in ADAPTIVE],
-)
+@pytest.mark.parametrize("solver", slow_but(("Tsit5", "Heun"), ADAPTIVE))
 def test_count_is_between_06_and_1_of_the_steps_of_a_long_solve(solver):
     long = [row for row in flat_counts(solver) if row[2] >= 20]
     assert len(long) >= 5

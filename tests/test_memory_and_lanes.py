@@ -93,3 +93,14 @@ def test_gradient_of_a_network_is_that_of_diffrax(lanes, x64):
     gradient = eqx.filter_jit(eqx.filter_grad(loss))
     ours, theirs = gradient(net, nk.diffeqsolve), gradient(net, diffrax.diffeqsolve)
     assert_tree_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("y0", [(0,), (2,)])
+def test_a_state_of_no_numbers_is_solved(y0):
+    state = {"none": jnp.zeros(0), "some": jnp.ones(y0)}
+    sol = nk.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: jax.tree.map(lambda x: -x, y)), diffrax.Tsit5(),
+        0.0, 1.0, 0.1, state, stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5),
+    )  # fmt: skip
+    assert sol.ys["none"].shape == (1, 0)
+    np.testing.assert_allclose(sol.ys["some"], np.full((1, *y0), np.exp(-1)), rtol=1e-4)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from problems import van_der_pol
 
 import ndekit as nk
@@ -41,17 +42,13 @@ def numbers(inputs, controller, adjoint=MOVING, solver=diffrax.Dopri5()):
     return seen, sol.stats
 
 
-def names_with_slow(names, *fast):
-    return [pytest.param(n, marks=() if n in fast else pytest.mark.slow) for n in names]
-
-
 def slopes(fn, inputs, h=1e-6):
     """Central differences through the adaptive solve, one column for each input."""
     columns = [(fn(inputs + h * e) - fn(inputs - h * e)) / (2 * h) for e in jnp.eye(len(inputs))]
     return jnp.stack(columns, 1)
 
 
-@pytest.mark.parametrize("name", names_with_slow(CONTROLLERS, "PID", "dtmin"))
+@pytest.mark.parametrize("name", slow_but(("PID", "dtmin"), CONTROLLERS))
 def test_gradient_is_that_of_finite_differences_through_the_adaptive_solve(name):
     controller = CONTROLLERS[name]
     seen = jax.jit(lambda x: numbers(x, controller)[0])

@@ -9,6 +9,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 from problems import PROBLEMS, SOLVERS, costs_for
 
 import ndekit as nk
@@ -66,11 +67,7 @@ def both_ways(solver_name):
         return [value_and_gradients(way, SOLVERS[solver_name], costs) for way in ways]
 
 
-SOLVER_NAMES = [
-    pytest.param(name, marks=() if name == "Tsit5" else pytest.mark.slow)
-    for name in SOLVERS
-    if name != "Euler"
-]
+SOLVER_NAMES = slow_but(("Tsit5",), [name for name in SOLVERS if name != "Euler"])
 
 
 @pytest.mark.parametrize("name", SOLVER_NAMES)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_tree_close, close_to_solver
+from marks import slow_but
 from problems import SOLVERS
 
 import ndekit as nk
@@ -92,10 +93,7 @@ def test_diffrax_has_no_finite_gradient_in_the_same_place():
     assert not np.isfinite(jax.grad(end)(start("overflow")[0]))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n == "square_root" else pytest.mark.slow) for n in TRAPS],
-)
+@pytest.mark.parametrize("name", slow_but(("square_root",), TRAPS))
 def test_the_gradient_is_that_of_a_solve_without_rejections(name, x64):
     y0, rate = start(name)
     steps = solve(

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 import ndekit as nk
 
@@ -50,9 +51,7 @@ def test_gradient_is_that_of_the_states_kept(name, stepping):
     np.testing.assert_allclose(undone, kept, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n == "Bosh3" else pytest.mark.slow) for n in SOLVERS]
-)
+@pytest.mark.parametrize("name", slow_but(("Bosh3",), SOLVERS))
 def test_gradient_backwards_in_time_and_in_lanes(name):
     inputs = jnp.array([[1.0, 2.0, 1.5], [1.2, 2.2, 1.7], [1.4, 2.4, 1.9]])
     gradient = lambda adjoint: jax.vmap(

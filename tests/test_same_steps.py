@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 from problems import (
     ADAPTIVE,
     CONTROLLERS,
@@ -170,22 +171,18 @@ def assert_same_solve(theirs, ours):
     assert_tree_close(ours_ys, ys, rtol=1e-10, atol=1e-10)
 
 
-def slow_unless(names, fast):
-    return [pytest.param(n, marks=() if n in fast else pytest.mark.slow) for n in names]
-
-
-@pytest.mark.parametrize("problem_name", slow_unless(PROBLEMS, ("lorenz", "tree", "backward")))
+@pytest.mark.parametrize("problem_name", slow_but(("lorenz", "tree", "backward"), PROBLEMS))
 def test_a_problem_compiled_by_itself_takes_diffrax_steps(problem_name):
     assert_same_solve(*pair("Tsit5", problem_name, "i"))
 
 
-@pytest.mark.parametrize("solver_name", slow_unless(ADAPTIVE, ("Bosh3",)))
+@pytest.mark.parametrize("solver_name", slow_but(("Bosh3",), ADAPTIVE))
 def test_a_state_of_many_leaves_takes_diffrax_steps(solver_name):
     assert_same_solve(*pair(solver_name, "tree", "i"))
 
 
 @pytest.mark.parametrize(
-    "controller_name", slow_unless(CONTROLLERS, ("pid", "force_dtmin", "factors"))
+    "controller_name", slow_but(("pid", "force_dtmin", "factors"), CONTROLLERS)
 )
 def test_every_option_of_the_controller_takes_diffrax_steps(controller_name):
     assert_same_solve(*pair("Tsit5", "van_der_pol", controller_name))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 
 import ndekit as nk
 
@@ -59,10 +60,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in ("costs", "control") else pytest.mark.slow) for n in CASES],
-)
+@pytest.mark.parametrize("name", slow_but(("costs", "control"), CASES))
 def test_hessian_is_that_of_diffrax(name):
     options, rtol = CASES[name]()
     y0 = jnp.array([0.3, 0.7, 0.2])

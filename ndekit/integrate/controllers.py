@@ -19,16 +19,10 @@ _FEW = 8
 
 
 def convert_controller(
-    controller: Any,
-    args: Args,
-    t0: Time,
-    y0: State,
-    error: State | None,
-    error_order: Any,
-    state0: Any,
+    controller: Any, args: Args, error_order: Any, example: tuple
 ) -> tuple[Converted, list[Any]]:
     """The controller's rule (t0, t1, y0, y1, error, state) -> (accepted, t0, t1, made_jump, state,
-    result) as a program.
+    result) as a program, traced with an example of what it takes.
     """
 
     def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
@@ -40,7 +34,7 @@ def convert_controller(
         controller = _without_derivative(controller)
         if controller.norm is optx.rms_norm:
             controller = eqx.tree_at(lambda c: c.norm, controller, _rms_norm)
-    return convert(adapt, t0, t0, y0, y0, error, state0)
+    return convert(adapt, *example)
 
 
 def _rms_norm(tree: Any) -> Any:
@@ -50,7 +44,7 @@ def _rms_norm(tree: Any) -> Any:
     """
     leaves = jax.tree.leaves(tree)
     size, dtypes = sum(leaf.size for leaf in leaves), {leaf.dtype for leaf in leaves}
-    if size > _FEW or len(dtypes) > 1:
+    if not 0 < size <= _FEW or len(dtypes) > 1:
         return optx.rms_norm(tree)
     squares = [x[i] * x[i] for x in map(lanes_last, map(jnp.ravel, leaves)) for i in range(x.size)]
     total = sum_in_order(squares)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex_core
 
+from ..tree import sum_in_order
+
 
 class _Product(NamedTuple):
     """One term of a sum: an outer product, perhaps transposed."""
@@ -69,11 +71,7 @@ def _go_on(jaxpr: jex_core.Jaxpr, eqns: list[Any], known: dict[Any, Any]) -> Non
 
 def _sum_of(terms: list[Any], read: Callable) -> Any:
     """`terms` are variables and lists of products of one kind."""
-    values = [_product_of(t, read) if isinstance(t, list) else read(t) for t in terms]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
+    return sum_in_order([_product_of(t, read) if isinstance(t, list) else read(t) for t in terms])
 
 
 def _product_of(products: list[_Product], read: Callable) -> Any:

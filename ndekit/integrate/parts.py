@@ -30,7 +30,8 @@ def control_part(
     step_sizes: str,
 ) -> Part:
     """The step size controller. `error` has the shape of the error estimate."""
-    adapt, constants = convert_controller(controller, args, t0, y0, error, error_order, state0)
+    example = (t0, t0, y0, y0, error, state0)
+    adapt, constants = convert_controller(controller, args, error_order, example)
     tolerances, norm, order = tolerances_of(controller, error_order)
     moving = moves(step_sizes, controller)
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)

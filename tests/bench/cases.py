@@ -159,10 +159,8 @@ def cde_case(name: str, on_grid: bool) -> Case:
     rough ones the number of adaptive steps is chaotic, and two correct programs differ by tenths.
     """
     ts = jnp.linspace(0.0, 1.0, OBSERVATIONS)
-    amplitude, phase = (
-        jr.normal(jr.key(2), (32, 1, CHANNELS - 1)),
-        jr.uniform(jr.key(3), (32, 1, 1)),
-    )
+    amplitude = jr.normal(jr.key(2), (32, 1, CHANNELS - 1))
+    phase = jr.uniform(jr.key(3), (32, 1, 1))
     frequency = jnp.arange(1.0, CHANNELS)
     waves = amplitude * jnp.sin(2 * jnp.pi * (frequency * ts[:, None] + phase))
     xs = jnp.concatenate([jnp.broadcast_to(ts[:, None], (32, OBSERVATIONS, 1)), waves], axis=-1)
