@@ -99,8 +99,9 @@ def test_a_solve_that_makes_no_sense_is_refused(name):
         (lambda: nk.StepError(power=3), "`power` must be 1"),
         (lambda: nk.StepStiffness("rho*h"), "`form` must be 'rho'"),
         (lambda: nk.ReplayAdjoint(checkpoints=0), "`checkpoints` must be at least 1"),
+        (lambda: nk.ReplayAdjoint(keep="all"), "`keep` must be 'states' or 'stages'"),
     ],
-    ids=["reduce", "placement", "power", "form", "checkpoints"],
+    ids=["reduce", "placement", "power", "form", "checkpoints", "keep"],
 )
 def test_an_option_that_does_not_exist_is_refused(make, message):
     with pytest.raises(ValueError, match=message):

@@ -44,6 +44,7 @@ class Proposal(eqx.Module):
     y: State
     trial: Trial
     accepted: Flag
+    memo: Any  # what the record keeps besides the state
     made_jump: Any = None
 
 
@@ -75,12 +76,11 @@ def attempt(
     active = is_active(lane, operands)
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
-    dynamics = problem.dynamics_of(operands, number)
-    jumped = problem.made_jump(lane.made_jump)
-    trial = problem.stepper.step(dynamics, lane.t, t_end, lane.y, lane.carry, jumped)
+    ends, state = (lane.t, t_end), (lane.y, lane.carry)
+    trial, memo = problem.step(operands, number, ends, state, lane.made_jump)
     verdict = judge(problem, operands, lane, t_end, trial)
     accepted = active & verdict.accepted
-    proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, lane.made_jump)
+    proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, memo, lane.made_jump)
     lane = commit(problem, operands, lane, proposal, verdict, active)
     if problem.watch is not None and lane.watched is not None:
         ends = (proposal.t, t_end)

@@ -156,6 +156,7 @@ def _prepare(
         interpolation=solver.interpolation_cls,
         max_steps=max_steps,
         checkpoints=adjoint.checkpoints,
+        keeps_stages=adjoint.how.keeps_stages,
         solver_name=type(solver).__name__,
         plans=(Plan(None, at_ts, 0),),
         fenced=needs_fences(stepper, dynamics),

@@ -62,7 +62,7 @@ def solve_forward(
     record = None
     if recording:
         assert problem.max_steps is not None
-        memo = lanes.map(lambda _, __, y: problem.stepper.memo_like(y))(flat, None, lane.y)
+        memo = on_operands(lambda problem, operands: problem.memo_like(operands))(flat, None)
         state, details = (*recorded_state(problem, lane), memo), _details_like(problem, lane)
         checkpoints = problem.checkpoints if problem.undo is None else 0
         record = empty_record(lane.t, state, details, problem.max_steps, checkpoints)
@@ -93,7 +93,7 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
         wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
         details = lanes.map(lambda _, __, *given: _details(problem, *given))
         noted = details(flat, None, before, proposal)
-        state = (*recorded_state(problem, before), problem.stepper.memo(proposal.trial))
+        state = (*recorded_state(problem, before), proposal.memo)
         record = append(record, state, lane.t, noted, wanted)
     number = loop.number + 1
     go = _anyone(problem, lanes, flat, lane)

@@ -40,10 +40,6 @@ class DiagonallyImplicit(OpaqueStepper):
     def memo(self, trial: Trial) -> Any:
         return trial.info["k"]
 
-    def memo_like(self, y: State) -> Any:
-        number = self.tableau.num_stages
-        return jax.tree.map(lambda x: jnp.zeros((number, *x.shape), x.dtype), y)
-
     def again(
         self, dynamics: Any, field: Callable, t0: Time, t1: Time, y0: State, carry: Any,
         memo: Any, made_jump: Any,

@@ -40,6 +40,7 @@ class Replaying(NamedTuple):
     checkpoints: int | None
     step_sizes: str
     reversible: bool = False
+    keeps_stages: bool = False
 
 
 def run_loop(
@@ -136,6 +137,11 @@ def _prepare(
     given: Given, motion: _Motion, placements: Placements, key: Any, how: Replaying
 ) -> tuple[Problem, Operands]:
     state0, y0, saveat = given.state0, given.state0.y, given.saveat
+    if how.keeps_stages and given.jumps:
+        raise ValueError(
+            "`ReplayAdjoint(keep='stages')` does not know steps that begin after a jump. Leave "
+            "`jump_ts` out, or keep states."
+        )
     control = control_part(
         given.stepsize_controller, given.args, given.t0, y0, _error_like(motion, y0),
         given.solver.error_order(given.terms), state0.controller_state, how.step_sizes,
@@ -154,6 +160,7 @@ def _prepare(
         interpolation=given.solver.interpolation_cls,
         max_steps=given.max_steps,
         checkpoints=how.checkpoints,
+        keeps_stages=how.keeps_stages,
         solver_name=type(given.solver).__name__,
         fenced=needs_fences(motion.stepper, motion.dynamics),
         jumps=given.jumps,

@@ -17,6 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .forward import Outcome, outcome_struct, solve_forward
+from .keeping import with_stages_kept
 from .lanes import Lanes
 from .problem import Operands, Problem
 from .replay import replay
@@ -96,6 +97,9 @@ def _without_float0(tangent: Any) -> Any:
 
 def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) -> Any:
     """The solve as a custom-vjp function of (perturbed operands, the rest)."""
+    recorded = problem
+    if problem.keeps_stages:
+        recorded = with_stages_kept(problem, jax.tree.unflatten(problem.treedef, perturbed))
 
     def join(active: list, rest: list) -> list:
         values = iter(active)
@@ -107,13 +111,13 @@ def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) ->
 
     def forward(active: list, rest: list) -> tuple[list[Any], Any]:
         flat = join(active, rest)
-        outcome, recording = solve_forward(problem, lanes, flat, recording=True)
+        outcome, recording = solve_forward(recorded, lanes, flat, recording=True)
         return jax.tree.leaves(outcome), (flat, outcome, recording)
 
     def backward(residuals: Any, ct: list) -> tuple[list, None]:
         flat, outcome, recording = residuals
         ct_outcome = jax.tree.unflatten(jax.tree.structure(outcome), ct)
-        return replay(problem, lanes, perturbed, flat, recording, outcome, ct_outcome), None
+        return replay(recorded, lanes, perturbed, flat, recording, outcome, ct_outcome), None
 
     run.defvjp(forward, backward)
     return run

@@ -13,6 +13,7 @@ from ..shapes import State, Time
 from .converted import Converted, convert
 from .costs import Placements
 from .fences import Fence, fence_at, is_duplicated, no_fence
+from .linearized import Linearized
 from .step import Step
 from .stepper import AbstractStepper, ExplicitRungeKutta, Trial
 
@@ -83,6 +84,8 @@ class Problem:
     pid: Any = None  # the controller then, without its arrays
     undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
     returns_state: bool = False  # whether the solver's last state is asked for
+    keeps_stages: bool = False
+    kept: Linearized | None = None  # the dynamics and what their derivative reads, if recorded
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
 
@@ -92,15 +95,62 @@ class Problem:
         return self.dense or self.watch is not None or any(plan.at_ts for plan in self.plans)
 
     def fence(self, attempt: Any) -> Fence:
-        return fence_at(attempt) if self.fenced else no_fence
+        return no_fence if attempt is None or not self.fenced else fence_at(attempt)
 
     def dynamics_of(self, operands: Operands, attempt: Any = None) -> Callable:
         """What the stepper steps with; inside a loop, with the loop's counter, fenced if wanted."""
         run = lambda *args: self.dynamics(operands.constants, *args)
-        if attempt is None or not self.fenced:
-            return run
         fence = self.fence(attempt)
-        return lambda t, y: fence(run(t, fence(y)))
+        return run if fence is no_fence else lambda t, y: fence(run(t, fence(y)))
+
+    def step(
+        self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
+        jumped: Any,
+    ) -> tuple[Trial, Any]:  # fmt: skip
+        """One attempt, and what of it the record keeps besides the state."""
+        jumped = jumped if self.jumps else None
+        if self.kept is None:
+            trial = self.stepper.step(self.dynamics_of(operands, attempt), *ends, *state, jumped)
+            return trial, self.stepper.memo(trial)
+        kept, fence, notes = self.kept, self.fence(attempt), []
+
+        def noting(*args: Any) -> Any:
+            out, noted = kept.run(operands.constants, *fence(args))
+            notes.append(noted)
+            return fence(out)
+
+        trial = self.stepper.step(noting, *ends, *state, jumped)
+        return trial, (() if self.stepper.keeps_carry else state[1], notes)
+
+    def advance(
+        self, operands: Operands, ends: tuple[Time, Time], state: tuple[State, Any], jumped: Any
+    ) -> tuple[Trial, Any]:
+        """A recorded step run again: its end, and its memo."""
+        if self.kept is None:
+            trial = self.stepper.advance(self.dynamics_of(operands), *ends, *state, jumped)
+            return trial, self.stepper.memo(trial)
+        if not self.stepper.keeps_carry:
+            state = (state[0], self.stepper.init(self.dynamics_of(operands), ends[0], state[0]))
+        return self.step(operands, None, ends, state, jumped)
+
+    def again(
+        self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
+        memo: Any, jumped: Any,
+    ) -> Trial:  # fmt: skip
+        """A recorded step, to be differentiated."""
+        if self.kept is None:
+            dynamics, field = self.dynamics_of(operands, attempt), self.field_of(operands)
+            return self.stepper.again(dynamics, field, *ends, *state, memo, jumped)
+        kept, fence, notes = self.kept, self.fence(attempt), iter(memo[1])
+        noted = lambda *args: fence(kept.again(operands.constants, next(notes), *fence(args)))
+        return self.stepper.step(noted, *ends, *state, None)
+
+    def memo_like(self, operands: Operands) -> Any:
+        """Arrays of the shapes and dtypes of a memo."""
+        ends = (operands.t0, operands.t1)
+        state = (operands.y0, operands.carry0)
+        attempt = lambda ops: self.step(ops, None, ends, state, operands.made_jump0)[1]
+        return tree.zeros_like(jax.eval_shape(attempt, operands))
 
     def made_jump(self, flag: Any) -> Any:
         return flag if self.jumps else None

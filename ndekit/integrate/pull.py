@@ -52,6 +52,7 @@ class Replay:
         """
         problem = self.problem
         asked = bool(self.ct_outcome.costs) or problem.interpolates or problem.returns_state
+        asked = asked or problem.kept is not None
         return problem.stepper.keeps_carry or problem.moving or asked
 
     def map(self, fn: Any) -> Any:
@@ -170,8 +171,14 @@ def _linearize(
 ) -> tuple[_Advanced, Callable[[_Advanced], _Given]]:
     """The step in all lanes, and its vjp."""
     problem, flat = pass_.problem, pass_.flat
-    stepper, carry = problem.stepper, step.carry
-    if pass_.chained and not stepper.keeps_carry:
+    stepper, carry, memo = problem.stepper, step.carry, step.memo
+    if problem.kept is not None:
+        if pass_.lanes.levels or problem.moving:
+            # What a lane noted of an attempt that went out of bounds need not be finite.
+            sound = step.accepted if step.details is None else step.details.finite
+            memo = pass_.where(sound, memo, tree.zeros_like(memo))
+        carry = carry if stepper.keeps_carry else memo[0]
+    elif pass_.chained and not stepper.keeps_carry:
         init = pass_.map(lambda ops, _, t, y: stepper.init(problem.dynamics_of(ops), t, y))
         carry = init(flat, None, step.t0, step.y)
     smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
@@ -185,7 +192,7 @@ def _linearize(
         start = (given.y, eqx.combine(given.carry, fixed))
         ends = times if given.times is None else given.times
         filled = pass_.with_parameters(given.parameters)
-        given_also = (step.memo, step.accepted, step.details)
+        given_also = (memo, step.accepted, step.details)
         return advance(filled, number, start, ends, given.grid, *given_also)
 
     parameters = [flat[i] for i in pass_.parameters]
@@ -209,14 +216,13 @@ def _advance(
 ) -> _Advanced:
     """One step of one lane."""
     problem, (y, carry), (t0, t1) = pass_.problem, start, ends
-    stepper, dynamics = problem.stepper, problem.dynamics_of(operands, number)
+    stepper = problem.stepper
     made_jump = getattr(details, "made_jump", None)
     if not pass_.chained:
-        carry, made_jump = stepper.init(dynamics, t0, y), None
+        carry, made_jump = stepper.init(problem.dynamics_of(operands, number), t0, y), None
     # An attempt that overflowed is not looked into: a step of no length stands for it.
     t_end = jnp.where(details.finite, t1, t0) if problem.moving else t1
-    field = problem.field_of(operands)
-    trial = stepper.again(dynamics, field, t0, t_end, y, carry, memo, made_jump)
+    trial = problem.again(operands, number, (t0, t_end), (y, carry), memo, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.

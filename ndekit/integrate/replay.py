@@ -146,13 +146,11 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     problem, record = pass_.problem, pass_.recording.record
 
     def advance(operands: Operands, _: Any, step: RecordedStep) -> tuple:
-        dynamics = problem.dynamics_of(operands)
         jumped = None if step.details is None else step.details.made_jump
-        ends = (step.t0, step.t1)
-        trial = problem.stepper.advance(dynamics, *ends, step.y, step.carry, jumped)
+        trial, memo = problem.advance(operands, (step.t0, step.t1), (step.y, step.carry), jumped)
         carry = trial.carry if problem.stepper.keeps_carry else ()
         after = tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry))
-        return after, problem.stepper.memo(trial)
+        return after, memo
 
     def run_on(loop: tuple) -> tuple:
         stack, (y, carry, _), number, _ = loop

@@ -39,9 +39,11 @@ class AbstractStepper(eqx.Module):
         evals_per_step: evaluations of the vector field in one attempt; `None` if unknown.
         keeps_carry: whether the record must hold the carry at checkpoints, since it cannot be had
             from the state alone.
+        num_times: how many of the first arguments of `dynamics` are times.
     """
 
     keeps_carry: ClassVar[bool] = True
+    num_times: ClassVar[int] = 2
 
     @property
     def evals_per_step(self) -> int | None:
@@ -59,10 +61,6 @@ class AbstractStepper(eqx.Module):
 
     def memo(self, trial: Trial) -> Any:
         """What of a step the record keeps besides the state, to make its replay cheaper."""
-        return ()
-
-    def memo_like(self, y: State) -> Any:
-        """An array of zeros for each array of `memo`."""
         return ()
 
     def again(
@@ -107,6 +105,7 @@ class ExplicitRungeKutta(AbstractStepper):
     """
 
     keeps_carry: ClassVar[bool] = False
+    num_times: ClassVar[int] = 1
 
     a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
     b: tuple[float, ...] = eqx.field(static=True)
