@@ -21,6 +21,10 @@ from .integrate import Reversible as Reversible
 from .integrate import ReversibleAdjoint as ReversibleAdjoint
 from .integrate import Solution as Solution
 from .integrate import diffeqsolve as diffeqsolve
+from .regularize import JacobianNorm as JacobianNorm
+from .regularize import Kinetic as Kinetic
+from .regularize import Steer as Steer
 from .regularize import StepCount as StepCount
 from .regularize import StepError as StepError
 from .regularize import StepStiffness as StepStiffness
+from .regularize import Taylor as Taylor

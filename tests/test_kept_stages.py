@@ -83,7 +83,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(("Tsit5", "control, ts"), CASES))
+@pytest.mark.parametrize("name", slow_but(("control, ts",), CASES))
 def test_the_gradient_is_that_of_kept_states(name):
     assert_same_gradient(CASES[name]())
 

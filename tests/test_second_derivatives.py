@@ -60,7 +60,7 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", slow_but(("costs", "control"), CASES))
+@pytest.mark.parametrize("name", slow_but(("control",), CASES))
 def test_hessian_is_that_of_diffrax(name):
     options, rtol = CASES[name]()
     y0 = jnp.array([0.3, 0.7, 0.2])

@@ -61,7 +61,7 @@ def diffeqsolve(
         adjoint: how to differentiate: `ReplayAdjoint()`, `ReversibleAdjoint()`, or one of
             diffrax's.
         costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as
-            `sol.costs`. key: a JAX random key for costs that draw; no cost shipped so far does.
+            `sol.costs`. key: a JAX random key for costs that draw, such as `JacobianNorm()`.
 
     Returns:
         A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.

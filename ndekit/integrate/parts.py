@@ -49,4 +49,4 @@ def cost_part(placements: Placements, surroundings: Surroundings) -> Part:
     """The costs."""
     arrays, rest = eqx.partition(placements, eqx.is_array)
     totals = frozen(init_totals(placements, surroundings))
-    return Part(dict(placements=rest), dict(costs=arrays, totals0=totals))
+    return Part(dict(placements=rest), dict(costs=arrays, totals0=totals, key=surroundings.key))

@@ -37,6 +37,7 @@ class Operands(eqx.Module):
     totals0: Any
     tolerances: Any
     result0: Any
+    key: Any = None  # for costs that draw
     pid: Any = None  # arrays of a controller whose rule is differentiated
     # Differentiable again, where there are any.
     of_field: list[Any] = eqx.field(default_factory=list)  # what the field closes over, where it
@@ -178,6 +179,7 @@ class Problem:
             norm=self.norm,
             field=self.field_of(operands),
             solver_name=self.solver_name,
+            key=operands.key,
         )
 
     def field_of(self, operands: Operands) -> Callable[[Time, State], State]:

@@ -170,4 +170,5 @@ class Recorder(diffrax.AbstractWrappedSolver):
             norm=self.norm,
             field=lambda t, y: terms.vf(t, y, args),
             solver_name=type(self.solver).__name__,
+            key=self.key,
         )

@@ -27,6 +27,7 @@ class Step(eqx.Module):
         error_order: $q$, the order of the error estimate: $\lVert e \rVert = O(h^q)$.
         rtol, atol, norm: the controller's, `None` if it has none.
         field: the vector field $f(t, y)$, for costs that want more of it than the stages.
+        key: `diffeqsolve(key=...)`, the same at every step; `None` if there is none.
     """
 
     t0: Time
@@ -44,6 +45,7 @@ class Step(eqx.Module):
     norm: Callable[[State], Any] | None = eqx.field(static=True)
     field: Callable[[Time, State], State] = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
+    key: Any = None
 
     @property
     def h(self) -> Scalar:

@@ -3,4 +3,8 @@
 from . import schedules as schedules
 from .count import StepCount as StepCount
 from .error import StepError as StepError
+from .jacobian import JacobianNorm as JacobianNorm
+from .kinetic import Kinetic as Kinetic
+from .steer import Steer as Steer
 from .stiffness import StepStiffness as StepStiffness
+from .taylor import Taylor as Taylor
