@@ -15,6 +15,7 @@ from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .integrate import AutoSwitch as AutoSwitch
 from .integrate import EachStep as EachStep
 from .integrate import EveryStep as EveryStep
+from .integrate import OneStep as OneStep
 from .integrate import Recorder as Recorder
 from .integrate import ReplayAdjoint as ReplayAdjoint
 from .integrate import Reversible as Reversible
@@ -28,3 +29,4 @@ from .regularize import StepCount as StepCount
 from .regularize import StepError as StepError
 from .regularize import StepStiffness as StepStiffness
 from .regularize import Taylor as Taylor
+from .regularize import penalty as penalty

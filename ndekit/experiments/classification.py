@@ -21,7 +21,7 @@ from ..data import Batches, Dataset
 from ..diagnose import StepTable, record_steps
 from ..fields import MLP, Affine
 from ..models import NeuralODE, ODEClassifier
-from ..regularize import schedules
+from ..regularize import penalty, schedules
 from ..train import FitResult, fit
 from .config import Coefficient, Config
 from .regularizers import Regularizer
@@ -68,23 +68,26 @@ def make_loss(
     else:
         schedule = schedules.constant(coefficient)
 
+    coefficients = {
+        name: lambda step, weight=weight: weight * schedule(step)
+        for name, weight in regularizer.weights.items()
+    }
+
     def loss_fn(
         model: ODEClassifier, batch: tuple[Array, Array], step: Int[Array, ""], *, key: Array
     ) -> tuple[Array, dict[str, Any]]:
         x, labels = batch
         logits, solution = model(x)
         task, accuracy = judge(logits, labels)
+        added, parts = penalty(solution.costs, coefficients, step)
         metrics = {
             "accuracy": accuracy,
             "steps": solution.stats["num_steps"],
             "evals": solution.stats["num_evals"],
             "task": task,
-            **{f"cost_{name}": value for name, value in solution.costs.items()},
+            **parts,
         }
-        loss = task
-        for name, weight in regularizer.weights.items():
-            loss = loss + schedule(step) * weight * solution.costs[name]
-        return loss, metrics
+        return task + added, metrics
 
     return loss_fn
 

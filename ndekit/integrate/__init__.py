@@ -6,6 +6,7 @@ from .auto_switch import AutoSwitch as AutoSwitch
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
 from .door import diffeqsolve as diffeqsolve
+from .one_step import OneStep as OneStep
 from .placements import AlongTimes as AlongTimes
 from .placements import EachStep as EachStep
 from .placements import EveryStep as EveryStep

@@ -29,7 +29,7 @@ class EveryStep(AbstractPlacement):
     reduce: Literal["sum", "mean", "max"] = eqx.field(static=True, default="sum")
 
     def __check_init__(self):
-        _check_cost("EveryStep", self.cost)
+        check_cost("EveryStep", self.cost)
         if self.reduce not in ("sum", "mean", "max"):
             raise ValueError(f"`reduce` must be 'sum', 'mean' or 'max', but got {self.reduce!r}.")
 
@@ -89,7 +89,7 @@ class EachStep(AbstractPlacement):
     cost: AbstractStepCost
 
     def __check_init__(self):
-        _check_cost("EachStep", self.cost)
+        check_cost("EachStep", self.cost)
 
     def init(self, surroundings: Surroundings) -> Any:
         if surroundings.max_steps is None:
@@ -126,7 +126,7 @@ class AlongTimes(AbstractPlacement):
     cost: AbstractStepCost
 
     def __check_init__(self):
-        _check_cost("AlongTimes", self.cost)
+        check_cost("AlongTimes", self.cost)
 
     def init(self, surroundings: Surroundings) -> Any:
         if surroundings.ts is None:
@@ -175,7 +175,7 @@ def _as_placement(name: str, cost: Any) -> AbstractPlacement:
     )
 
 
-def _check_cost(placement: str, cost: Any) -> None:
+def check_cost(placement: str, cost: Any) -> None:
     if not isinstance(cost, AbstractStepCost):
         raise ValueError(
             f"`{placement}` takes a step cost, but got {cost!r}. Pass e.g. `StepError()`."

@@ -5,6 +5,7 @@ from .count import StepCount as StepCount
 from .error import StepError as StepError
 from .jacobian import JacobianNorm as JacobianNorm
 from .kinetic import Kinetic as Kinetic
+from .penalty import penalty as penalty
 from .steer import Steer as Steer
 from .stiffness import StepStiffness as StepStiffness
 from .taylor import Taylor as Taylor

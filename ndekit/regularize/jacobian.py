@@ -1,10 +1,13 @@
 """The Frobenius norm of the vector field's Jacobian as a cost."""
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
 from ..integrate import AbstractStepCost, Step
 from ..shapes import Scalar, State, Time
@@ -41,21 +44,27 @@ class JacobianNorm(AbstractStepCost):
     exact: bool = eqx.field(static=True, default=False)
 
     def of_step(self, step: Step) -> Scalar:
-        flat, unravel = ravel_pytree(step.y0)
+        _, unravel = ravel_pytree(step.y0)
+        norm = _squared if self.exact else self._estimate(step)
 
         def along(t: Time, y: State, rate: State) -> Scalar:
             of_state = lambda y: ravel_pytree(step.field(t, unravel(y)))[0]
             y = ravel_pytree(y)[0]
-            if self.exact:
-                return jnp.sum(jax.jacrev(of_state)(y) ** 2) / y.size
-            (row,) = jax.vjp(of_state, y)[1](probe)
-            return jnp.sum(row**2) / y.size
+            return norm(of_state, y) / y.size
 
-        if not self.exact:
-            if step.key is None:
-                raise ValueError(
-                    "`JacobianNorm` draws a probe and needs a key. Pass `diffeqsolve(key=...)`, or "
-                    "use `JacobianNorm(exact=True)`."
-                )
-            probe = jr.normal(step.key, flat.shape, flat.dtype)
         return along_stages(step, along)
+
+    def _estimate(self, step: Step) -> Callable:
+        if step.key is None:
+            raise ValueError(
+                "`JacobianNorm` draws a probe and needs a key. Pass `diffeqsolve(key=...)`, or use "
+                "`JacobianNorm(exact=True)`."
+            )
+        y = ravel_pytree(step.y0)[0]
+        probe = jr.normal(step.key, y.shape, y.dtype)
+        return lambda fn, y: jnp.sum(jax.vjp(fn, y)[1](probe)[0] ** 2)
+
+
+def _squared(fn: Callable, y: Array) -> Scalar:
+    """The squared Frobenius norm of the Jacobian of `fn` at `y`."""
+    return jnp.sum(jax.jacrev(fn)(y) ** 2)
