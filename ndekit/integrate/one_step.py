@@ -65,7 +65,8 @@ class OneStep(AbstractPlacement):
         if surroundings.key is None:
             raise ValueError("`OneStep` draws a step and needs a key. Pass `diffeqsolve(key=...)`.")
         zero = jnp.zeros((), surroundings.dtype)
-        return _Pick(zero, jnp.array(-1), zero, jr.bits(surroundings.key, (), jnp.uint32))
+        own_key = jr.fold_in(surroundings.key, 1)  # costs draw from the key itself
+        return _Pick(zero, jnp.array(-1), zero, jr.bits(own_key, (), jnp.uint32))
 
     def add(self, total: _Pick, reading: Scalar, place: Place) -> _Pick:
         size = jnp.ones((), total.length.dtype)
