@@ -109,7 +109,7 @@ class Problem:
         jumped: Any,
     ) -> tuple[Trial, Any]:  # fmt: skip
         """One attempt, and what of it the record keeps besides the state."""
-        jumped = jumped if self.jumps else None
+        jumped = self.made_jump(jumped)
         if self.kept is None:
             trial = self.stepper.step(self.dynamics_of(operands, attempt), *ends, *state, jumped)
             return trial, self.stepper.memo(trial)
