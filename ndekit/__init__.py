@@ -10,6 +10,7 @@ from . import train as train
 from .integrate import AbstractPlacement as AbstractPlacement
 from .integrate import AbstractReversibleSolver as AbstractReversibleSolver
 from .integrate import AbstractStepCost as AbstractStepCost
+from .integrate import AbstractTrajectoryCost as AbstractTrajectoryCost
 from .integrate import AlongTimes as AlongTimes
 from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .integrate import AutoSwitch as AutoSwitch
@@ -24,9 +25,12 @@ from .integrate import Solution as Solution
 from .integrate import diffeqsolve as diffeqsolve
 from .regularize import JacobianNorm as JacobianNorm
 from .regularize import Kinetic as Kinetic
+from .regularize import LossBudget as LossBudget
 from .regularize import Steer as Steer
+from .regularize import StepBudget as StepBudget
 from .regularize import StepCount as StepCount
 from .regularize import StepError as StepError
 from .regularize import StepStiffness as StepStiffness
 from .regularize import Taylor as Taylor
+from .regularize import TrajectoryPolynomial as TrajectoryPolynomial
 from .regularize import penalty as penalty

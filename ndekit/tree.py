@@ -72,6 +72,11 @@ def read(buffers: PyTree, index: Any) -> PyTree:
     )
 
 
+def rows(buffers: PyTree, indices: Any) -> PyTree:
+    """Several rows of every buffer."""
+    return jax.tree.map(lambda b: b[indices], buffers)
+
+
 def write(buffers: PyTree, rows: PyTree, index: Any) -> PyTree:
     """The buffers with row `index` replaced."""
     return jax.tree.map(

@@ -5,6 +5,7 @@ from .adjoint import ReversibleAdjoint as ReversibleAdjoint
 from .auto_switch import AutoSwitch as AutoSwitch
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
+from .costs import AbstractTrajectoryCost as AbstractTrajectoryCost
 from .door import diffeqsolve as diffeqsolve
 from .one_step import OneStep as OneStep
 from .placements import AlongTimes as AlongTimes

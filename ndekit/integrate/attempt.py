@@ -15,7 +15,7 @@ from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import Place, add_readings, readings_of
 from .events import Watched, look
-from .problem import Operands, Problem, result_dtype
+from .problem import Operands, Problem
 from .setup import is_concrete
 from .stepper import Trial
 
@@ -184,7 +184,7 @@ def commit(
     if placements:
         seen = without_nans(trial, proposal.y)
         step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, seen)
-        readings = readings_of(placements, step, result_dtype(operands))
+        readings = readings_of(placements, step)
         place = Place(lane.num_accepted, proposal.t, proposal.t_end, accepted)
         totals = add_readings(placements, totals, readings, place)
     made_jump = lane.made_jump

@@ -4,9 +4,12 @@ import abc
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from ..shapes import Count, Flag, Scalar, Time
+from .. import tree
+from ..shapes import Count, Flag, Scalar, State, Time
 from .step import Step
 
 
@@ -53,33 +56,50 @@ class Surroundings(eqx.Module):
     """What a placement may want to know of the solve before it starts.
 
     Attributes:
-        dtype: the dtype of readings.
+        t0, y0: where it starts.
         key: `diffeqsolve(key=...)`, or `None`.
         max_steps: the bound on steps, or `None` if there is none or it is not known.
         ts: the times of `SaveAt(ts=...)`, growing as inside the solve, or `None`.
     """
 
-    dtype: Any = eqx.field(static=True)
+    t0: Time
+    y0: State
     key: Any
     max_steps: int | None = eqx.field(static=True)
     ts: Any
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of readings."""
+        return tree.real_dtype(self.y0)
 
 
 class AbstractPlacement(eqx.Module):
     """At which steps of a solve a step cost is read, and what the readings become.
 
-    The readings arrive one by one (`add`), so that a solve need not keep them. `pull` is the vjp of
-    `read` by one reading, which lets the replayed reverse pass go through the steps backwards.
+    `reading` is what the step's cost says. The readings arrive one by one (`add`), so that a solve
+    need not keep them. `pull` is the vjp of `read` by one reading, which lets the replayed reverse
+    pass go through the steps backwards.
     """
 
     cost: eqx.AbstractVar[AbstractStepCost]
+
+    def reading(self, step: Step, name: str) -> Any:
+        """What is read off one step: its cost, checked to be a scalar."""
+        reading = jnp.asarray(self.cost.of_step(step))
+        if reading.shape != () or not jnp.issubdtype(reading.dtype, jnp.floating):
+            raise ValueError(
+                f"The cost {name!r} must be a real floating scalar, but `of_step` returned "
+                f"{reading.dtype}{list(reading.shape)}."
+            )
+        return reading.astype(tree.real_dtype(step.y0))
 
     @abc.abstractmethod
     def init(self, surroundings: Surroundings) -> Any:
         """The accumulator before the first step."""
 
     @abc.abstractmethod
-    def add(self, total: Any, reading: Scalar, place: Place) -> Any:
+    def add(self, total: Any, reading: Any, place: Place) -> Any:
         """The accumulator after an attempt; the reading of a rejected one comes as 0, and must
         leave no trace.
         """
@@ -89,29 +109,35 @@ class AbstractPlacement(eqx.Module):
         """The cost of the solve: a scalar or an array."""
 
     @abc.abstractmethod
-    def pull(self, total: Any, num_accepted: Count, place: Place, ct: Any) -> Scalar:
+    def pull(self, total: Any, num_accepted: Count, place: Place, ct: Any) -> Any:
         """The cotangent of one reading, from that of `read` and the final accumulator."""
 
 
 Placements = dict[str, AbstractPlacement]
 
 
+class AbstractTrajectoryCost(eqx.Module):
+    """A number read off the states at a few times, which are chosen before the solve.
+
+    It is no sum over steps: it goes into `diffeqsolve(costs=...)` like the others, under any
+    adjoint, and costs what a few more entries of `SaveAt(ts=...)` cost.
+    """
+
+    @abc.abstractmethod
+    def times(self, t0: Time, t1: Time, *, key: Any) -> Array:
+        """The times, in any order, between `t0` and `t1`; `key` is `None` if the solve has none."""
+
+    @abc.abstractmethod
+    def of_states(self, ts: Array, ys: State) -> Scalar:
+        """The cost, from the states at those times, stacked on the first axis."""
+
+
 def init_totals(placements: Placements, surroundings: Surroundings) -> dict[str, Any]:
     return {name: p.init(surroundings) for name, p in placements.items()}
 
 
-def readings_of(placements: Placements, step: Step, dtype: Any) -> dict[str, Scalar]:
-    """Each cost of one step, checked to be a scalar."""
-    readings = {}
-    for name, placement in placements.items():
-        reading = jnp.asarray(placement.cost.of_step(step))
-        if reading.shape != () or not jnp.issubdtype(reading.dtype, jnp.floating):
-            raise ValueError(
-                f"The cost {name!r} must be a real floating scalar, but `of_step` returned "
-                f"{reading.dtype}{list(reading.shape)}."
-            )
-        readings[name] = reading.astype(dtype)
-    return readings
+def readings_of(placements: Placements, step: Step) -> dict[str, Any]:
+    return {name: placement.reading(step, name) for name, placement in placements.items()}
 
 
 def add_readings(
@@ -120,7 +146,7 @@ def add_readings(
     """The totals with one step's readings added where the step was accepted."""
     # Not `where(accepted, add(total, reading), total)`: a reading that overflowed in a rejected
     # step would give NaN derivatives through the unused branch.
-    clean = {name: jnp.where(place.accepted, r, 0) for name, r in readings.items()}
+    clean = jax.tree.map(lambda r: jnp.where(place.accepted, r, 0), readings)
     return {name: p.add(totals[name], clean[name], place) for name, p in placements.items()}
 
 
@@ -130,5 +156,5 @@ def read_totals(placements: Placements, totals: dict, num_accepted: Count) -> di
 
 def pull_readings(
     placements: Placements, totals: dict, num_accepted: Count, place: Place, ct: dict
-) -> dict[str, Scalar]:
+) -> dict[str, Any]:
     return {n: p.pull(totals[n], num_accepted, place, ct[n]) for n, p in placements.items()}

@@ -12,13 +12,17 @@ from jaxtyping import PyTree
 
 from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
-from .costs import AbstractPlacement, AbstractStepCost
+from .beside import read_beside, solve_and_look
+from .costs import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
 from .engine import can_run, can_solve, solve_by_engine
+from .one_step import readable_in_loop
 from .placements import as_placements
 from .root_finders import mended
 from .setup import is_concrete
 from .solution import Solution
 from .through_diffrax import solve_in_loop, solve_through_diffrax
+
+Cost = AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost
 
 
 def diffeqsolve(
@@ -40,7 +44,8 @@ def diffeqsolve(
     solver_state: PyTree | None = None,
     controller_state: PyTree | None = None,
     made_jump: Any = None,
-    costs: Mapping[str, AbstractStepCost | AbstractPlacement] | None = None,
+    costs: Mapping[str, AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost]
+    | None = None,
     key: Any = None,
 ) -> Solution:
     r"""Solve a differential equation, and say what the solve cost in numbers that can be
@@ -88,7 +93,7 @@ def diffeqsolve(
         sol.ys, sol.costs["steps"], sol.stats["num_evals"]
         ```
     """
-    placements = as_placements(costs)
+    wanted = as_placements(costs)
     if max_steps is not None and max_steps < 1:
         raise ValueError(f"`max_steps` must be at least 1 or `None`, but got {max_steps}.")
     solver = mended(solver)
@@ -99,6 +104,9 @@ def diffeqsolve(
         controller_state=controller_state, made_jump=made_jump,
     )  # fmt: skip
     problem = (terms, solver, t0, t1, dt0, y0, args)
+    if read_beside(wanted, adjoint):
+        return solve_and_look(diffeqsolve, problem, wanted, adjoint=adjoint, key=key, **options)
+    placements = readable_in_loop(wanted)
     if not isinstance(adjoint, AbstractReplay) or not can_run(y0, args, terms, progress_meter):
         return solve_through_diffrax(
             *problem, placements=placements, key=key, adjoint=adjoint, **options

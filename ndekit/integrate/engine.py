@@ -95,7 +95,7 @@ def solve_by_engine(
     controller = stepsize_controller.wrap(direction)
     stepper, error_order = explicit_runge_kutta(solver), solver.error_order(terms)
     assert stepper is not None  # by `can_solve`
-    around = Surroundings(tree.real_dtype(y0), key, max_steps, times.ts)
+    around = Surroundings(times.t0, y0, key, max_steps, times.ts)
     cost = cost_part(placements, around)
     problem, operands, first_evals = _prepare(
         field, solver, stepper, times, y0, controller, error_order, cost, max_steps, adjoint

@@ -151,7 +151,7 @@ def _prepare(
         wanted.append(_undoing(given))
     ts = [times for times in wanted[0].arrays["ts"] if times is not None]
     along = ts[0] if len(ts) == 1 else None
-    around = Surroundings(tree.real_dtype(y0), key, given.max_steps, along)
+    around = Surroundings(given.t0, y0, key, given.max_steps, along)
     parts = [control, cost_part(placements, around), *wanted]
     problem = Problem(
         dynamics=motion.dynamics,

@@ -7,7 +7,13 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..shapes import Count, Scalar
-from .costs import AbstractPlacement, AbstractStepCost, Place, Surroundings
+from .costs import (
+    AbstractPlacement,
+    AbstractStepCost,
+    AbstractTrajectoryCost,
+    Place,
+    Surroundings,
+)
 
 
 class EveryStep(AbstractPlacement):
@@ -152,8 +158,10 @@ class AlongTimes(AbstractPlacement):
         return (ts > place.t0) | (place.number == 0)
 
 
-def as_placements(costs: Mapping[str, Any] | None) -> dict[str, AbstractPlacement]:
-    """The `costs=` argument, each bare cost made `EveryStep(cost, "sum")`."""
+def as_placements(
+    costs: Mapping[str, Any] | None,
+) -> dict[str, AbstractPlacement | AbstractTrajectoryCost]:
+    """The `costs=` argument, each bare step cost made `EveryStep(cost, "sum")`."""
     if costs is None:
         return {}
     if not isinstance(costs, Mapping):
@@ -164,8 +172,8 @@ def as_placements(costs: Mapping[str, Any] | None) -> dict[str, AbstractPlacemen
     return {name: _as_placement(name, cost) for name, cost in costs.items()}
 
 
-def _as_placement(name: str, cost: Any) -> AbstractPlacement:
-    if isinstance(cost, AbstractPlacement):
+def _as_placement(name: str, cost: Any) -> AbstractPlacement | AbstractTrajectoryCost:
+    if isinstance(cost, AbstractPlacement | AbstractTrajectoryCost):
         return cost
     if isinstance(cost, AbstractStepCost):
         return EveryStep(cost)

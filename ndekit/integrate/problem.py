@@ -214,7 +214,3 @@ def convert_field(
 
 def needs_fences(stepper: AbstractStepper, dynamics: Converted) -> bool:
     return isinstance(stepper, ExplicitRungeKutta) and is_duplicated(dynamics.jaxpr.jaxpr)
-
-
-def result_dtype(operands: Operands) -> Any:
-    return tree.real_dtype(operands.y0)

@@ -16,7 +16,7 @@ from .forward import Recording
 from .lanes import Lanes
 from .merged import merge_products
 from .moving import Grid, next_grid
-from .problem import Operands, Problem, result_dtype
+from .problem import Operands, Problem
 from .record import RecordedStep
 from .saved_values import Found, Inside, SavedValues
 from .streams import value_of
@@ -227,7 +227,7 @@ def _advance(
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
         seen = problem.view(operands, t0, t1, y, problem.fence(number)(trial))
-        readings = readings_of(placements, seen, result_dtype(operands))
+        readings = readings_of(placements, seen)
     info = stepper.interpolant(t1 - t0, y, trial) if problem.interpolates else None
     at_steps = [
         None if plan.every == 0 else value_of(plan, constants, t1, trial.y1)

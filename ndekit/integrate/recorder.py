@@ -10,8 +10,17 @@ import optimistix as optx
 from jaxtyping import PyTree
 
 from .. import tree
-from ..shapes import Args, Scalar, State, Time
-from .costs import Place, Surroundings, add_readings, init_totals, read_totals, readings_of
+from ..shapes import Args, Flag, State, Time
+from .costs import (
+    Place,
+    Placements,
+    Surroundings,
+    add_readings,
+    init_totals,
+    read_totals,
+    readings_of,
+)
+from .one_step import readable_in_loop
 from .opaque import stages_seen
 from .placements import as_placements
 from .step import Step
@@ -70,7 +79,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
         key: Any = None,
     ):
         self.solver = solver
-        self.costs = as_placements(costs)
+        self.costs = readable_in_loop(as_placements(costs))
         self.rtol = rtol
         self.atol = atol
         self.norm = norm
@@ -99,7 +108,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
 
     def init(self, terms: PyTree, t0: Time, t1: Time, y0: State, args: Args) -> Any:
         inner = self.solver.init(terms, t0, t1, y0, args)
-        surroundings = Surroundings(tree.real_dtype(y0), self.key, None, None)
+        surroundings = Surroundings(t0, y0, self.key, None, None)
         return inner, (init_totals(self.costs, surroundings), jnp.array(0))
 
     def step(
@@ -114,17 +123,24 @@ class Recorder(diffrax.AbstractWrappedSolver):
     ) -> Any:
         inner, (totals, number) = solver_state
         y1, error, info, inner, result = self.solver.step(terms, t0, t1, y0, args, inner, made_jump)
+        step, good = self.seen(terms, t0, t1, y0, args, (y1, error, info))
+        readings = readings_of(self.costs, step)
+        totals = add_readings(self.costs, totals, readings, Place(number, t0, t1, good))
+        return y1, error, info, (inner, (totals, number + 1)), result
+
+    def seen(
+        self, terms: PyTree, t0: Time, t1: Time, y0: State, args: Args, outcome: tuple
+    ) -> tuple[Step, Flag]:
+        """The step that ended in `(y1, error, info)` as costs see it, and whether it is finite."""
+        y1, error, info = outcome
         good = tree.all_finite((y1, error, info.get("k")))
         # Before any norm: a norm of infinities has a NaN derivative even where its value is not
         # used.
         clean = lambda x, other: jax.tree.map(lambda a, b: jnp.where(good, a, b), x, other)
         error_seen, info_seen = clean((error, info), tree.zeros_like((error, info)))
-        step = self._view(terms, t0, t1, y0, clean(y1, y0), error_seen, info_seen, args)
-        readings = readings_of(self.costs, step, tree.real_dtype(y0))
-        totals = add_readings(self.costs, totals, readings, Place(number, t0, t1, good))
-        return y1, error, info, (inner, (totals, number + 1)), result
+        return self._view(terms, t0, t1, y0, clean(y1, y0), error_seen, info_seen, args), good
 
-    def costs_of(self, sol: diffrax.Solution) -> dict[str, Scalar]:
+    def costs_of(self, sol: diffrax.Solution) -> dict[str, Any]:
         """The costs of a solve that was asked for its solver state.
 
         Raises:
@@ -137,7 +153,7 @@ class Recorder(diffrax.AbstractWrappedSolver):
             )
         return self.costs_in(sol.solver_state)
 
-    def costs_in(self, solver_state: Any) -> dict[str, Scalar]:
+    def costs_in(self, solver_state: Any) -> dict[str, Any]:
         _, (totals, number) = solver_state
         return read_totals(self.costs, totals, number)
 
@@ -172,3 +188,15 @@ class Recorder(diffrax.AbstractWrappedSolver):
             solver_name=type(self.solver).__name__,
             key=self.key,
         )
+
+
+def recorder_beside(
+    controller: Any, solver: diffrax.AbstractSolver, placements: Placements, key: Any
+) -> Recorder:
+    """A recorder that knows the controller's tolerances, if it has any."""
+    while isinstance(controller, diffrax.ClipStepSizeController):
+        controller = controller.controller
+    if not isinstance(controller, diffrax.PIDController):
+        return Recorder(solver, placements, key=key)
+    known = (controller.rtol, controller.atol, controller.norm, controller.error_order)
+    return Recorder(solver, placements, *known, key)

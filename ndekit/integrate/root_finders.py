@@ -1,4 +1,4 @@
-"""diffrax 0.7.2's default root finder gives up too early; what stands in for it."""
+"""Root finders of implicit solvers: which, and how exactly they solve."""
 
 import importlib.metadata
 from typing import Any
@@ -30,3 +30,17 @@ def mended(solver: Any) -> Any:
         finder.rtol, finder.atol, finder.norm, linear_solver=finder.linear_solver
     )  # fmt: skip
     return eqx.tree_at(lambda s: s.root_finder, solver, chord)
+
+
+# What stands in a root finder for "as the step size controller has it".
+_AS_CONTROLLER = diffrax.with_stepsize_controller_tols(optx.Chord)().rtol
+
+
+def with_tolerances(solver: Any, controller: Any) -> Any:
+    """The solver with the controller's tolerances where its root finder is to take them."""
+    finder = getattr(solver, "root_finder", None)
+    taken = [n for n in ("rtol", "atol", "norm") if getattr(finder, n, None) is _AS_CONTROLLER]
+    if not taken:
+        return solver
+    read = lambda x: [getattr(x, name) for name in taken]
+    return eqx.tree_at(lambda s: read(s.root_finder), solver, read(controller))

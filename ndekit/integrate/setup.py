@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from .. import tree
 from ..shapes import Args, State, Time
 
 
@@ -49,6 +50,33 @@ def reflected_field(
     if is_concrete(direction) and np.asarray(direction) == 1:
         return lambda t, y: terms.vf(t, y, args)
     return field
+
+
+class ReflectedTerm(diffrax.AbstractTerm):
+    """A term in growing time, for a solve that runs backwards (`direction` is -1)."""
+
+    term: diffrax.AbstractTerm
+    direction: Any
+
+    def vf(self, t: Time, y: State, args: Args) -> Any:
+        return self.term.vf(t * self.direction, y, args)
+
+    def contr(self, t0: Time, t1: Time, **kwargs: Any) -> Any:
+        forwards = self.direction == 1
+        first, last = jnp.where(forwards, t0, -t1), jnp.where(forwards, t1, -t0)
+        return tree.multiply(self.direction, self.term.contr(first, last, **kwargs))
+
+    def prod(self, vf: Any, control: Any) -> State:
+        with jax.numpy_dtype_promotion("standard"):
+            return self.term.prod(vf, control)
+
+
+def reflected_terms(terms: PyTree, direction: Any) -> PyTree:
+    """The terms of a solve in the time that grows."""
+    if is_concrete(direction) and np.asarray(direction) == 1:
+        return terms
+    is_term = lambda x: isinstance(x, diffrax.AbstractTerm)
+    return jax.tree.map(lambda term: ReflectedTerm(term, direction), terms, is_leaf=is_term)
 
 
 def direction_of(t0: Any, t1: Any) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from ..shapes import Args, Time
 from .adjoint import ReplayAdjoint, WithCosts
 from .costs import Placements
-from .recorder import Recorder
+from .recorder import recorder_beside
 from .solution import Solution
 from .stepper import explicit_runge_kutta
 
@@ -48,7 +48,7 @@ def solve_through_diffrax(
     _refuse_lost_gradients(adjoint, placements)
     recorder, asked = None, saveat.solver_state
     if placements:
-        recorder = _recorder_for(solver, placements, stepsize_controller, key)
+        recorder = recorder_beside(stepsize_controller, solver, placements, key)
         saveat = eqx.tree_at(lambda s: s.solver_state, saveat, True)
         if solver_state is not None:
             _, totals = recorder.init(terms, t0, t1, y0, args)
@@ -81,31 +81,14 @@ def _fields_of(sol: diffrax.Solution) -> dict[str, Any]:
     return {name: getattr(sol, name) for name in diffrax.Solution.__dataclass_fields__}
 
 
-def _recorder_for(
-    solver: diffrax.AbstractSolver, placements: Placements, controller: Any, key: Any
-) -> Recorder:
-    while isinstance(controller, diffrax.ClipStepSizeController):
-        controller = controller.controller
-    if not isinstance(controller, diffrax.PIDController):
-        return Recorder(solver, placements, key=key)
-    return Recorder(
-        solver,
-        placements,
-        controller.rtol,
-        controller.atol,
-        controller.norm,
-        controller.error_order,
-        key,
-    )
-
-
 def _refuse_lost_gradients(adjoint: Any, placements: Placements) -> None:
     lossy = (diffrax.BacksolveAdjoint, diffrax.ImplicitAdjoint)
     if placements and isinstance(adjoint, lossy):
         raise ValueError(
             f"`{type(adjoint).__name__}` cannot carry costs that are read at every step "
             f"({', '.join(map(repr, placements))}): it does not differentiate the solver's own "
-            "steps. Use `ReplayAdjoint()`, or leave `costs` out."
+            "steps. Use `ReplayAdjoint()`, read one step with `OneStep(cost)` under "
+            "`BacksolveAdjoint`, or leave `costs` out."
         )
 
 

@@ -22,16 +22,21 @@ def unrolled_step_of(
     arrays, with diffrax's solver state and result.
 
     The increment $\Delta x$ of the control is that over the whole step, as diffrax has it. Straight
-    code, where diffrax's own step loops over stages through a buffer.
+    code, where diffrax's own step loops over stages through a buffer. Given a `first_rate`, the
+    first stage is not evaluated.
     """
 
-    def step(t0: Time, t1: Time, y0: State, state: Any, made_jump: Any) -> tuple:
+    def step(
+        t0: Time, t1: Time, y0: State, state: Any, made_jump: Any, first_rate: Any = None
+    ) -> tuple:
         control, h = terms.contr(t0, t1), t1 - t0
         increments, last_rate = [], None
         for i, (a_i, c_i) in enumerate(zip(scheme.a, scheme.c, strict=True)):
             t = t1 if c_i == 1 else t0 + c_i * h
             y = y0 if i == 0 else tree.add(y0, tree.weighted_sum(a_i, increments))
-            if i == 0 and scheme.first_same_as_last:
+            if i == 0 and first_rate is not None:
+                increments.append(terms.prod(first_rate, control))
+            elif i == 0 and scheme.first_same_as_last:
                 rate = _first_rate(terms, args, t0, y0, state, made_jump if jumps else False)
                 increments.append(terms.prod(rate, control))
             elif i == len(scheme.c) - 1 and scheme.first_same_as_last:

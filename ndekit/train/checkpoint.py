@@ -27,6 +27,7 @@ class State(NamedTuple):
     model: PyTree
     opt_state: PyTree
     best_model: PyTree  # None if nothing is evaluated
+    carry: PyTree  # what the loss hands on to the next update; None if nothing
     best_value: float
     best_update: int
     num_stale: int  # evaluations since the best one
@@ -112,7 +113,7 @@ def _damaged(path: Path) -> CheckpointError:
 
 def _split(state: State) -> tuple[dict[str, PyTree], dict[str, Any]]:
     fields = state._asdict()
-    trees = {name: fields.pop(name) for name in ("model", "opt_state", "best_model")}
+    trees = {name: fields.pop(name) for name in ("model", "opt_state", "best_model", "carry")}
     return trees, fields
 
 

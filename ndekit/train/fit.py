@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree, UInt
 
@@ -27,6 +29,7 @@ class FitResult(NamedTuple):
         best_update: after how many updates the best evaluation was; `None` without `evaluate`.
         compile_seconds, train_seconds: for the updates, without evaluations; summed over the parts
             of an interrupted run.
+        carry: what the loss handed on last; `None` if nothing.
     """
 
     model: PyTree
@@ -35,6 +38,7 @@ class FitResult(NamedTuple):
     best_update: int | None
     compile_seconds: float
     train_seconds: float
+    carry: PyTree = None
 
 
 def fit(
@@ -55,6 +59,8 @@ def fit(
     checkpoint_every: int | None = None,
     resume: bool = True,
     progress: bool = True,
+    carry: PyTree = None,
+    after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None = None,
 ) -> FitResult:
     r"""Minimise `loss_fn` over the floating-point arrays of a model, with one compiled update.
 
@@ -87,6 +93,11 @@ def fit(
             at each evaluation's turn. The end is kept too.
         resume: whether to go on from a checkpoint if there is one.
         progress: whether to show a progress bar.
+        carry: what the loss hands on from each update to the next: running averages, multipliers. A
+            PyTree of arrays, kept in the checkpoint. `loss_fn` then takes it as `carry=` and
+            returns `(loss, metrics, carry)`.
+        after_evaluate: `after_evaluate(carry, metrics)` returns the carry to go on with, given what
+            `evaluate` has returned.
 
     Returns:
         A [`ndekit.train.FitResult`][].
@@ -127,10 +138,13 @@ def fit(
         checkpoint_every=_interval(
             "checkpoint_every", checkpoint_every, num_updates, updates_per_call
         ),
+        after_evaluate=after_evaluate,
     )
+    if after_evaluate is not None and (carry is None or evaluate is None):
+        raise ValueError("`after_evaluate` changes the carry: pass `carry` and `evaluate` too.")
     if patience is not None and evaluate is None:
         raise ValueError("`patience` counts evaluations, but `evaluate` is `None`. Pass one.")
-    state, history = _start(plan, model, resume)
+    state, history = _start(plan, model, carry, resume)
     log = None if log_path is None else JsonLines(log_path, history)
     bar = ProgressBar(num_updates, state.update, show=progress)
     try:
@@ -142,11 +156,14 @@ def fit(
     return _result(plan, state, history)
 
 
-def _start(plan: loop.Plan, model: PyTree, resume: bool) -> tuple[checkpoint.State, list[Row]]:
+def _start(
+    plan: loop.Plan, model: PyTree, carry: PyTree, resume: bool
+) -> tuple[checkpoint.State, list[Row]]:
     state = checkpoint.State(
         model=model,
         opt_state=plan.optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
         best_model=None if plan.evaluate is None else model,
+        carry=jax.tree.map(jnp.asarray, carry),
         best_value=math.inf,
         best_update=0,
         num_stale=0,
@@ -178,6 +195,7 @@ def _result(plan: loop.Plan, state: checkpoint.State, history: list[Row]) -> Fit
         best_update=None if plan.evaluate is None else state.best_update,
         compile_seconds=state.compile_seconds,
         train_seconds=state.train_seconds,
+        carry=state.carry,
     )
 
 

@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     monitor: str
     checkpoint_dir: Path | None
     checkpoint_every: int
+    after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None
 
 
 def run(
@@ -74,11 +75,12 @@ def advance(plan: Plan, state: State, calls: "TimedCalls") -> tuple[State, list[
     # Calls end at multiples of `updates_per_call`, also after a resumption: the same programs run.
     num = plan.updates_per_call - state.update % plan.updates_per_call
     num = min(num, plan.num_updates - state.update)
-    (model, opt_state, outputs), seconds, compile_seconds = calls(state, num)
+    (model, opt_state, carry, outputs), seconds, compile_seconds = calls(state, num)
     rows = rows_of(outputs, state.update)
     state = state._replace(
         model=model,
         opt_state=opt_state,
+        carry=carry,
         update=state.update + num,
         train_seconds=state.train_seconds + seconds,
         compile_seconds=state.compile_seconds + compile_seconds,
@@ -100,6 +102,8 @@ def assess(plan: Plan, state: State) -> tuple[State, Row]:
             f"but returned {sorted(metrics)}. Add it, or name another one as `monitor`."
         )
     row = {"kind": "evaluate", "update": state.update, **metrics}
+    if plan.after_evaluate is not None:
+        state = state._replace(carry=plan.after_evaluate(state.carry, metrics))
     value = metrics[plan.monitor]
     if value < state.best_value:
         best = dict(best_model=state.model, best_value=value, best_update=state.update)
@@ -132,6 +136,7 @@ class TimedCalls:
         result = run_updates(
             state.model,
             state.opt_state,
+            state.carry,
             jax.tree.map(lambda *leaves: np.stack(leaves), *batches),
             jnp.asarray(state.update, jnp.int32),
             self._plan.key,

@@ -25,21 +25,23 @@ class NonFiniteLossError(FloatingPointError):
 def run_updates(
     model: PyTree,
     opt_state: PyTree,
+    carry: PyTree,
     batches: PyTree,
     step: Array,
     key: Array,
     *,
     loss_fn: Callable,
     optimizer: optax.GradientTransformation,
-) -> tuple[PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
+) -> tuple[PyTree, PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
     """As many updates as `batches` are stacked on their first axis, from number `step` on."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
+    loss_and_grad = eqx.filter_value_and_grad(_in_one_form(loss_fn), has_aux=True)
 
-    def update(carry: tuple, batch: PyTree) -> tuple[tuple, dict[str, Array]]:
-        params, opt_state, step = carry
+    def update(before: tuple, batch: PyTree) -> tuple[tuple, dict[str, Array]]:
+        params, opt_state, carry, step = before
         model = eqx.combine(params, static)
-        loss_and_grad = eqx.filter_value_and_grad(loss_fn, has_aux=True)
-        (loss, metrics), grads = loss_and_grad(model, batch, step, key=jr.fold_in(key, step))
+        own_key = jr.fold_in(key, step)
+        (loss, (metrics, new_carry)), grads = loss_and_grad(model, batch, step, own_key, carry)
         norm = _norm(grads)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
             changes, new_opt_state = optimizer.update(grads, opt_state, params)
@@ -49,18 +51,43 @@ def run_updates(
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params = tree.where(finite, new_params, params)
         opt_state = tree.where(finite, new_opt_state, opt_state)
+        carry = tree.where(finite, _like(carry, new_carry), carry)
         outputs = {"loss": loss, "gradient_norm": norm, **_checked(metrics)}
-        return (params, opt_state, step + 1), outputs
+        return (params, opt_state, carry, step + 1), outputs
 
-    carry = (params, opt_state, step)
+    start = (params, opt_state, carry, step)
     if jax.tree.leaves(batches)[0].shape[0] == 1:
         # No scan round a single update: XLA keeps a loop of one trip, and loses fusions to it.
-        carry, outputs = update(carry, jax.tree.map(lambda x: x[0], batches))
+        end, outputs = update(start, jax.tree.map(lambda x: x[0], batches))
         outputs = jax.tree.map(lambda x: x[None], outputs)
     else:
-        carry, outputs = jax.lax.scan(update, carry, batches)
-    params, opt_state, _ = carry
-    return eqx.combine(params, static), opt_state, outputs
+        end, outputs = jax.lax.scan(update, start, batches)
+    params, opt_state, carry, _ = end
+    return eqx.combine(params, static), opt_state, carry, outputs
+
+
+def _in_one_form(loss_fn: Callable) -> Callable:
+    """The loss with and without a carry, as `(loss, (metrics, carry))`."""
+
+    def loss_of(model: PyTree, batch: PyTree, step: Array, key: Array, carry: PyTree) -> tuple:
+        if carry is None:
+            loss, metrics = loss_fn(model, batch, step, key=key)
+            return loss, (metrics, None)
+        loss, metrics, carry = loss_fn(model, batch, step, key=key, carry=carry)
+        return loss, (metrics, carry)
+
+    return loss_of
+
+
+def _like(carry: PyTree, new_carry: PyTree) -> PyTree:
+    """The new carry, checked to be of the same make as the old one."""
+    make = lambda tree: jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+    if jax.tree.structure(carry) != jax.tree.structure(new_carry) or make(carry) != make(new_carry):
+        raise ValueError(
+            "`loss_fn` must return a carry of the structure, shapes and dtypes that it was given, "
+            f"{make(carry)}, but returned {make(new_carry)}."
+        )
+    return new_carry
 
 
 def rows_of(outputs: dict[str, Array], done: int) -> list[Row]:
