@@ -16,7 +16,7 @@ CONTROLLER = diffrax.PIDController(rtol=1e-5, atol=1e-5)
 
 
 class WithPassenger(eqx.Module):
-    """A field that maps points to points, beside a rotation that costs steps and fits nothing."""
+    """A field that maps points to points, beside a rotation whose speed decides the steps."""
 
     mlp: nk.fields.MLP
     spin: jax.Array
@@ -38,25 +38,27 @@ def targets(x):
     return jnp.stack([x[:, 0] + 0.3 * jnp.sin(2 * x[:, 1]), 0.8 * x[:, 1]], axis=1)
 
 
-def train(budget, model, scale, num_updates=300, **options):
+def train(budget, model, scale, num_updates=500, **options):
     x = jr.normal(jr.key(1), (32, 2))
 
     def loss_fn(ode, batch, step, *, key, carry):
         sol = ode(jnp.concatenate([batch, jnp.ones_like(batch)], axis=1))
-        task = scale * jnp.mean((sol.ys[-1, :, :2] - targets(batch)) ** 2)
+        # Fewer steps are to be had for a worse task alone: the speed is wished for.
+        wish = (ode.field.spin / 12.0 - 1) ** 2
+        task = scale * (jnp.mean((sol.ys[-1, :, :2] - targets(batch)) ** 2) + wish)
         steps = sol.stats["num_steps"]
         loss, carry, parts = budget(task, steps, sol.costs["steps"], carry)
         return loss, {"steps": steps, "task": task, **parts}, carry
 
     return nk.train.fit(
-        model, loss_fn, lambda step: np.asarray(x), optimizer=optax.adam(0.03),
+        model, loss_fn, lambda step: np.asarray(x), optimizer=optax.adam(0.05, b2=0.95),
         num_updates=num_updates, key=jr.key(2), updates_per_call=50, carry=budget.init(),
         progress=False, **options,
     )  # fmt: skip
 
 
-# The loss may be large or small, the budget far or near: no weight is set by hand.
-PROBLEMS = {"fast": (10.0, 1.0, 8), "faster": (20.0, 1.0, 16), "small loss": (10.0, 1e-3, 9)}
+# The loss may be large or small, the budget near or far: no weight is set by hand.
+PROBLEMS = {"near": (10.0, 1.0, 16), "far": (14.0, 1.0, 8), "small loss": (10.0, 1e-3, 10)}
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -67,42 +69,43 @@ def test_a_step_budget_is_kept_without_a_weight(name):
     assert steps[0] > target + 2
     assert abs(np.median(steps[-30:]) - target) <= 1
     _, multiplier = nk.train.column(result.history, "budget_multiplier")
-    assert multiplier.min() >= 0 and multiplier.max() > 0
+    assert multiplier.min() > 0 and multiplier.max() > 1
 
 
 def test_a_budget_that_is_not_exceeded_changes_nothing():
     budget = nk.StepBudget(50.0)
     task, count = jnp.array(2.0), jnp.array(9.0)
     loss, dual, parts = budget(task, jnp.array(10), count, budget.init())
-    assert loss == task + 0 and dual.multiplier == 0
+    assert abs(loss - task) < 1e-2 * task and dual.multiplier == budget.init().multiplier
     slope = jax.grad(lambda c: budget(task, jnp.array(10), c, budget.init())[0])(count)
     assert slope == 0
     assert parts["budget_excess"] == 10 / 50 - 1
 
 
 def test_the_formula_by_hand():
-    budget = nk.StepBudget(8.0, rate=0.1, curvature=2.0)
+    budget = nk.StepBudget(8.0, rate=0.2, curvature=2.0)
     dual = eqx.tree_at(lambda d: d.multiplier, budget.init(), jnp.array(0.5))
     task, steps, count = jnp.array(3.0), jnp.array([10, 14]), jnp.array([8.0, 12.0])
     f = lambda task, count: budget(task, steps, count, dual)[0]
     loss, (by_task, by_count) = jax.value_and_grad(f, (0, 1))(task, count)
     excess = 12 / 8 - 1
-    np.testing.assert_allclose(loss, 3 + 3 * ((0.5 + 2 * excess) ** 2 - 0.25) / 4, rtol=1e-6)
+    np.testing.assert_allclose(loss, 3 + 3 * 0.5 * ((1 + 2 * excess) ** 2 - 1) / 4, rtol=1e-6)
     assert by_task == 1  # the scale is a constant
     # d excess / d count_i = (12 / 10) / 8 / 2
-    np.testing.assert_allclose(by_count, 3 * (0.5 + 2 * excess) * 1.2 / 16, rtol=1e-6)
+    np.testing.assert_allclose(by_count, 3 * 0.5 * (1 + 2 * excess) * 1.2 / 16, rtol=1e-6)
     after = budget(task, steps, count, dual)[1]
-    np.testing.assert_allclose(after.multiplier, 0.5 + 0.1 * excess, rtol=1e-6)
+    np.testing.assert_allclose(after.multiplier, 0.5 * np.exp(0.2 * excess), rtol=1e-6)
+    assert (after.task, after.cost, after.number) == (3, 12, 1)
 
 
 def test_a_loss_budget_saves_steps_and_keeps_the_loss():
-    target = 0.02
+    target = 0.3
     budget = nk.LossBudget(target)
     result = train(budget, model_of(10.0), 1.0, num_updates=600)
     _, steps = nk.train.column(result.history, "steps")
     _, task = nk.train.column(result.history, "task")
     assert np.median(task[-50:]) < 1.2 * target
-    assert np.median(steps[-50:]) < 0.6 * steps[0]
+    assert np.median(steps[-50:]) < 0.75 * steps[0]
 
 
 def test_validation_counts_from_when_it_is_seen():
@@ -121,7 +124,7 @@ def test_the_multiplier_is_in_the_checkpoint(tmp_path):
     part = dict(checkpoint_dir=tmp_path, checkpoint_every=50)
     train(nk.StepBudget(8.0), model_of(10.0), 1.0, num_updates=50, **part)
     resumed = train(nk.StepBudget(8.0), model_of(10.0), 1.0, num_updates=100, **part)
-    assert whole.carry.multiplier > 0
+    assert whole.carry.multiplier > 0.02
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(a == b), whole.carry, resumed.carry))
 
 

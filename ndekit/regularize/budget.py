@@ -8,16 +8,21 @@ from jax import lax
 
 from ..shapes import Scalar
 
-# Of the running means: about fifty updates.
-_MEMORY = 0.98
+# A multiplier of this, the least, is as good as none: one percent of the objective.
+_SMALLEST = 0.01
+_LARGEST = 1e6
+# Beyond half as much again the price rises no faster: an optimiser needs time to answer.
+_LARGEST_EXCESS = 0.5
+_RECENT = 50.0  # updates
 
 
 class Dual(eqx.Module):
     """What a budget carries from one update to the next.
 
     Attributes:
-        multiplier: the price of the constraint, as a multiple of the objective; not negative.
-        task, cost: running means, of as many updates as `number` says.
+        multiplier: the price of the constraint, as a multiple of the objective; positive.
+        task, cost: means of the task loss and of the steps, of as many updates as `number` says.
+        recent: the mean task loss of the last fifty updates or so.
         gap: by how much a validation loss exceeds that of the training batches.
     """
 
@@ -25,6 +30,7 @@ class Dual(eqx.Module):
     task: Scalar
     cost: Scalar
     number: Scalar
+    recent: Scalar
     gap: Scalar
 
 
@@ -33,16 +39,18 @@ class StepBudget(eqx.Module):
     multiplier rises while the budget is exceeded.
 
     With $g = n / N - 1$, $n$ the steps and $N$ the target, the loss is
-    $\ell + s\, [\max(0, \mu + \rho g)^2 - \mu^2] / 2 \rho$, and after each update
-    $\mu \leftarrow \max(0, \mu + \eta g)$. $s$ is a running mean of the task loss $|\ell|$, so
-    that $\mu$ has no unit and the defaults serve for losses of any size. $n$ is the solver's own
-    count, rejected steps included; its gradient is that of `StepCount`, scaled to $n$.
+    $\ell + s \mu\, [\max(0, 1 + \rho g)^2 - 1] / 2 \rho$, and after each update
+    $\mu \leftarrow \mu\, e^{\eta g}$, $g$ clipped to $\pm \tfrac12$ and $\mu$ to $[10^{-2}, 10^6]$.
+    The price adapts over orders of magnitude, and $s$ is the mean task loss $|\ell|$ so far: the
+    defaults serve for losses of any size. A solve that keeps the budget by more than $1 / \rho$
+    is left in peace. $n$ is the solver's own count, rejected steps included; its gradient is that
+    of `StepCount`, scaled to $n$.
 
     Args:
         target_steps: $N$, of one solve, or on average over the samples; positive. A first step
             that is small by rule takes some of them.
-        rate: $\eta$, of the dual ascent: a solve of twice the budget raises $\mu$ by this much in
-            each update.
+        rate: $\eta$, of the dual ascent, in each update. Smaller for trainings of many thousand
+            updates, and for optimisers that answer slowly.
         curvature: $\rho$.
 
     Raises:
@@ -59,12 +67,13 @@ class StepBudget(eqx.Module):
         ```
 
     Reference: Hestenes 1969 and Powell 1969; Bertsekas, *Constrained Optimization and Lagrange
-    Multiplier Methods* (1982), for inequalities. As a budget of solver steps it is ours.
+    Multiplier Methods* (1982); the multiplicative ascent is that of exponentiated gradients
+    (Kivinen and Warmuth 1997). As a budget of solver steps it is ours.
     """
 
     target_steps: float | int
-    rate: float = 0.02
-    curvature: float = 1.0
+    rate: float = 0.1
+    curvature: float = 10.0
 
     def __check_init__(self):
         _check_positive(self, "target_steps", "rate", "curvature")
@@ -98,7 +107,7 @@ class LossBudget(eqx.Module):
     r"""As few steps as possible with a task loss of at most `target_loss`.
 
     The other way round than [`ndekit.StepBudget`][]: with $g = \ell / x - 1$ the loss is
-    $n / \bar n + [\max(0, \mu + \rho g)^2 - \mu^2] / 2 \rho$, $\bar n$ a running mean of the steps.
+    $n / \bar n + \mu\, [\max(0, 1 + \rho g)^2 - 1] / 2 \rho$, $\bar n$ the mean of all steps.
     $\ell$ is the training batch's; [`observe`][ndekit.LossBudget.observe] tells of a validation
     loss, and what it exceeds the training batches by counts as well from then on.
 
@@ -121,8 +130,8 @@ class LossBudget(eqx.Module):
     """
 
     target_loss: float | int
-    rate: float = 0.02
-    curvature: float = 1.0
+    rate: float = 0.1
+    curvature: float = 10.0
 
     def __check_init__(self):
         _check_positive(self, "target_loss", "rate", "curvature")
@@ -146,12 +155,13 @@ class LossBudget(eqx.Module):
 
     def observe(self, dual: Dual, validation_loss: Any) -> Dual:
         """The dual after a validation loss was measured."""
-        gap = jnp.asarray(validation_loss, dual.gap.dtype) - dual.task
+        gap = jnp.asarray(validation_loss, dual.gap.dtype) - dual.recent
         return eqx.tree_at(lambda d: d.gap, dual, jnp.maximum(gap, 0))
 
 
 def _nothing_yet() -> Dual:
-    return Dual(*(jnp.zeros(()) for _ in range(5)))
+    zero = jnp.zeros(())
+    return Dual(jnp.full_like(zero, _SMALLEST), zero, zero, zero, zero, zero)
 
 
 def _mean(x: Any, task: Scalar) -> Scalar:
@@ -167,20 +177,27 @@ def _with_gradient_of(steps: Scalar, step_count: Scalar) -> Scalar:
 
 def _augmented(excess: Scalar, multiplier: Scalar, curvature: float) -> Scalar:
     price = lax.stop_gradient(multiplier).astype(excess.dtype)
-    return (jnp.maximum(0, price + curvature * excess) ** 2 - price**2) / (2 * curvature)
+    return price * (jnp.maximum(0, 1 + curvature * excess) ** 2 - 1) / (2 * curvature)
 
 
 def _noted(dual: Dual, task: Scalar, steps: Scalar) -> Dual:
-    """The running means after one more update; of the first few, plain means."""
-    kept = jnp.minimum(_MEMORY, dual.number / (dual.number + 1))
-    blend = lambda old, new: kept * old + (1 - kept) * lax.stop_gradient(new).astype(old.dtype)
-    means = (blend(dual.task, jnp.abs(task)), blend(dual.cost, steps))
-    return Dual(dual.multiplier, *means, dual.number + 1, dual.gap)
+    """The means after one more update."""
+    number = dual.number + 1
+
+    def mean(old: Scalar, new: Scalar, most: float = jnp.inf) -> Scalar:
+        new = lax.stop_gradient(new).astype(old.dtype)
+        return old + (new - old) / jnp.minimum(number, most)
+
+    means = (mean(dual.task, jnp.abs(task)), mean(dual.cost, steps))
+    recent = mean(dual.recent, task, _RECENT)
+    return Dual(dual.multiplier, *means, number, recent, dual.gap)
 
 
 def _raised(dual: Dual, excess: Scalar, rate: float) -> Dual:
-    step = rate * lax.stop_gradient(excess).astype(dual.multiplier.dtype)
-    return eqx.tree_at(lambda d: d.multiplier, dual, jnp.maximum(0, dual.multiplier + step))
+    excess = lax.stop_gradient(excess).astype(dual.multiplier.dtype)
+    rise = jnp.exp(rate * jnp.clip(excess, -_LARGEST_EXCESS, _LARGEST_EXCESS))
+    multiplier = jnp.clip(dual.multiplier * rise, _SMALLEST, _LARGEST)
+    return eqx.tree_at(lambda d: d.multiplier, dual, multiplier)
 
 
 def _check_positive(budget: Any, *names: str) -> None:
