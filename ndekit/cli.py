@@ -10,7 +10,14 @@ import equinox as eqx
 
 from .data import DataError
 from .experiments.compare import draw_pictures, table
-from .experiments.registry import EXPERIMENTS, REGULARIZERS, Job, UnknownNameError, make_job
+from .experiments.registry import (
+    ABLATION,
+    EXPERIMENTS,
+    REGULARIZERS,
+    Job,
+    UnknownNameError,
+    make_job,
+)
 from .experiments.row import RowsError
 from .experiments.runs import run_jobs
 from .train import CheckpointError, NonFiniteLossError
@@ -76,7 +83,8 @@ def _list(options: argparse.Namespace) -> int:
             print(f"  --preset {name:<10}{config.about}")
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
-        print(f"  {name:<18}{regularizer.about}")
+        print(f"  {name:<22}{regularizer.about}")
+    print(f"\nablation of local regularization\n  {', '.join(ABLATION)}")
     return 0
 
 

@@ -21,7 +21,7 @@ from ..data import Batches, Dataset
 from ..diagnose import StepTable, record_steps
 from ..fields import MLP, Affine
 from ..models import NeuralODE, ODEClassifier
-from ..regularize import penalty, schedules
+from ..regularize import Steer, StepBudget, penalty, schedules
 from ..train import FitResult, fit
 from .config import Coefficient, Config
 from .regularizers import Regularizer
@@ -61,25 +61,27 @@ def build_model(
 
 def make_loss(
     regularizer: Regularizer, coefficient: Coefficient, num_updates: int
-) -> Callable[..., tuple[Array, dict[str, Any]]]:
-    """Cross-entropy + coefficient(step) * sum of weight * cost of the solve."""
-    if isinstance(coefficient, tuple):
-        schedule = schedules.exponential(*coefficient, steps=num_updates)
-    else:
-        schedule = schedules.constant(coefficient)
-
-    coefficients = {
-        name: lambda step, weight=weight: weight * schedule(step)
-        for name, weight in regularizer.weights.items()
-    }
+) -> Callable[..., tuple]:
+    """Cross-entropy and what the regularizer adds to it, as `fit` wants it."""
+    add = _penalised(regularizer, coefficient, num_updates)
+    end = Steer(_number(coefficient)) if regularizer.means == "end" else None
 
     def loss_fn(
-        model: ODEClassifier, batch: tuple[Array, Array], step: Int[Array, ""], *, key: Array
-    ) -> tuple[Array, dict[str, Any]]:
+        model: ODEClassifier,
+        batch: tuple[Array, Array],
+        step: Int[Array, ""],
+        *,
+        key: Array,
+        **carry: Any,
+    ) -> tuple:
         x, labels = batch
-        logits, solution = model(x)
+        if end is not None:
+            ode = model.ode
+            _, t1 = end.draw(ode.t0, ode.t1, key=key)
+            model = dataclasses.replace(model, ode=dataclasses.replace(ode, t1=t1))
+        logits, solution = model(x, key=key)
         task, accuracy = judge(logits, labels)
-        added, parts = penalty(solution.costs, coefficients, step)
+        loss, parts, *after = add(task, solution, step, **carry)
         metrics = {
             "accuracy": accuracy,
             "steps": solution.stats["num_steps"],
@@ -87,9 +89,49 @@ def make_loss(
             "task": task,
             **parts,
         }
-        return task + added, metrics
+        return loss, metrics, *after
 
     return loss_fn
+
+
+def first_carry(regularizer: Regularizer, coefficient: Coefficient) -> Any:
+    """What the loss carries from one update to the next, before the first; `None` for nothing."""
+    if regularizer.means != "budget":
+        return None
+    return StepBudget(_number(coefficient)).init()
+
+
+def _penalised(regularizer: Regularizer, coefficient: Coefficient, num_updates: int) -> Callable:
+    """`(task, solution, step) -> (loss, parts)`, or with a carry also given and returned."""
+    if regularizer.means == "budget":
+        budget = StepBudget(_number(coefficient))
+
+        def within_budget(task: Array, solution: Any, step: Array, carry: Any) -> tuple:
+            steps, count = solution.stats["num_steps"], solution.costs["steps"]
+            loss, carry, parts = budget(task, steps, count, carry)
+            return loss, {"cost_steps": count, **parts}, carry
+
+        return within_budget
+    if isinstance(coefficient, tuple):
+        schedule = schedules.exponential(*coefficient, steps=num_updates)
+    else:
+        schedule = schedules.constant(coefficient)
+    coefficients = {
+        name: lambda step, weight=weight: weight * schedule(step)
+        for name, weight in regularizer.weights.items()
+    }
+
+    def added(task: Array, solution: Any, step: Array) -> tuple:
+        penalised, parts = penalty(solution.costs, coefficients, step)
+        return task + penalised, parts
+
+    return added
+
+
+def _number(coefficient: Coefficient) -> float:
+    if isinstance(coefficient, tuple):
+        raise ValueError(f"A schedule of the coefficient ({coefficient}) has no meaning here.")
+    return coefficient
 
 
 def judge(
@@ -167,6 +209,7 @@ class Trainer:
         self.per_epoch = len(data.train_x) // config.batch_size
         self.num_updates = epochs * self.per_epoch
         self.loss_fn = make_loss(regularizer, coefficient, self.num_updates)
+        self.carry = first_carry(regularizer, coefficient)
         self.optimizer = config.optimizer(self.num_updates)
 
     def train(self, seed: int, folder: Path, *, progress: bool) -> FitResult:
@@ -188,6 +231,7 @@ class Trainer:
             log_path=folder / "log.jsonl",
             checkpoint_dir=folder,
             progress=progress,
+            carry=self.carry,
         )
 
     def evaluate(self, model: ODEClassifier) -> dict[str, float]:

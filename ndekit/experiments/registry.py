@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from . import digits, mnist_ode
 from .config import Coefficient, Config
-from .regularizers import REGULARIZERS
+from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
 # The first preset of an experiment is its default.
 EXPERIMENTS: dict[str, dict[str, Config]] = {
@@ -46,6 +46,13 @@ def find_config(experiment: str, preset: str | None) -> tuple[str, Config]:
     return name, presets[_known(f"preset of `{experiment}`", name, presets)]
 
 
+def find_regularizer(name: str) -> Regularizer:
+    """The regulariser of this name, one of the ablation included."""
+    if name in ABLATION:
+        return ABLATION[name]
+    return REGULARIZERS[_known("regularizer", name, REGULARIZERS)]
+
+
 def make_job(
     experiment: str,
     regularizer: str,
@@ -62,7 +69,7 @@ def make_job(
         ValueError: if `epochs` or `seed` is out of range.
     """
     preset, config = find_config(experiment, preset)
-    _known("regularizer", regularizer, REGULARIZERS)
+    find_regularizer(regularizer)
     epochs = config.epochs if epochs is None else epochs
     if epochs < 1:
         raise ValueError(f"`epochs` must be at least 1, got {epochs}.")
@@ -71,7 +78,8 @@ def make_job(
     if regularizer == "none":
         chosen: Coefficient = 0.0
     else:
-        chosen = config.coefficients[regularizer] if coefficient is None else coefficient
+        family = "local_time" if regularizer in ABLATION else regularizer
+        chosen = config.coefficients[family] if coefficient is None else coefficient
     return Job(experiment, preset, regularizer, chosen, seed, epochs)
 
 

@@ -10,7 +10,7 @@ from ..data import Dataset
 from ..diagnose import StepTable
 from ..train import FitResult
 from .classification import Trainer, measure, see_solver, time_prediction
-from .registry import REGULARIZERS, Job, find_config
+from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
 
 STEPS_FILE = "steps.npz"
@@ -88,7 +88,7 @@ def _trainer(
     place = (job.experiment, job.preset)
     if place not in datasets:
         datasets[place] = config.load(data_folder)
-    regularizer = REGULARIZERS[job.regularizer]
+    regularizer = find_regularizer(job.regularizer)
     return Trainer(config, regularizer, job.coefficient, datasets[place], job.epochs)
 
 
