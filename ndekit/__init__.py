@@ -1,6 +1,7 @@
 """Neural differential equations that are cheap to solve: the names that a user types."""
 
 from . import data as data
+from . import deploy as deploy
 from . import diagnose as diagnose
 from . import fields as fields
 from . import models as models

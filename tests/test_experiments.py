@@ -14,17 +14,18 @@ from close import assert_tree_close, close_to_rounding
 
 from ndekit.data import Dataset
 from ndekit.experiments import compare, registry, row, runs
-from ndekit.experiments.classification import (
-    Trainer,
-    build_model,
-    judge,
-    make_loss,
-    measure,
-    see_solver,
-    time_prediction,
-    without_costs,
+from ndekit.experiments.classification import Classification
+from ndekit.experiments.measuring import measure, see_solver, time_prediction, without_costs
+from ndekit.experiments.registry import (
+    ABLATION,
+    EXPERIMENTS,
+    REGULARIZERS,
+    UnknownNameError,
+    find_regularizer,
+    make_job,
 )
-from ndekit.experiments.registry import EXPERIMENTS, REGULARIZERS, UnknownNameError, make_job
+from ndekit.experiments.training import Trainer, first_carry, make_loss
+from ndekit.experiments.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.train import column
 
 CONFIGS = {
@@ -47,27 +48,55 @@ def small_data(features=12, classes=3):
     return Dataset("blobs", classes, *part(48), *part(12), *part(18))
 
 
+def small_trajectories():
+    starts = np.random.default_rng(0).standard_normal((14, 2))
+    return sample_trajectories(lambda y: np.array([y[1], -np.sin(y[0])]), starts, 1.0, 0)
+
+
+def data_for(config):
+    return small_trajectories() if isinstance(config.task, TrajectoryFit) else small_data()
+
+
 def small(config, **changes):
     defaults = dict(width=8, batch_size=16, predict_batch=9, rtol=1e-4, atol=1e-4, max_steps=64)
-    return config._replace(load=lambda folder: small_data(), **{**defaults, **changes})
+    return config._replace(load=lambda folder: data_for(config), **{**defaults, **changes})
 
 
 DEFAULTS = [f"{experiment}-{next(iter(presets))}" for experiment, presets in EXPERIMENTS.items()]
-PAIRS = [(name, regularizer) for name in DEFAULTS for regularizer in REGULARIZERS]
-# A preset changes numbers, not what is combined: one regulariser shows that it holds together.
-PAIRS += [(name, "error+stiffness") for name in CONFIGS if name not in DEFAULTS]
+PAIRS = [(DEFAULTS[0], regularizer) for regularizer in REGULARIZERS]
+# Another preset changes numbers and data, not what is combined: two regularisers show that it
+# holds together.
+PAIRS += [
+    (name, regularizer)
+    for name in CONFIGS
+    if name != DEFAULTS[0]
+    for regularizer in ("error+stiffness", "local_step_published")
+]
+PAIRS += [(DEFAULTS[0], name) for name in ABLATION if "frozen_solver_state" in name]
+
+
+def parts_of(name, regularizer):
+    """The regulariser's entry, a model and a batch."""
+    config = small(CONFIGS[name])
+    data, entry = data_for(config), find_regularizer(regularizer)
+    model = config.task.build_model(config, entry, data, key=jr.key(0))
+    batch = (jnp.asarray(data.train_x[:8]), jnp.asarray(data.train_y[:8]))
+    return config, entry, model, batch
 
 
 @pytest.mark.parametrize(("name", "regularizer"), PAIRS)
 def test_every_pair_has_a_finite_loss_and_finite_gradients(name, regularizer):
-    config, data = small(CONFIGS[name]), small_data()
-    entry = REGULARIZERS[regularizer]
-    model = build_model(config, entry, data, key=jr.key(0))
-    loss_fn = make_loss(entry, config.coefficients.get(regularizer, 0.0), 10)
-    batch = (jnp.asarray(data.train_x[:8]), jnp.asarray(data.train_y[:8]))
-    step = jnp.asarray(3)
-    value_and_grad = eqx.filter_value_and_grad(loss_fn, has_aux=True)
-    (loss, metrics), grads = value_and_grad(model, batch, step, key=jr.key(1))
+    config, entry, model, batch = parts_of(name, regularizer)
+    strength = config.coefficients.get(regularizer, 0.5)
+    loss_fn = make_loss(config.task, entry, strength, 10)
+    carry = first_carry(entry, strength)
+    given = {} if carry is None else {"carry": carry}
+
+    def loss_of(model):
+        loss, metrics, *_ = loss_fn(model, batch, jnp.asarray(3), key=jr.key(1), **given)
+        return loss, metrics
+
+    (loss, metrics), grads = eqx.filter_value_and_grad(loss_of, has_aux=True)(model)
     assert jnp.isfinite(loss)
     assert {f"cost_{cost}" for cost in entry.costs} <= set(metrics)
     leaves = jax.tree.leaves(grads)
@@ -77,24 +106,53 @@ def test_every_pair_has_a_finite_loss_and_finite_gradients(name, regularizer):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_regularizer_has_a_default_coefficient(name):
-    assert set(CONFIGS[name].coefficients) == set(REGULARIZERS) - {"none"}
+    # A random end means nothing where the ends are those of the data.
+    apart = {"steer"} if isinstance(CONFIGS[name].task, TrajectoryFit) else set()
+    assert set(CONFIGS[name].coefficients) == set(REGULARIZERS) - {"none"} - apart
 
 
-@pytest.mark.parametrize("regularizer", [name for name in REGULARIZERS if name != "none"])
+@pytest.mark.parametrize(
+    "regularizer",
+    [name for name, entry in REGULARIZERS.items() if entry.costs and entry.means == "factor"],
+)
 def test_loss_is_task_and_weighted_costs(regularizer):
-    config, data, entry = small(CONFIGS["digits-default"]), small_data(), REGULARIZERS[regularizer]
-    model = build_model(config, entry, data, key=jr.key(0))
-    batch = (jnp.asarray(data.train_x[:8]), jnp.asarray(data.train_y[:8]))
-    loss_fn = make_loss(entry, (4.0, 1.0), 2)  # 4 falls to 1 over two updates, so 2 after one
+    config, entry, model, batch = parts_of("digits-default", regularizer)
+    loss_fn = make_loss(config.task, entry, (4.0, 1.0), 2)  # 4 falls to 1, so 2 in the middle
     loss, metrics = loss_fn(model, batch, jnp.asarray(1), key=jr.key(0))
     costs = sum(entry.weights[name] * metrics[f"cost_{name}"] for name in entry.costs)
     assert costs > 0
     assert close_to_rounding(loss, metrics["task"] + 2.0 * costs)
 
 
+def test_a_schedule_is_no_budget_and_no_width():
+    for name in ("budget", "steer"):
+        with pytest.raises(ValueError, match="schedule"):
+            make_loss(Classification(), REGULARIZERS[name], (4.0, 1.0), 2)
+
+
+def test_the_bias_is_the_relative_error_of_the_field():
+    data = small_trajectories()
+    config = small(CONFIGS["spiral-default"])
+    model = config.task.build_model(config, REGULARIZERS["none"], data, key=jr.key(0))
+    scale = np.asarray(data.rates) * 1.1
+    told = lambda field: eqx.tree_at(lambda m: m.ode.field, model, field)
+    off = told(lambda t, y, args: jnp.asarray(scale))
+    assert config.task.bias(off, data) == pytest.approx(0.1, rel=1e-4)
+    assert config.task.bias(told(lambda t, y, args: 0 * y), data) == pytest.approx(1.0)
+
+
+def test_trajectories_are_those_of_the_field():
+    data = small_trajectories()
+    assert data.train_y.shape == (8, 24, 2) and data.test_y.shape == (4, 24, 2)
+    steps = np.diff(data.test_y, axis=1)
+    middle = 0.5 * (data.rates[:, 1:] + data.rates[:, :-1])
+    h = np.diff(np.array(data.ts))[None, :, None]
+    np.testing.assert_allclose(steps, h * middle, atol=2e-3)
+
+
 def test_cross_entropy_and_accuracy_are_their_definitions():
     logits, labels = jnp.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), jnp.array([0, 1, 1])
-    loss, accuracy = judge(logits, labels)
+    loss, accuracy = Classification().judge(logits, labels)
     expected = np.mean([math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)),
                         math.log(1 + math.exp(3))])  # fmt: skip
     assert close_to_rounding(loss, np.float32(expected))
@@ -103,20 +161,21 @@ def test_cross_entropy_and_accuracy_are_their_definitions():
 
 def model_and_data(regularizer="steps"):
     config, data = small(CONFIGS["digits-default"]), small_data()
-    return build_model(config, REGULARIZERS[regularizer], data, key=jr.key(0)), config, data
+    model = config.task.build_model(config, REGULARIZERS[regularizer], data, key=jr.key(0))
+    return model, config, data
 
 
 def test_measure_weighs_a_last_batch_that_is_not_full():
     model, _, data = model_and_data()
     x, labels = data.test_x, np.array(data.test_y)
     labels[:7] = 1 - labels[:7]
-    whole = measure(model, x, labels, 18)
-    parts = measure(model, x, labels, 7)
+    whole = measure(Classification(), model, x, labels, 18)
+    parts = measure(Classification(), model, x, labels, 7)
     logits, _ = model(jnp.asarray(x))
-    assert whole.accuracy == pytest.approx(float(np.mean(np.argmax(logits, -1) == labels)))
+    assert whole.metric == pytest.approx(float(np.mean(np.argmax(logits, -1) == labels)))
     assert_tree_close(
-        np.float32([parts.accuracy, parts.loss]),
-        np.float32([whole.accuracy, whole.loss]), rtol=1e-3,
+        np.float32([parts.metric, parts.loss]),
+        np.float32([whole.metric, whole.loss]), rtol=1e-3,
     )  # fmt: skip
 
 
@@ -126,7 +185,7 @@ def test_steps_are_counted_with_the_rejected_ones():
     field = lambda t, y, args: 40 * jnp.maximum(t - 0.5, 0) * jnp.sin(40 * t) * jnp.ones_like(y)
     model = eqx.tree_at(lambda m: m.ode.field, model, field)
     table = see_solver(model, config, data.test_x)
-    counted = measure(model, data.test_x, data.test_y, 18)
+    counted = measure(Classification(), model, data.test_x, data.test_y, 18)
     assert (~table.accepted).sum() > 0
     assert counted.steps == len(table.accepted)
     # Tsit5 takes its first stage from the step before: six evaluations an attempt, one to begin.
@@ -177,7 +236,7 @@ def jobs_of(*regularizers, seeds=1):
 
 def test_training_learns_the_blobs(tiny, tmp_path):
     (done,) = runs.run_jobs([make_job("digits", "steps", 0, epochs=30)], tmp_path, progress=False)
-    assert done.test_accuracy > 0.9
+    assert done.test_metric > 0.9
 
 
 def test_a_row_says_what_was_done(finished):
@@ -189,7 +248,7 @@ def test_a_row_says_what_was_done(finished):
     assert set(done.versions) >= {"jax", "diffrax", "equinox"}
     line = (finished / "rows.jsonl").read_text().splitlines()[1]
     assert set(json.loads(line)) >= {
-        "experiment", "regularizer", "coefficient", "seed", "train_accuracy", "test_accuracy",
+        "experiment", "regularizer", "coefficient", "seed", "train_metric", "test_metric",
         "steps", "evals", "train_seconds", "predict_seconds", "compile_seconds", "device",
     }  # fmt: skip
 
@@ -254,14 +313,15 @@ def test_a_cut_job_goes_on_to_the_same_row(tiny, finished, tmp_path, monkeypatch
     assert row.read_rows(tmp_path) == []
     (resumed,) = runs.run_jobs(jobs_of("steps"), tmp_path, progress=False)
     assert len(calls) == 3
-    same = ("test_loss", "test_accuracy", "steps", "evals", "num_updates")
+    same = ("test_loss", "test_metric", "steps", "evals", "num_updates")
     assert [getattr(resumed, name) for name in same] == [getattr(whole, name) for name in same]
 
 
 def a_row(regularizer="none", seed=0, **fields):
     base = row.Row(
         experiment="digits", preset="default", regularizer=regularizer, coefficient=0.0, seed=seed,
-        epochs=2, num_updates=6, train_accuracy=1.0, validation_accuracy=None, test_accuracy=0.9,
+        epochs=2, num_updates=6, metric="accuracy", bias=None, train_metric=1.0,
+        validation_metric=None, test_metric=0.9,
         test_loss=0.1, steps=10.0, evals=61.0, train_seconds=4.0, predict_seconds=0.004,
         predict_batch=9, compile_seconds=0.0, device="cpu", commit=None, versions={},
     )  # fmt: skip
@@ -295,9 +355,9 @@ def test_a_line_that_is_no_row_is_one_clear_error(line, tmp_path):
 
 def test_table_has_mean_spread_and_ratio():
     rows = [
-        a_row(evals=60.0, test_accuracy=0.90), a_row(seed=1, evals=64.0, test_accuracy=0.92),
-        a_row("steps", evals=30.0, test_accuracy=0.92, coefficient=0.01),
-        a_row("steps", seed=1, evals=32.0, test_accuracy=0.93, coefficient=0.01),
+        a_row(evals=60.0, test_metric=0.90), a_row(seed=1, evals=64.0, test_metric=0.92),
+        a_row("steps", evals=30.0, test_metric=0.92, coefficient=0.01),
+        a_row("steps", seed=1, evals=32.0, test_metric=0.93, coefficient=0.01),
     ]  # fmt: skip
     _, _, none, steps = compare.table(rows).splitlines()
     assert "91.00 ± 1.41" in none and "62.0 ± 2.8" in none  # sd of {a - d, a + d} is d * sqrt(2)
@@ -339,7 +399,10 @@ def test_job_names_are_their_own():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("digit", "none", 0), "There is no experiment `digit`. Choose from: digits, mnist_ode."),
+        (
+            ("digit", "none", 0),
+            "There is no experiment `digit`. Choose from: digits, mnist_ode,",
+        ),
         (("digits", "nothing", 0), "There is no regularizer `nothing`. Choose from: none, steps"),
     ],
 )

@@ -17,7 +17,7 @@ FLOORS = (
     ("engine", ({"integrate"},)),
     ("rooms", ({"regularize"}, {"models"})),
     ("workshop", ({"train"},)),
-    ("tools", ({"diagnose", "plot"},)),
+    ("tools", ({"diagnose", "plot"}, {"deploy"})),
     # The names that a user types, `ndekit/__init__.py`: above what it lists, below the roof, where
     # an experiment may write `import ndekit as nk` as a user does.
     ("door", ({PACKAGE},)),

@@ -9,9 +9,10 @@ import numpy as np
 from ..plot import plot_frontier, plot_solver_seen, plot_training
 from ..plot.frontier import spread
 from .config import Coefficient
-from .registry import Job
+from .registry import Job, find_config
 from .row import Row
 from .runs import folder_of, read_steps
+from .task import AbstractTask
 
 Groups = dict[str, list[Row]]
 
@@ -27,32 +28,42 @@ def group_rows(rows: Sequence[Row]) -> Groups:
 def table(rows: Sequence[Row]) -> str:
     """Mean and standard deviation over seeds; behind the bar, each relative to `none`."""
     groups = group_rows(rows)
-    first = rows[0]
-    batch = first.predict_batch
+    first, task = rows[0], task_of(rows)
+    batch, biased = first.predict_batch, first.bias is not None
     lines = [
         f"{first.experiment} ({first.preset}), {first.epochs} epochs, seeds "
         f"{', '.join(str(seed) for seed in sorted({row.seed for row in rows}))}, {first.device}; "
         f"mean ± standard deviation",
-        f"{'regularizer':<16}{'coefficient':>12}{'test accuracy %':>18}{'evals':>15}"
-        f"{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}"
-        + ("  | accuracy   evals  predict  train" if "none" in groups else ""),
+        f"{'regularizer':<22}{'coefficient':>12}{f'test {task.metric} {task.unit_name}':>18}"
+        + (f"{'bias %':>16}" if biased else "")
+        + f"{'evals':>15}{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}{'compile':>9}"
+        + (f"  | {task.metric}   evals  predict  train" if "none" in groups else ""),
     ]
     baseline = groups.get("none")
     lines += [_line(name, group, baseline) for name, group in groups.items()]
     return "\n".join(lines)
 
 
+def task_of(rows: Sequence[Row]) -> AbstractTask:
+    _, config = find_config(rows[0].experiment, rows[0].preset)
+    return config.task
+
+
 def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
+    task = task_of(group)
     cells = [
-        f"{name:<16}{_strength(group[0].coefficient):>12}",
-        f"{_cell(group, 'test_accuracy', 100.0, 2):>18}",
+        f"{name:<22}{_strength(group[0].coefficient):>12}",
+        f"{_cell(group, 'test_metric', task.unit, 2):>18}",
+        f"{_cell(group, 'bias', 100.0, 2):>16}" if group[0].bias is not None else "",
         f"{_cell(group, 'evals', 1.0, 1):>15}",
         f"{_cell(group, 'steps', 1.0, 1):>14}",
         f"{_cell(group, 'predict_seconds', 1000.0, 2):>18}",
         f"{_cell(group, 'train_seconds', 1.0, 1):>14}",
+        # Later seeds compile nothing.
+        f"{max(_values(group, 'compile_seconds')):>9.1f}",
     ]
     if baseline is not None and name != "none":
-        gain = 100 * (_mean(group, "test_accuracy") - _mean(baseline, "test_accuracy"))
+        gain = task.unit * (_mean(group, "test_metric") - _mean(baseline, "test_metric"))
         ratios = [
             _mean(group, column) / _mean(baseline, column)
             for column in ("evals", "predict_seconds", "train_seconds")
@@ -84,20 +95,20 @@ def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
 
 def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
-    groups = group_rows(rows)
+    groups, task = group_rows(rows), task_of(rows)
     paths = [out / name for name in ("training.png", "solver_seen.png", "frontier.png")]
     histories = {
         name: [_read_history(row.job, out) for row in group] for name, group in groups.items()
     }
-    plot_training(histories, path=paths[0])
+    plot_training(histories, names=(task.metric, "steps"), path=paths[0])
     plot_solver_seen(
         {name: read_steps(group[0].job, out) for name, group in groups.items()}, path=paths[1]
     )
     points = {
-        name: (_values(group, "evals"), 100 * _values(group, "test_accuracy"))
+        name: (_values(group, "evals"), task.unit * _values(group, "test_metric"))
         for name, group in groups.items()
     }
-    plot_frontier(points, path=paths[2])
+    plot_frontier(points, metric=f"test {task.metric} [{task.unit_name}]", path=paths[2])
     return paths
 
 

@@ -1,23 +1,25 @@
 """What an experiment is: a data set, a network, a solve, an optimiser, and coefficients."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import optax
 
-from ..data import Dataset
+from .classification import Classification
+from .task import AbstractTask
 
 # A constant, or the start and the end of an exponential schedule over all updates.
 Coefficient = float | tuple[float, float]
 
 
 class Config(NamedTuple):
-    """A classifier of images whose hidden depth is an ODE: every number that a run depends on.
+    """A model with an ODE inside: every number that a run depends on.
 
     Attributes:
         about: one line for `ndekit list`.
+        task: what the model is for.
         load: the data; takes the folder that the user named, or `None`.
-        width: units in the field's one hidden layer.
+        width, depth: units in each of the field's hidden layers, and how many there are.
         final: what follows the field's last layer, as in [`ndekit.fields.MLP`][].
         rtol, atol: tolerances of the Tsit5 solve on t in [0, 1].
         pcoeff, icoeff: of the step size controller.
@@ -26,11 +28,11 @@ class Config(NamedTuple):
         optimizer: makes the optax transformation, given the number of updates.
         updates_per_call: updates in one compiled call, at most.
         predict_batch: images that are solved as one state when the model is measured.
-        coefficients: the default for each regulariser.
+        coefficients: the default for each regulariser that makes sense here.
     """
 
     about: str
-    load: Callable[[str | None], Dataset]
+    load: Callable[[str | None], Any]
     width: int
     final: Literal["scaled_tanh", "tanh", "linear"]
     rtol: float
@@ -44,3 +46,5 @@ class Config(NamedTuple):
     pcoeff: float = 0.0
     icoeff: float = 1.0
     max_steps: int = 256
+    depth: int = 1
+    task: AbstractTask = Classification()

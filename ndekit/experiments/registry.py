@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from . import digits, mnist_ode
+from . import digits, mnist_ode, trajectories
 from .config import Coefficient, Config
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
@@ -11,6 +11,8 @@ from .regularizers import ABLATION, REGULARIZERS, Regularizer
 EXPERIMENTS: dict[str, dict[str, Config]] = {
     "digits": digits.PRESETS,
     "mnist_ode": mnist_ode.PRESETS,
+    "spiral": trajectories.SPIRAL,
+    "van_der_pol": trajectories.VAN_DER_POL,
 }
 
 
@@ -79,6 +81,7 @@ def make_job(
         chosen: Coefficient = 0.0
     else:
         family = "local_time" if regularizer in ABLATION else regularizer
+        _known(f"regularizer of `{experiment}`", family, config.coefficients)
         chosen = config.coefficients[family] if coefficient is None else coefficient
     return Job(experiment, preset, regularizer, chosen, seed, epochs)
 

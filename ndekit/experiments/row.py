@@ -25,7 +25,9 @@ class Row(NamedTuple):
 
     Attributes:
         coefficient: a number, or the start and the end of an exponential schedule; 0 for none.
-        train_accuracy, validation_accuracy, test_accuracy: from 0 to 1; `None` without such data.
+        metric: what is compared besides the cost, the task's.
+        train_metric, validation_metric, test_metric: its values; `None` without such data.
+        bias: relative error of the learnt dynamics, where the true ones are known.
         steps: accepted and rejected steps of a solve of test data, mean over batches.
         evals: evaluations of the vector field in it.
         train_seconds: updates only; compilation and evaluations are apart.
@@ -40,10 +42,12 @@ class Row(NamedTuple):
     seed: int
     epochs: int
     num_updates: int
-    train_accuracy: float
-    validation_accuracy: float | None
-    test_accuracy: float
+    metric: str
+    train_metric: float
+    validation_metric: float | None
+    test_metric: float
     test_loss: float
+    bias: float | None
     steps: float
     evals: float
     train_seconds: float

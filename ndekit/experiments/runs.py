@@ -3,15 +3,16 @@
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..data import Dataset
 from ..diagnose import StepTable
 from ..train import FitResult
-from .classification import Trainer, measure, see_solver, time_prediction
+from .measuring import measure, see_solver, time_prediction
 from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
+from .training import Trainer
 
 STEPS_FILE = "steps.npz"
 
@@ -39,7 +40,7 @@ def run_jobs(
         say: is told, in a line, what happens.
     """
     done = {} if fresh else {row.job: row for row in read_rows(out)}
-    datasets: dict[tuple[str, str], Dataset] = {}
+    datasets: dict[tuple[str, str], Any] = {}
     trainers: dict[Job, Trainer] = {}
     rows = []
     for job in jobs:
@@ -81,9 +82,7 @@ def read_steps(job: Job, out: Path) -> StepTable:
         return StepTable(**arrays)
 
 
-def _trainer(
-    job: Job, datasets: dict[tuple[str, str], Dataset], data_folder: str | None
-) -> Trainer:
+def _trainer(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str | None) -> Trainer:
     _, config = find_config(job.experiment, job.preset)
     place = (job.experiment, job.preset)
     if place not in datasets:
@@ -94,19 +93,21 @@ def _trainer(
 
 def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
     data, config, model = trainer.data, trainer.config, result.model
-    size = config.predict_batch
-    train = measure(model, data.train_x, data.train_y, size)
-    test = measure(model, data.test_x, data.test_y, size)
+    task, size = config.task, config.predict_batch
+    train = measure(task, model, data.train_x, data.train_y, size)
+    test = measure(task, model, data.test_x, data.test_y, size)
     validation = None
     if len(data.validation_x):
-        validation = measure(model, data.validation_x, data.validation_y, size).accuracy
+        validation = measure(task, model, data.validation_x, data.validation_y, size).metric
     return Row(
         **job._asdict(),
         num_updates=result.num_updates,
-        train_accuracy=train.accuracy,
-        validation_accuracy=validation,
-        test_accuracy=test.accuracy,
+        metric=task.metric,
+        train_metric=train.metric,
+        validation_metric=validation,
+        test_metric=test.metric,
         test_loss=test.loss,
+        bias=task.bias(model, data),
         steps=test.steps,
         evals=test.evals,
         train_seconds=result.train_seconds,

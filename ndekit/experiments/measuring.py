@@ -1,0 +1,83 @@
+"""What a model is worth and what it costs: each batch solved as one state."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..diagnose import StepTable, record_steps
+from .config import Config
+from .task import AbstractTask
+
+NUM_TIMINGS = 20
+
+
+class Measures(NamedTuple):
+    """A model on one part of the data, each batch solved as one state."""
+
+    metric: float  # the task's
+    loss: float
+    steps: float  # accepted and rejected, mean over batches
+    evals: float  # of the vector field, mean over batches
+
+
+@eqx.filter_jit
+def predict(model: Any, x: Array) -> tuple[Array, Mapping[str, Any]]:
+    prediction, solution = model(x)
+    return prediction, solution.stats
+
+
+def without_costs(model: Any) -> Any:
+    """The model as one uses it: a prediction measures nothing."""
+    return dataclasses.replace(model, ode=dataclasses.replace(model.ode, costs={}))
+
+
+def measure(
+    task: AbstractTask, model: Any, x: np.ndarray, targets: np.ndarray, batch_size: int
+) -> Measures:
+    """Worth and cost of predictions, in batches of `batch_size` and the rest."""
+    model = without_costs(model)
+    rows = []
+    for start in range(0, len(x), batch_size):
+        part = slice(start, start + batch_size)
+        prediction, stats = predict(model, jnp.asarray(x[part]))
+        loss, metric = task.judge(prediction, jnp.asarray(targets[part]))
+        size = len(targets[part])
+        rows.append((size, metric, loss, stats["num_steps"], stats["num_evals"]))
+    sizes, metrics, losses, steps, evals = np.array(rows, dtype=float).T
+    return Measures(
+        metric=float(np.average(metrics, weights=sizes)),
+        loss=float(np.average(losses, weights=sizes)),
+        steps=float(steps.mean()),
+        evals=float(evals.mean()),
+    )
+
+
+def time_prediction(model: Any, x: np.ndarray) -> float:
+    """Seconds for one batch: the median of several, compiled and waited for."""
+    model, batch = without_costs(model), jnp.asarray(x)
+    jax.block_until_ready(predict(model, batch)[0])
+    seconds = []
+    for _ in range(NUM_TIMINGS):
+        start = time.perf_counter()
+        jax.block_until_ready(predict(model, batch)[0])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def see_solver(model: Any, config: Config, x: np.ndarray) -> StepTable:
+    """Each step of the solve of one batch."""
+    ode = model.ode
+    return record_steps(
+        diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
+        model.encoder(jnp.asarray(x)), stepsize_controller=ode.controller,
+        max_steps=config.max_steps,
+    )  # fmt: skip

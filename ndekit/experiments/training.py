@@ -1,0 +1,146 @@
+"""Training with a regularizer: the loss, and runs that differ by their seed."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.random as jr
+from jaxtyping import Array, Int
+
+from ..data import Batches
+from ..regularize import Steer, StepBudget, penalty, schedules
+from ..train import FitResult, fit
+from .config import Coefficient, Config
+from .measuring import measure
+from .regularizers import Regularizer
+from .task import AbstractTask
+
+
+def make_loss(
+    task: AbstractTask, regularizer: Regularizer, coefficient: Coefficient, num_updates: int
+) -> Callable[..., tuple]:
+    """The task's loss and what the regularizer adds to it, as `fit` wants it."""
+    add = _penalised(regularizer, coefficient, num_updates)
+    end = Steer(_number(coefficient)) if regularizer.means == "end" else None
+
+    def loss_fn(
+        model: Any,
+        batch: tuple[Array, Array],
+        step: Int[Array, ""],
+        *,
+        key: Array,
+        **carry: Any,
+    ) -> tuple:
+        x, targets = batch
+        if end is not None:
+            ode = model.ode
+            _, t1 = end.draw(ode.t0, ode.t1, key=key)
+            model = dataclasses.replace(model, ode=dataclasses.replace(ode, t1=t1))
+        prediction, solution = model(x, key=key)
+        plain, metric = task.judge(prediction, targets)
+        loss, parts, *after = add(plain, solution, step, **carry)
+        metrics = {
+            task.metric: metric,
+            "steps": solution.stats["num_steps"],
+            "evals": solution.stats["num_evals"],
+            "task": plain,
+            **parts,
+        }
+        return loss, metrics, *after
+
+    return loss_fn
+
+
+def first_carry(regularizer: Regularizer, coefficient: Coefficient) -> Any:
+    """What the loss carries from one update to the next, before the first; `None` for nothing."""
+    if regularizer.means != "budget":
+        return None
+    return StepBudget(_number(coefficient)).init()
+
+
+def _penalised(regularizer: Regularizer, coefficient: Coefficient, num_updates: int) -> Callable:
+    """`(task, solution, step) -> (loss, parts)`, or with a carry also given and returned."""
+    if regularizer.means == "budget":
+        budget = StepBudget(_number(coefficient))
+
+        def within_budget(task: Array, solution: Any, step: Array, carry: Any) -> tuple:
+            steps, count = solution.stats["num_steps"], solution.costs["steps"]
+            loss, carry, parts = budget(task, steps, count, carry)
+            return loss, {"cost_steps": count, **parts}, carry
+
+        return within_budget
+    if isinstance(coefficient, tuple):
+        schedule = schedules.exponential(*coefficient, steps=num_updates)
+    else:
+        schedule = schedules.constant(coefficient)
+    coefficients = {
+        name: lambda step, weight=weight: weight * schedule(step)
+        for name, weight in regularizer.weights.items()
+    }
+
+    def added(task: Array, solution: Any, step: Array) -> tuple:
+        penalised, parts = penalty(solution.costs, coefficients, step)
+        return task + penalised, parts
+
+    return added
+
+
+def _number(coefficient: Coefficient) -> float:
+    if isinstance(coefficient, tuple):
+        raise ValueError(f"A schedule of the coefficient ({coefficient}) has no meaning here.")
+    return coefficient
+
+
+class Trainer:
+    """Trains models that differ by their seed alone, so that they share one compiled program."""
+
+    def __init__(
+        self,
+        config: Config,
+        regularizer: Regularizer,
+        coefficient: Coefficient,
+        data: Any,
+        epochs: int,
+    ):
+        self.config, self.regularizer, self.data = config, regularizer, data
+        self.per_epoch = len(data.train_x) // config.batch_size
+        self.num_updates = epochs * self.per_epoch
+        self.loss_fn = make_loss(config.task, regularizer, coefficient, self.num_updates)
+        self.carry = first_carry(regularizer, coefficient)
+        self.optimizer = config.optimizer(self.num_updates)
+
+    def train(self, seed: int, folder: Path, *, progress: bool) -> FitResult:
+        """Train, with log and checkpoint in `folder`; goes on from the checkpoint if it may."""
+        model_key, batch_key, fit_key = jr.split(jr.key(seed), 3)
+        data, config = self.data, self.config
+        epochs = self.num_updates // self.per_epoch
+        evaluate_every = self.per_epoch * max(1, math.ceil(epochs / 20))
+        return fit(
+            config.task.build_model(config, self.regularizer, data, key=model_key),
+            self.loss_fn,
+            Batches((data.train_x, data.train_y), batch_size=config.batch_size, key=batch_key),
+            optimizer=self.optimizer,
+            num_updates=self.num_updates,
+            key=fit_key,
+            updates_per_call=math.gcd(config.updates_per_call, self.per_epoch),
+            evaluate=self.evaluate,
+            evaluate_every=evaluate_every,
+            log_path=folder / "log.jsonl",
+            checkpoint_dir=folder,
+            progress=progress,
+            carry=self.carry,
+        )
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """What the curves show: validation data, or test data where none is held out.
+
+        Nothing is chosen by it.
+        """
+        data, task = self.data, self.config.task
+        x, targets = data.validation_x, data.validation_y
+        if not len(x):
+            x, targets = data.test_x, data.test_y
+        found = measure(task, model, x, targets, self.config.predict_batch)._asdict()
+        return {task.metric: found.pop("metric"), **found}

@@ -1,0 +1,158 @@
+"""Fits of known dynamics to irregularly sampled trajectories: what a penalty does to them."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Key
+from scipy.integrate import solve_ivp
+
+from ..fields import MLP
+from ..models import NeuralODE
+from ..shapes import Args
+from .classification import ode_of
+from .config import Config
+from .regularizers import Regularizer
+from .task import AbstractTask
+
+NUMBER, TIMES = 896, 24
+
+
+class Trajectories(NamedTuple):
+    """First states, the states at `ts` (one irregular set of times), and the true rates there.
+
+    States are divided by their standard deviation. Four sevenths are to train on, one is for
+    validation, two are for the test.
+    """
+
+    ts: tuple[float, ...]
+    rates: np.ndarray  # of the test trajectories
+    train_x: np.ndarray
+    train_y: np.ndarray
+    validation_x: np.ndarray
+    validation_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+
+
+class Fitted(eqx.Module):
+    """A field solved from the first states to the states at `ts`."""
+
+    ode: NeuralODE
+    ts: tuple[float, ...] = eqx.field(static=True)
+
+    def __call__(
+        self, x: Float[Array, "batch size"], args: Args = None, *, key: Any = None
+    ) -> tuple[Float[Array, "batch times size"], Any]:
+        solution = self.ode(x, ts=jnp.asarray(self.ts, x.dtype), key=key)
+        assert solution.ys is not None
+        return jnp.swapaxes(solution.ys, 0, 1), solution
+
+
+class TrajectoryFit(AbstractTask):
+    """Trajectories by their mean square error."""
+
+    metric: ClassVar[str] = "error"
+    unit: ClassVar[float] = 100.0
+    unit_name: ClassVar[str] = "% of the spread"
+
+    def build_model(
+        self, config: Any, regularizer: Regularizer, data: Trajectories, *, key: Key[Array, ""]
+    ) -> Fitted:
+        field = MLP(data.train_x.shape[1], config.width, config.depth, final=config.final, key=key)
+        return Fitted(ode_of(config, field, regularizer), data.ts)
+
+    def judge(
+        self,
+        prediction: Float[Array, "batch times size"],
+        targets: Float[Array, "batch times size"],
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """The mean square error, and its root."""
+        loss = jnp.mean((prediction - targets) ** 2)
+        return loss, jnp.sqrt(loss)
+
+    def bias(self, model: Fitted, data: Trajectories) -> float:
+        """Relative error of the field, root mean square along the true test trajectories."""
+        found = model.ode.field(0.0, jnp.asarray(data.test_y), None)
+        off = np.sqrt(np.mean((np.asarray(found) - data.rates) ** 2))
+        return float(off / np.sqrt(np.mean(data.rates**2)))
+
+
+def sample_trajectories(
+    field: Callable[[np.ndarray], np.ndarray], starts: np.ndarray, span: float, seed: int
+) -> Trajectories:
+    """Trajectories of `y' = field(y)` to a relative accuracy of 1e-8 (SciPy's Radau)."""
+    rng = np.random.default_rng(seed)
+    ts = np.concatenate([[0.0], np.sort(rng.uniform(0, span, TIMES - 2)), [span]])
+
+    def solve(y0: np.ndarray) -> np.ndarray:
+        sol = solve_ivp(
+            lambda t, y: field(y), (0, span), y0, "Radau", t_eval=ts, rtol=1e-8, atol=1e-10
+        )
+        return sol.y.T
+
+    ys = np.stack([solve(y0) for y0 in starts])
+    scale = ys.std(axis=(0, 1))
+    rates = np.apply_along_axis(field, -1, ys) / scale
+    ys = (ys / scale).astype(np.float32)
+    first, second = 4 * len(ys) // 7, 5 * len(ys) // 7
+    parts = [ys[:first], ys[first:second], ys[second:]]
+    paired = [array for part in parts for array in (part[:, 0], part)]
+    return Trajectories(tuple(ts.tolist()), rates[second:].astype(np.float32), *paired)
+
+
+def spiral(folder: str | None = None) -> Trajectories:
+    """y' = A y^3, A = [[-0.1, 2], [-2, -0.1]] (Chen et al. 2018), from a ring, to t = 2."""
+    rng = np.random.default_rng(1)
+    angle, radius = rng.uniform(0, 2 * np.pi, NUMBER), rng.uniform(1.0, 2.0, NUMBER)
+    starts = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    matrix = np.array([[-0.1, 2.0], [-2.0, -0.1]])
+    return sample_trajectories(lambda y: matrix @ y**3, starts, 2.0, 2)
+
+
+def stiff_van_der_pol(folder: str | None = None) -> Trajectories:
+    """x'' = mu (1 - x^2) x' - x, mu = 10, from states on and about the limit cycle, to t = 1."""
+    mu, rng = 10.0, np.random.default_rng(3)
+    field = lambda y: np.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])
+    cycle = solve_ivp(
+        lambda t, y: field(y), (0, 60), [2.0, 0.0], "Radau", rtol=1e-8, atol=1e-10,
+        t_eval=np.sort(rng.uniform(20, 60, NUMBER)),
+    ).y.T  # fmt: skip
+    starts = rng.permutation(cycle) + 0.1 * rng.standard_normal((NUMBER, 2))
+    return sample_trajectories(field, starts, 1.0, 4)
+
+
+def _config(about: str, load: Callable, **changes: Any) -> Config:
+    coefficients = {
+        "steps": 1e-4,
+        "budget": 12.0,
+        "error": 1e-2,
+        "error_sum": 1e-3,
+        "error_squared": 1e-4,
+        "stiffness": 1e-3,
+        "error+stiffness": 1e-2,
+        "local_time": 1e-3,
+        "local_step": 1e-2,
+        "local_time_published": 1e-4,
+        "local_step_published": 1e-4,
+        "taylor2": 1e-6,
+        "taylor3": 1e-8,
+        "rnode": 1e-5,
+        "tpr": 1e-3,
+    }
+    config = Config(
+        about=about, load=load, task=TrajectoryFit(), width=64, depth=2, final="linear",
+        rtol=1e-5, atol=1e-5, epochs=300, batch_size=128, updates_per_call=20,
+        optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(5e-3, num_updates)),
+        predict_batch=256, coefficients=coefficients,
+    )  # fmt: skip
+    return config._replace(**changes)
+
+
+SPIRAL = {"default": _config("cubic spiral, 2-64-64-2 field, tolerance 1e-5, Adam", spiral)}
+VAN_DER_POL = {
+    "default": _config("stiff van der Pol (mu 10), 2-64-64-2 field, as above", stiff_van_der_pol)
+}
