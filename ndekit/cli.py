@@ -84,7 +84,7 @@ def _list(options: argparse.Namespace) -> int:
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
         print(f"  {name:<22}{regularizer.about}")
-    print(f"\nablation of local regularization\n  {', '.join(ABLATION)}")
+    print(f"\nfor ablations\n  {', '.join(ABLATION)}")
     return 0
 
 

@@ -72,7 +72,7 @@ PAIRS += [
     if name != DEFAULTS[0]
     for regularizer in ("error+stiffness", "local_step_published")
 ]
-PAIRS += [(DEFAULTS[0], name) for name in ABLATION if "frozen_solver_state" in name]
+PAIRS += [(DEFAULTS[0], "local_time_frozen_solver_state"), (DEFAULTS[0], "steps_differentiable")]
 
 
 def parts_of(name, regularizer):
@@ -122,6 +122,13 @@ def test_loss_is_task_and_weighted_costs(regularizer):
     costs = sum(entry.weights[name] * metrics[f"cost_{name}"] for name in entry.costs)
     assert costs > 0
     assert close_to_rounding(loss, metrics["task"] + 2.0 * costs)
+
+
+@pytest.mark.parametrize("name", ABLATION)
+def test_an_ablation_takes_the_coefficient_of_its_family(name):
+    coefficients = CONFIGS["digits-default"].coefficients
+    family = "local_time" if name.startswith("local") else name.removesuffix("_differentiable")
+    assert make_job("digits", name, 0).coefficient == coefficients[family]
 
 
 def test_a_schedule_is_no_budget_and_no_width():

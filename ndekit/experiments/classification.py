@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..data import Dataset
 from ..fields import MLP, Affine
+from ..integrate import ReplayAdjoint
 from ..models import NeuralODE, ODEClassifier
 from .regularizers import Regularizer
 from .task import AbstractTask
@@ -50,5 +51,10 @@ def ode_of(config: Any, field: Any, regularizer: Regularizer, **options: Any) ->
         rtol=config.rtol, atol=config.atol, pcoeff=config.pcoeff, icoeff=config.icoeff
     )
     return NeuralODE(
-        field, controller=controller, costs=regularizer.costs, max_steps=config.max_steps, **options
+        field,
+        controller=controller,
+        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
+        costs=regularizer.costs,
+        max_steps=config.max_steps,
+        **options,
     )

@@ -80,7 +80,9 @@ def make_job(
     if regularizer == "none":
         chosen: Coefficient = 0.0
     else:
-        family = "local_time" if regularizer in ABLATION else regularizer
+        family = regularizer
+        if regularizer in ABLATION:
+            family = max((n for n in REGULARIZERS if regularizer.startswith(n + "_")), key=len)
         _known(f"regularizer of `{experiment}`", family, config.coefficients)
         chosen = config.coefficients[family] if coefficient is None else coefficient
     return Job(experiment, preset, regularizer, chosen, seed, epochs)

@@ -25,12 +25,14 @@ class Regularizer(NamedTuple):
         weights: of each cost.
         means: what the coefficient is instead, where it is no factor: the `"budget"` of steps, or
             the width of a random `"end"` time.
+        step_sizes: whether the gradient holds them constant, as for `ReplayAdjoint`.
     """
 
     about: str
     costs: Mapping[str, Any] = {}
     weights: Mapping[str, float] = {}
     means: Literal["factor", "budget", "end"] = "factor"
+    step_sizes: Literal["frozen", "differentiable"] = "frozen"
 
 
 def _of_one(about: str, name: str, cost: Any) -> Regularizer:
@@ -110,7 +112,7 @@ REGULARIZERS: dict[str, Regularizer] = {
 }
 
 
-def _ablation() -> dict[str, Regularizer]:
+def _variants_of_local() -> dict[str, Regularizer]:
     """Local regularisation with each combination of its options, by `local_time_` and these."""
     options = itertools.product(("recompute", "frozen"), ("solver", "initial"), (True, False))
     return {
@@ -123,5 +125,14 @@ def _ablation() -> dict[str, Regularizer]:
     }  # fmt: skip
 
 
-# For the ablation of local regularisation; they take the coefficient of `local_time`.
-ABLATION = _ablation()
+def _with_differentiable_steps(name: str) -> Regularizer:
+    plain = REGULARIZERS[name]
+    about = f"{plain.about}; its gradient follows the controller"
+    return plain._replace(about=about, step_sizes="differentiable")
+
+
+# For the ablations. Each takes the coefficient of the regulariser that its name begins with.
+ABLATION = _variants_of_local() | {
+    f"{name}_differentiable": _with_differentiable_steps(name)
+    for name in ("steps", "error_sum", "error")
+}

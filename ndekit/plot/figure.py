@@ -28,8 +28,9 @@ def new_figure(rows: int, columns: int, *, width: float, height: float, **option
 
 
 def style_of(index: int) -> dict[str, str]:
-    """The colour and the marker of line number `index`."""
-    return {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+    """The colour and the marker of line number `index`: 49 pairs before one comes again."""
+    turn, color = divmod(index, len(COLORS))
+    return {"color": COLORS[color], "marker": MARKERS[(color + turn) % len(MARKERS)]}
 
 
 def add_legend(figure: Any, ax: Any, names: Iterable[str], *, columns: int = 4) -> None:
