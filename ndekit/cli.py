@@ -18,8 +18,9 @@ from .experiments.registry import (
     UnknownNameError,
     make_job,
 )
-from .experiments.row import RowsError
+from .experiments.row import Row, RowsError
 from .experiments.runs import run_jobs
+from .experiments.search import search_table
 from .train import CheckpointError, NonFiniteLossError
 
 USER_ERROR = 2
@@ -101,6 +102,17 @@ def _compare(options: argparse.Namespace) -> int:
     )
 
 
+def _search(options: argparse.Namespace) -> int:
+    baseline = _run_all([_job(options, "none", seed) for seed in range(options.seeds)], options)
+    jobs = [
+        _job(options, options.regularizer, seed, coefficient)
+        for coefficient in options.coefficients
+        for seed in range(options.seeds)
+    ]
+    print(search_table(_run_all(jobs, options), baseline, options.allow))
+    return 0
+
+
 def _job(
     options: argparse.Namespace, regularizer: str, seed: int, coefficient: float | None = None
 ) -> Job:
@@ -110,12 +122,19 @@ def _job(
     )  # fmt: skip
 
 
-def _do(jobs: list[Job], options: argparse.Namespace) -> int:
-    out = Path(options.out or f"runs/{options.experiment}")
-    rows = run_jobs(
-        jobs, out, data_folder=options.data, progress=sys.stderr.isatty(), fresh=options.fresh,
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+def _run_all(jobs: list[Job], options: argparse.Namespace) -> list[Row]:
+    return run_jobs(
+        jobs, _out(options), data_folder=options.data, progress=sys.stderr.isatty(),
+        fresh=options.fresh, say=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip
+
+
+def _out(options: argparse.Namespace) -> Path:
+    return Path(options.out or f"runs/{options.experiment}")
+
+
+def _do(jobs: list[Job], options: argparse.Namespace) -> int:
+    rows, out = _run_all(jobs, options), _out(options)
     print(table(rows))
     paths = draw_pictures(rows, out)
     print(f"rows: {out / 'rows.jsonl'}\npictures: {', '.join(str(path) for path in paths)}")
@@ -150,7 +169,19 @@ def _parser() -> argparse.ArgumentParser:
         "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
     )
     compare.add_argument("--seeds", type=_count(1), default=3, help="how many (default: 3)")
-    for command in (run, compare):
+    search = commands.add_parser("search", help="choose a coefficient on validation data")
+    search.set_defaults(command=_search)
+    search.add_argument("experiment")
+    search.add_argument("--regularizer", required=True, help="see `ndekit list`")
+    search.add_argument(
+        "--coefficients", required=True, type=_numbers, help="with commas: 0.01,0.03,0.1"
+    )
+    search.add_argument("--seeds", type=_count(1), default=1, help="how many (default: 1)")
+    search.add_argument(
+        "--allow", type=_number, default=0.003,
+        help="by how much the metric may be worse than without (default: 0.003, a fraction)",
+    )  # fmt: skip
+    for command in (run, compare, search):
         command.add_argument("--preset", help="see `ndekit list`; default: the first")
         command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
         command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
@@ -166,6 +197,10 @@ def _count(least: int):
         return int(text)
 
     return parse
+
+
+def _numbers(text: str) -> list[float]:
+    return [_number(part) for part in text.split(",")]
 
 
 def _number(text: str) -> float:

@@ -13,7 +13,7 @@ import pytest
 from close import assert_tree_close, close_to_rounding
 
 from ndekit.data import Dataset
-from ndekit.experiments import compare, registry, row, runs
+from ndekit.experiments import compare, registry, row, runs, search
 from ndekit.experiments.classification import Classification
 from ndekit.experiments.measuring import measure, see_solver, time_prediction, without_costs
 from ndekit.experiments.registry import (
@@ -370,6 +370,43 @@ def test_table_has_mean_spread_and_ratio():
     assert "91.00 ± 1.41" in none and "62.0 ± 2.8" in none  # sd of {a - d, a + d} is d * sqrt(2)
     assert "92.50 ± 0.71" in steps and "31.0 ± 1.4" in steps
     assert "+1.50" in steps and "x0.50" in steps and "x1.00" in steps
+
+
+def searched(*values):
+    return [
+        a_row("steps", coefficient=c, validation_metric=metric, evals=evals)
+        for c, metric, evals in values
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "chosen"),
+    [
+        ([(0.1, 0.95, 60.0), (0.3, 0.949, 40.0), (1.0, 0.93, 20.0)], 0.3),
+        ([(0.1, 0.95, 40.0), (0.3, 0.952, 40.0)], 0.3),  # as cheap, and better
+        ([(0.1, 0.90, 60.0), (0.3, 0.88, 40.0)], 0.1),  # none is good enough
+    ],
+)
+def test_the_cheapest_coefficient_that_is_good_enough_is_chosen(values, chosen):
+    baseline = [a_row(validation_metric=0.951, evals=70.0)]
+    rows = searched(*values)
+    assert search.choose(rows, baseline, 0.003) == chosen
+    (line,) = [
+        line for line in search.search_table(rows, baseline, 0.003).splitlines() if "<-" in line
+    ]
+    assert line.split()[0] == f"{chosen:g}"
+
+
+def test_an_error_is_better_the_smaller_it_is():
+    as_fit = dict(experiment="spiral", metric="error")
+    rows = [row._replace(**as_fit) for row in searched((0.1, 0.02, 60.0), (0.3, 0.05, 40.0))]
+    baseline = [a_row(validation_metric=0.02, **as_fit)]
+    assert search.choose(rows, baseline, 0.003) == 0.1
+
+
+def test_nothing_is_chosen_without_validation_data():
+    with pytest.raises(ValueError, match="validation"):
+        search.choose([a_row("steps")], [a_row()], 0.003)
 
 
 def test_table_without_the_unregularised_model_compares_with_nothing():

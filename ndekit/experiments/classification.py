@@ -21,6 +21,7 @@ class Classification(AbstractTask):
     """Pixels to classes, by cross-entropy."""
 
     metric: ClassVar[str] = "accuracy"
+    larger_is_better: ClassVar[bool] = True
     unit: ClassVar[float] = 100.0
     unit_name: ClassVar[str] = "%"
 
@@ -56,5 +57,6 @@ def ode_of(config: Any, field: Any, regularizer: Regularizer, **options: Any) ->
         adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
         costs=regularizer.costs,
         max_steps=config.max_steps,
+        dt0=config.dt0,
         **options,
     )

@@ -52,7 +52,7 @@ def task_of(rows: Sequence[Row]) -> AbstractTask:
 def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
     task = task_of(group)
     cells = [
-        f"{name:<22}{_strength(group[0].coefficient):>12}",
+        f"{name:<22}{strength(group[0].coefficient):>12}",
         f"{_cell(group, 'test_metric', task.unit, 2):>18}",
         f"{_cell(group, 'bias', 100.0, 2):>16}" if group[0].bias is not None else "",
         f"{_cell(group, 'evals', 1.0, 1):>15}",
@@ -73,7 +73,8 @@ def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
     return "".join(cells).rstrip()
 
 
-def _strength(coefficient: Coefficient) -> str:
+def strength(coefficient: Coefficient) -> str:
+    """A coefficient as tables show it."""
     if isinstance(coefficient, tuple):
         return f"{coefficient[0]:g} to {coefficient[1]:g}"
     return f"{coefficient:g}" if coefficient else "-"

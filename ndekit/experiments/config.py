@@ -24,6 +24,8 @@ class Config(NamedTuple):
         rtol, atol: tolerances of the Tsit5 solve on t in [0, 1].
         pcoeff, icoeff: of the step size controller.
         max_steps: attempts that a solve may take.
+        dt0: the first step; `None` for the controller's own choice.
+        float64: whether everything is in float64 (JAX's x64 mode is switched on for the process).
         epochs, batch_size: how long to train; what is left over of an epoch is dropped.
         optimizer: makes the optax transformation, given the number of updates.
         updates_per_call: updates in one compiled call, at most.
@@ -47,4 +49,6 @@ class Config(NamedTuple):
     icoeff: float = 1.0
     max_steps: int = 256
     depth: int = 1
+    dt0: float | None = None
+    float64: bool = False
     task: AbstractTask = Classification()

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from ..diagnose import StepTable
 from ..train import FitResult
+from .config import Config
 from .measuring import measure, see_solver, time_prediction
 from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
@@ -85,10 +87,20 @@ def read_steps(job: Job, out: Path) -> StepTable:
 def _trainer(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str | None) -> Trainer:
     _, config = find_config(job.experiment, job.preset)
     place = (job.experiment, job.preset)
+    if config.float64:
+        jax.config.update("jax_enable_x64", True)
     if place not in datasets:
-        datasets[place] = config.load(data_folder)
+        datasets[place] = _in_precision(config, config.load(data_folder))
     regularizer = find_regularizer(job.regularizer)
     return Trainer(config, regularizer, job.coefficient, datasets[place], job.epochs)
+
+
+def _in_precision(config: Config, data: Any) -> Any:
+    """The data set, its real numbers in the precision of the experiment."""
+    if not config.float64:
+        return data
+    wide = lambda x: x.astype(np.float64) if getattr(x, "dtype", None) == np.float32 else x
+    return type(data)(*map(wide, data))
 
 
 def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:

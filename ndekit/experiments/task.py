@@ -11,10 +11,12 @@ class AbstractTask(abc.ABC):
 
     Attributes:
         metric: the name of what is compared, besides the cost.
+        larger_is_better: whether more of it is better.
         unit, unit_name: what a number of it is multiplied by to be shown, and what it is then in.
     """
 
     metric: ClassVar[str]
+    larger_is_better: ClassVar[bool]
     unit: ClassVar[float]
     unit_name: ClassVar[str]
 

@@ -57,6 +57,7 @@ class TrajectoryFit(AbstractTask):
     """Trajectories by their mean square error."""
 
     metric: ClassVar[str] = "error"
+    larger_is_better: ClassVar[bool] = False
     unit: ClassVar[float] = 100.0
     unit_name: ClassVar[str] = "% of the spread"
 

@@ -1,0 +1,62 @@
+"""The choice of a coefficient, on validation data alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .compare import strength, task_of
+from .config import Coefficient
+from .row import Row
+
+Groups = dict[Coefficient, list[Row]]
+
+
+def by_coefficient(rows: Sequence[Row]) -> Groups:
+    groups: Groups = {}
+    for row in rows:
+        groups.setdefault(row.coefficient, []).append(row)
+    return groups
+
+
+def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coefficient:
+    """The coefficient with the fewest evaluations whose mean validation metric is worse than the
+    baseline's by at most `allowed` (in the task's own unit); if none is, the best by that metric.
+
+    Raises:
+        ValueError: without validation data.
+    """
+    if any(row.validation_metric is None for row in [*rows, *baseline]):
+        raise ValueError("A coefficient is chosen on validation data, but this preset has none.")
+    sign = 1 if task_of(rows).larger_is_better else -1
+    worth = {c: sign * _mean(group, "validation_metric") for c, group in _all(rows)}
+    evals = {c: _mean(group, "evals") for c, group in _all(rows)}
+    least = sign * _mean(baseline, "validation_metric") - allowed
+    # Seven digits: what float32 rounds is no difference.
+    good = [c for c in worth if round(worth[c] - least, 7) >= 0]
+    if not good:
+        return max(worth, key=lambda c: worth[c])
+    return min(good, key=lambda c: (evals[c], -worth[c]))
+
+
+def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> str:
+    """Validation metric and evaluations of each coefficient, and which one is chosen."""
+    task, chosen = task_of(rows), choose(rows, baseline, allowed)
+    lines = [
+        f"{rows[0].experiment} ({rows[0].preset}), {rows[0].epochs} epochs: {rows[0].regularizer}",
+        f"{'coefficient':>12}{f'validation {task.metric} {task.unit_name}':>28}{'evals':>10}",
+    ]
+    for coefficient, group in [(0.0, list(baseline)), *_all(rows)]:
+        metric = task.unit * _mean(group, "validation_metric")
+        mark = "  <-" if coefficient == chosen else ""
+        lines.append(
+            f"{strength(coefficient):>12}{metric:>28.2f}{_mean(group, 'evals'):>10.1f}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def _all(rows: Sequence[Row]) -> list[tuple[Coefficient, list[Row]]]:
+    return list(by_coefficient(rows).items())
+
+
+def _mean(group: Sequence[Row], column: str) -> float:
+    return float(np.mean([getattr(row, column) for row in group]))
