@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from marks import slow_but
 
 import ndekit as nk
 
@@ -61,7 +62,7 @@ def train(budget, model, scale, num_updates=500, **options):
 PROBLEMS = {"near": (10.0, 1.0, 16), "far": (14.0, 1.0, 8), "small loss": (10.0, 1e-3, 10)}
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", slow_but(["far"], PROBLEMS))
 def test_a_step_budget_is_kept_without_a_weight(name):
     spin, scale, target = PROBLEMS[name]
     result = train(nk.StepBudget(target), model_of(spin), scale)

@@ -41,7 +41,8 @@ def plot_frontier(
         )
         ```
     """
-    figure, axes = new_figure(1, 1, width=5.6, height=4.2)
+    many = len(points) > 8
+    figure, axes = new_figure(1, 1, width=7.6 if many else 5.6, height=5.4 if many else 4.2)
     ax = axes[0, 0]
     for index, (name, (evals, values)) in enumerate(points.items()):
         if len(evals) != len(values):
@@ -58,7 +59,7 @@ def plot_frontier(
     ax.set_xlabel("field evaluations a solve")
     ax.set_ylabel(metric)
     ax.margins(0.12)
-    add_legend(figure, ax, points)
+    add_legend(figure, ax, points, columns=3 if many else 4)
     save_figure(figure, path)
     return figure
 
