@@ -99,6 +99,7 @@ def test_the_formula_by_hand():
     assert (after.task, after.cost, after.number) == (3, 12, 1)
 
 
+@pytest.mark.slow
 def test_a_loss_budget_saves_steps_and_keeps_the_loss():
     target = 0.3
     budget = nk.LossBudget(target)

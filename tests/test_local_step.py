@@ -140,7 +140,12 @@ def test_several_kinds_in_one_solve(x64):
     assert list(together) == list(costs)
     alone = {name: solve(weights, {name: cost}).costs[name] for name, cost in costs.items()}
     assert_tree_close(together, alone, rtol=1e-5)
-    # In lanes, each with a draw of its own.
+
+
+@pytest.mark.slow
+def test_each_lane_has_a_draw_of_its_own(x64):
+    costs = {"local": nk.OneStep(nk.StepError(), "step", "initial"), "steps": nk.StepCount()}
+    weights = jnp.asarray(WEIGHTS)
     keys = jr.split(jr.key(0), 3)
     one = lambda key: nk.diffeqsolve(
         diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, 1.0, None, jnp.asarray(Y0), weights,
