@@ -49,6 +49,8 @@ _PAPER_A = Config(
         "taylor3": 6e-5,  # Kelly et al., of another network
         "rnode": 0.01,  # Finlay et al., of another task
         "steer": 0.5,
+        "steer+error": (100.0, 10.0),
+        "steer+stiffness": 0.1,
         "tpr": 1.0,  # ours
     },
 )
@@ -80,20 +82,38 @@ _SMALL = _PAPER_A._replace(
         "taylor3": 0.01,
         "rnode": 0.1,
         "steer": 0.25,
+        "steer+error": 0.3,
+        "steer+stiffness": 0.03,
         "tpr": 10.0,
+    },
+)
+
+# In float32 the error estimate is mostly rounding at the papers' tolerance: a solve takes some
+# twelve steps however easy the field is.
+_TIGHT = _SMALL._replace(
+    about="the same at the papers' tolerance, 1.4e-8, in float64, first step 0.1",
+    rtol=1.4e-8,
+    atol=1.4e-8,
+    dt0=0.1,
+    float64=True,
+    coefficients=_SMALL.coefficients
+    | {
+        "steps": 0.01,
+        "budget": 7.0,
+        "error_sum": 0.03,
+        "local_time": 0.1,
+        "local_step": 0.1,
+        "local_time_published": 0.003,
+        "local_step_published": 0.003,
     },
 )
 
 PRESETS = {
     "small": _SMALL,
-    # In float32 the error estimate is mostly rounding at the papers' tolerance: a solve takes some
-    # twelve steps however easy the field is.
-    "small_tight": _SMALL._replace(
-        about="the same at the papers' tolerance, 1.4e-8, in float64, first step 0.1",
-        rtol=1.4e-8,
-        atol=1.4e-8,
-        dt0=0.1,
-        float64=True,
+    "small_tight": _TIGHT,
+    "full": _TIGHT._replace(
+        about="papers' network, 784-100-784, otherwise as small_tight",
+        load=lambda folder: mnist(folder, num_validation=5000),
     ),
     "paper_a": _PAPER_A,
     # Its regularisers are `local_time_published` (unbiased) and `local_step_published` (biased).

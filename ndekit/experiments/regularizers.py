@@ -25,6 +25,7 @@ class Regularizer(NamedTuple):
         weights: of each cost.
         means: what the coefficient is instead, where it is no factor: the `"budget"` of steps, or
             the width of a random `"end"` time.
+        end: the width of a random end time beside the costs; 0 for none.
         step_sizes: whether the gradient holds them constant, as for `ReplayAdjoint`.
     """
 
@@ -32,6 +33,7 @@ class Regularizer(NamedTuple):
     costs: Mapping[str, Any] = {}
     weights: Mapping[str, float] = {}
     means: Literal["factor", "budget", "end"] = "factor"
+    end: float = 0.0
     step_sizes: Literal["frozen", "differentiable"] = "frozen"
 
 
@@ -109,6 +111,14 @@ REGULARIZERS: dict[str, Regularizer] = {
         "bent",
         TrajectoryPolynomial(),
     ),
+}
+
+# The compositions of Pal et al. 2021, at their width of the end time.
+REGULARIZERS |= {
+    f"steer+{name}": REGULARIZERS[name]._replace(
+        about=f"{REGULARIZERS[name].about}; t1 random within 0.5", end=0.5
+    )
+    for name in ("error", "stiffness")
 }
 
 

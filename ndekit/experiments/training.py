@@ -23,7 +23,8 @@ def make_loss(
 ) -> Callable[..., tuple]:
     """The task's loss and what the regularizer adds to it, as `fit` wants it."""
     add = _penalised(regularizer, coefficient, num_updates)
-    end = Steer(_number(coefficient)) if regularizer.means == "end" else None
+    width = _number(coefficient) if regularizer.means == "end" else regularizer.end
+    end = Steer(width) if width else None
 
     def loss_fn(
         model: Any,
