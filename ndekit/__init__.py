@@ -15,6 +15,7 @@ from .integrate import AbstractTrajectoryCost as AbstractTrajectoryCost
 from .integrate import AlongTimes as AlongTimes
 from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .integrate import AutoSwitch as AutoSwitch
+from .integrate import BrownianMotion as BrownianMotion
 from .integrate import EachStep as EachStep
 from .integrate import EveryStep as EveryStep
 from .integrate import OneStep as OneStep

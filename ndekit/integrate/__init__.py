@@ -3,6 +3,7 @@
 from .adjoint import ReplayAdjoint as ReplayAdjoint
 from .adjoint import ReversibleAdjoint as ReversibleAdjoint
 from .auto_switch import AutoSwitch as AutoSwitch
+from .brownian import BrownianMotion as BrownianMotion
 from .costs import AbstractPlacement as AbstractPlacement
 from .costs import AbstractStepCost as AbstractStepCost
 from .costs import AbstractTrajectoryCost as AbstractTrajectoryCost

@@ -77,7 +77,8 @@ def attempt(
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
     ends, state = (lane.t, t_end), (lane.y, lane.carry)
-    trial, memo = problem.step(operands, number, ends, state, lane.made_jump)
+    memory = lane.controller_state
+    trial, memo = problem.step(operands, number, ends, state, lane.made_jump, memory)
     verdict = judge(problem, operands, lane, t_end, trial)
     accepted = active & verdict.accepted
     proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, memo, lane.made_jump)

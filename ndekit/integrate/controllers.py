@@ -1,5 +1,6 @@
 """Step size controllers as programs, and what costs want to know of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -19,14 +20,15 @@ _FEW = 8
 
 
 def convert_controller(
-    controller: Any, args: Args, error_order: Any, example: tuple
+    controller: Any, args: Args, error_order: Any, example: tuple, around: Callable | None = None
 ) -> tuple[Converted, list[Any]]:
     """The controller's rule (t0, t1, y0, y1, error, state) -> (accepted, t0, t1, made_jump, state,
-    result) as a program, traced with an example of what it takes.
+    result) as a program, traced with an example of what it takes. `around` makes another of it.
     """
 
     def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
-        decided = controller.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
+        rule = controller if around is None else around(controller)
+        decided = rule.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
         return jax.tree.map(jnp.asarray, decided)
 
     if isinstance(controller, diffrax.PIDController):

@@ -24,6 +24,7 @@ from .dressing import dress, save_state
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
+from .noise import Noise, noise_of, noise_part, on_drawn
 from .implicit import DiagonallyImplicit, is_diagonally_implicit
 from .opaque import OpaqueStepper, step_of
 from .parts import Part, control_part, cost_part
@@ -32,6 +33,7 @@ from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .reversible import undo_of
 from .setup import reflected_field
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
+from .walk import first_walk, walking
 
 
 class Replaying(NamedTuple):
@@ -51,6 +53,9 @@ def run_loop(
     motion = _motion(solve_of)
     problem, operands = _prepare(solve_of, motion, placements, key, how)
     outcome = solve(problem, operands)
+    if problem.walks and problem.returns_state:
+        # The walk begins anew where a solve is continued.
+        outcome = dataclasses.replace(outcome, controller_state=outcome.controller_state[0])
     last_state, stats = None, _evals(solve_of, motion, outcome)
     if problem.returns_state:
         last_state = motion.last_state(outcome)
@@ -72,6 +77,11 @@ class _Motion:
     field: Converted | None = None
     of_field: list[Any] = dataclasses.field(default_factory=list)
     first_evals: int = 0
+    noise: Noise | None = None
+
+    @property
+    def walks(self) -> bool:
+        return self.noise is not None and self.noise.ends is not None
 
 
 def has_statistics(solver: Any) -> bool:
@@ -91,11 +101,15 @@ def _motion(given: Given) -> _Motion:
         reflected, kind = _field_of(given), DiagonallyImplicit
         terms = diffrax.ODETerm(lambda t, y, args: reflected(t, y))
         carry0, last_state = _turned(given, carry0), lambda outcome: _turned(given, outcome.carry)
-    step = step_of(given.solver, terms, given.args, y, carry0, given.jumps)
-    dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False))
+    step_by = lambda terms: step_of(given.solver, terms, given.args, y, carry0, given.jumps)
+    noise = noise_of(given)
+    step, drawn = on_drawn(noise, terms, step_by, t)
+    dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
     field, of_field = convert_field(_field_of(given), t, y) if is_ode else (None, [])
     stepper = kind(getattr(given.solver, "tableau", None))
-    return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field)
+    return _Motion(
+        stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise
+    )
 
 
 def _turned(given: Given, solver_state: Any) -> Any:
@@ -144,11 +158,12 @@ def _prepare(
         )
     control = control_part(
         given.stepsize_controller, given.args, given.t0, y0, _error_like(motion, y0),
-        given.solver.error_order(given.terms), state0.controller_state, how.step_sizes,
+        given.solver.error_order(given.terms), _first_memory(given, motion), how.step_sizes,
+        walking(motion.noise),
     )  # fmt: skip
-    wanted = [_streams(given), _conditions(given)]
+    wanted = [_streams(given), _conditions(given), noise_part(motion.noise, given.t0)]
     if how.reversible:
-        wanted.append(_undoing(given))
+        wanted.append(_undoing(given, motion.noise))
     ts = [times for times in wanted[0].arrays["ts"] if times is not None]
     along = ts[0] if len(ts) == 1 else None
     around = Surroundings(given.t0, y0, key, given.max_steps, along)
@@ -174,7 +189,9 @@ def _prepare(
 
 
 def _operands(given: Given, motion: _Motion, moving: bool, parts: list[Part]) -> Operands:
-    state0, t_next0 = given.state0, _first_end(given)
+    state0, t_next0, memory = given.state0, _first_end(given), _first_memory(given, motion)
+    if motion.walks:
+        t_next0 = memory[1].t_end
     return Operands(
         constants=motion.constants,
         of_field=motion.of_field,
@@ -184,16 +201,15 @@ def _operands(given: Given, motion: _Motion, moving: bool, parts: list[Part]) ->
         t1=given.t1,
         t_next0=t_next0 if moving else frozen(t_next0),
         close_to_t1=close_to(given.t1),
-        controller_state0=_first_memory(given),
+        controller_state0=memory,
         made_jump0=state0.made_jump if given.jumps else None,
         result0=frozen(state0.result),
         **{name: value for part in parts for name, value in part.arrays.items()},
     )
 
 
-def _undoing(given: Given) -> Part:
+def _undoing(given: Given, noise: Noise | None) -> Part:
     """A step backwards as a program."""
-    undo = undo_of(given.solver, given.terms, given.args)
     if given.jumps:
         raise ValueError(
             "`ReversibleAdjoint` cannot undo a jump of the vector field. Leave `jump_ts` out, or "
@@ -201,8 +217,13 @@ def _undoing(given: Given) -> Part:
         )
     t, y, carry = given.t0, given.state0.y, given.state0.solver_state
     keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
-    back = lambda *step: jax.tree.map(keep, undo(*step), (y, carry))
-    program, constants = convert(back, t, t, y, carry)
+
+    def undo_by(terms: Any) -> Callable:
+        undo = undo_of(given.solver, terms, given.args)
+        return lambda *step: jax.tree.map(keep, undo(*step), (y, carry))
+
+    back, drawn = on_drawn(noise, given.terms, undo_by, t)
+    program, constants = convert(back, t, t, y, carry, *drawn)
     return Part(dict(undo=program), dict(undo=frozen(constants)))
 
 
@@ -212,11 +233,13 @@ def _first_end(given: Given) -> Any:
     return t_next if given.jumps else within(t_next, smallest_step_after(given.t0), given.t1)
 
 
-def _first_memory(given: Given) -> Any:
+def _first_memory(given: Given, motion: _Motion) -> Any:
     """The controller's first state, of which nothing is differentiated. That of a clipping
     controller holds the user's times: a derivative by those is refused, not lost.
     """
     state = given.state0.controller_state
+    if motion.walks:
+        return frozen((state, first_walk(motion.noise, given.t0, _first_end(given))))
     clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
     return state if clips and not given.passed_controller_state else frozen(state)
 

@@ -1,6 +1,7 @@
 """Parts of a problem and its operands that every way of preparing a solve has in common."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -28,10 +29,13 @@ def control_part(
     error_order: Any,
     state0: Any,
     step_sizes: str,
+    around: Callable | None = None,
 ) -> Part:
-    """The step size controller. `error` has the shape of the error estimate."""
+    """The step size controller, or what `around` makes of it. `error` has the shape of the error
+    estimate.
+    """
     example = (t0, t0, y0, y0, error, state0)
-    adapt, constants = convert_controller(controller, args, error_order, example)
+    adapt, constants = convert_controller(controller, args, error_order, example, around)
     tolerances, norm, order = tolerances_of(controller, error_order)
     moving = moves(step_sizes, controller)
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)

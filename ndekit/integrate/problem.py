@@ -7,9 +7,10 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from .. import tree
-from ..shapes import State, Time
+from ..shapes import Count, State, Time
 from .converted import Converted, convert
 from .costs import Placements
 from .fences import Fence, fence_at, is_duplicated, no_fence
@@ -48,6 +49,7 @@ class Operands(eqx.Module):
     made_jump0: Any = None
     watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
     watched0: Any = None  # their values at t0
+    noise: list[Any] = eqx.field(default_factory=list)  # what drawing noise closes over
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Problem:
     moving: bool = False  # whether step sizes are differentiated
     pid: Any = None  # the controller then, without its arrays
     undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
+    noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
+    walks: bool = False  # whether the controller's state knows already what it draws
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     kept: Linearized | None = None  # the dynamics and what their derivative reads, if recorded
@@ -98,41 +102,48 @@ class Problem:
     def fence(self, attempt: Any) -> Fence:
         return no_fence if attempt is None or not self.fenced else fence_at(attempt)
 
-    def dynamics_of(self, operands: Operands, attempt: Any = None) -> Callable:
+    def dynamics_of(self, operands: Operands, attempt: Any = None, drawn: tuple = ()) -> Callable:
         """What the stepper steps with; inside a loop, with the loop's counter, fenced if wanted."""
-        run = lambda *args: self.dynamics(operands.constants, *args)
+        run = lambda *args: self.dynamics(operands.constants, *args, *drawn)
         fence = self.fence(attempt)
         return run if fence is no_fence else lambda t, y: fence(run(t, fence(y)))
 
     def step(
         self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
-        jumped: Any,
+        jumped: Any, memory: Any = None,
     ) -> tuple[Trial, Any]:  # fmt: skip
-        """One attempt, and what of it the record keeps besides the state."""
+        """One attempt, and what of it the record keeps besides the state. `memory` is what the
+        controller remembers.
+        """
         jumped = self.made_jump(jumped)
+        drawn = self.draw(operands, ends, attempt, memory)
         if self.kept is None:
-            trial = self.stepper.step(self.dynamics_of(operands, attempt), *ends, *state, jumped)
-            return trial, self.stepper.memo(trial)
+            dynamics = self.dynamics_of(operands, attempt, drawn)
+            trial = self.stepper.step(dynamics, *ends, *state, jumped)
+            return trial, (self.stepper.memo(trial), drawn)
         kept, fence, notes = self.kept, self.fence(attempt), []
 
         def noting(*args: Any) -> Any:
-            out, noted = kept.run(operands.constants, *fence(args))
+            out, noted = kept.run(operands.constants, *fence(args), *drawn)
             notes.append(noted)
             return fence(out)
 
         trial = self.stepper.step(noting, *ends, *state, jumped)
-        return trial, (() if self.stepper.keeps_carry else state[1], notes)
+        return trial, (() if self.stepper.keeps_carry else state[1], notes, drawn)
 
     def advance(
-        self, operands: Operands, ends: tuple[Time, Time], state: tuple[State, Any], jumped: Any
-    ) -> tuple[Trial, Any]:
+        self, operands: Operands, number: Count, ends: tuple[Time, Time],
+        state: tuple[State, Any], jumped: Any,
+    ) -> tuple[Trial, Any]:  # fmt: skip
         """A recorded step run again: its end, and its memo."""
         if self.kept is None:
-            trial = self.stepper.advance(self.dynamics_of(operands), *ends, *state, jumped)
-            return trial, self.stepper.memo(trial)
+            drawn = self.draw(operands, ends, number)
+            dynamics = self.dynamics_of(operands, None, drawn)
+            trial = self.stepper.advance(dynamics, *ends, *state, jumped)
+            return trial, (self.stepper.memo(trial), drawn)
         if not self.stepper.keeps_carry:
             state = (state[0], self.stepper.init(self.dynamics_of(operands), ends[0], state[0]))
-        return self.step(operands, None, ends, state, jumped)
+        return self.step(operands, number, ends, state, jumped)
 
     def again(
         self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
@@ -140,17 +151,31 @@ class Problem:
     ) -> Trial:  # fmt: skip
         """A recorded step, to be differentiated."""
         if self.kept is None:
-            dynamics, field = self.dynamics_of(operands, attempt), self.field_of(operands)
-            return self.stepper.again(dynamics, field, *ends, *state, memo, jumped)
-        kept, fence, notes = self.kept, self.fence(attempt), iter(memo[1])
-        noted = lambda *args: fence(kept.again(operands.constants, next(notes), *fence(args)))
+            inner, drawn = memo
+            dynamics, field = self.dynamics_of(operands, attempt, drawn), self.field_of(operands)
+            return self.stepper.again(dynamics, field, *ends, *state, inner, jumped)
+        (_, notes, drawn), kept, fence = memo, self.kept, self.fence(attempt)
+        rest = iter(notes)
+        noted = lambda *args: fence(
+            kept.again(operands.constants, next(rest), *fence(args), *drawn)
+        )
         return self.stepper.step(noted, *ends, *state, None)
+
+    def draw(
+        self, operands: Operands, ends: tuple[Time, Time], number: Count, memory: Any = None
+    ) -> tuple:
+        """What the dynamics take as the noise of step `number`, if they take any."""
+        if self.noise is None:
+            return ()
+        if self.walks and memory is not None:
+            return (memory[1].for_step,)
+        return (self.noise(operands.noise, *ends, jnp.asarray(number, jnp.int32)),)
 
     def memo_like(self, operands: Operands) -> Any:
         """Arrays of the shapes and dtypes of a memo."""
         ends = (operands.t0, operands.t1)
         state = (operands.y0, operands.carry0)
-        attempt = lambda ops: self.step(ops, None, ends, state, operands.made_jump0)[1]
+        attempt = lambda ops: self.step(ops, jnp.array(0), ends, state, operands.made_jump0)[1]
         return tree.zeros_like(jax.eval_shape(attempt, operands))
 
     def made_jump(self, flag: Any) -> Any:

@@ -61,6 +61,11 @@ def _prepare(
     ct_outcome: Any,
 ) -> Replay:
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
+    if problem.noise is not None and any(jax.tree.leaves((flags.t0, flags.t1, flags.ts))):
+        raise ValueError(
+            "A solve with `BrownianMotion` has no derivative by `t0`, `t1` or `saveat.ts`: the path "
+            "is nowhere differentiable. Pass them through `jax.lax.stop_gradient`."
+        )
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
     parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
@@ -127,14 +132,16 @@ def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedSt
     """The state before step `wanted`, from the state after it."""
     step = pass_.recording.record.step(wanted, after)
 
-    def undo(operands: Operands, _: Any, step: RecordedStep) -> tuple:
+    def undo(operands: Operands, number: Count, step: RecordedStep) -> tuple:
         back = pass_.problem.undo
         assert back is not None  # or the record would hold states
-        before = back(operands.undo, step.t0, step.t1, step.y, step.carry)
-        return tree.where(step.accepted, before, (step.y, step.carry))
+        drawn = pass_.problem.draw(operands, (step.t0, step.t1), number)
+        before = back(operands.undo, step.t0, step.t1, step.y, step.carry, *drawn)
+        return tree.where(step.accepted, before, (step.y, step.carry)), drawn
 
-    before = pass_.map(undo)(pass_.flat, None, step)
-    return (*before, ()), dataclasses.replace(step, y=before[0], carry=before[1])
+    before, drawn = pass_.map(undo)(pass_.flat, wanted, step)
+    step = dataclasses.replace(step, y=before[0], carry=before[1], memo=((), drawn))
+    return (*before, ()), step
 
 
 def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, RecordedStep]:
@@ -145,9 +152,10 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     """
     problem, record = pass_.problem, pass_.recording.record
 
-    def advance(operands: Operands, _: Any, step: RecordedStep) -> tuple:
+    def advance(operands: Operands, number: Count, step: RecordedStep) -> tuple:
         jumped = None if step.details is None else step.details.made_jump
-        trial, memo = problem.advance(operands, (step.t0, step.t1), (step.y, step.carry), jumped)
+        ends, state = (step.t0, step.t1), (step.y, step.carry)
+        trial, memo = problem.advance(operands, number, ends, state, jumped)
         carry = trial.carry if problem.stepper.keeps_carry else ()
         after = tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry))
         return after, memo
@@ -155,7 +163,7 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     def run_on(loop: tuple) -> tuple:
         stack, (y, carry, _), number, _ = loop
         step = record.step(number, (y, carry, ()))
-        after, memo = pass_.map(advance)(pass_.flat, None, step)
+        after, memo = pass_.map(advance)(pass_.flat, number, step)
         keep = (number > first) & ((number - first) % spacing == 0)
         stack = stack.push((y, carry, memo), number, keep)
         return stack, (*after, memo), number + 1, jnp.array(False)
@@ -170,7 +178,7 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     if jax.tree.leaves(memo):
         step = record.step(wanted, (y, carry, ()))
         memo = lax.cond(
-            memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, None, step)[1]
+            memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, wanted, step)[1]
         )
     return stack.without(wanted), record.step(wanted, (y, carry, memo))
 

@@ -1,0 +1,197 @@
+"""The noise of a solve: what each step draws of the Brownian motions in its terms."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jax import lax
+
+from ..shapes import Count, Time
+from .brownian import BrownianMotion
+from .controllers import frozen
+from .converted import convert
+from .given import Given
+from .parts import Part
+
+_FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
+_FIRST = jax.ShapeDtypeStruct((), jnp.int32)  # the number of a step, for example
+# For each motion what an interval draws; where steps are halved, the same of its halves as well.
+Drawn = list[Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Noise:
+    """Where the noise of a step comes from.
+
+    Attributes:
+        motions: those in the terms, in the order of the tree.
+        keys: of the motions, for a solve that begins where this one does.
+        ends: of the cells, in growing time; `None` where each step is one.
+        direction: -1 where the solve runs backwards in the user's time.
+        halved: whether a step asks for its halves.
+    """
+
+    motions: list[BrownianMotion]
+    keys: list[Any]
+    ends: Any
+    direction: Any
+    halved: bool
+
+    def of_step(self, t0: Time, t1: Time, number: Count) -> Drawn:
+        """What step `number` draws, whenever it is asked for."""
+        keys, length, level, index = self.place(t0, t1, number)
+        draw = lambda motion, key: motion.part(key, length, level, index)
+        if self.ends is None:
+            draw = lambda motion, key: motion.whole(key, length)
+        return self.with_halves(t0, t1, number, list(map(draw, self.motions, keys)))
+
+    def with_halves(self, t0: Time, t1: Time, number: Count, x: Drawn) -> Drawn:
+        if not self.halved:
+            return x
+        keys, _, level, index = self.place(t0, t1, number)
+        node = (jnp.uint32(1) << level) | index
+        return [
+            (leaf, *motion.halves(key, node, leaf, t1 - t0))
+            for motion, key, leaf in zip(self.motions, keys, x, strict=True)
+        ]
+
+    def place(self, t0: Time, t1: Time, number: Count) -> tuple[list[Any], Time, Any, Any]:
+        """The cell of a step: its keys, its length; and which of its 2^level parts the step is."""
+        if self.ends is None:
+            # By its number: times that are sums of steps are rounded by each program as it likes.
+            keys = [jr.fold_in(key, number) for key in self.keys]
+            return keys, t1 - t0, jnp.uint32(0), jnp.uint32(0)
+        start, end = cell_after(self.ends, t0)
+        # A lane that has finished makes steps of no length, in no cell.
+        inside = (t1 > t0) & (end > start)
+        length, h = jnp.where(inside, end - start, 1), jnp.where(inside, t1 - t0, 1)
+        level = jnp.round(jnp.log2(length / h))
+        # By the length that the part should have: that of the step has been rounded.
+        index = jnp.where(inside, jnp.round((t0 - start) / length * jnp.exp2(level)), 0)
+        keys = [motion.cell_key(start) for motion in self.motions]
+        return keys, end - start, level.astype(jnp.uint32), index.astype(jnp.uint32)
+
+    def on_paths(self, terms: Any, t0: Time, t1: Time, drawn: Drawn) -> Any:
+        """The terms, their motions replaced by what this step has drawn."""
+        drawn = iter(drawn)
+        ends = (t0 * self.direction.astype(t0.dtype), t1 * self.direction.astype(t1.dtype))
+        place = lambda x: _Drawn(x, ends, next(drawn)) if is_motion(x) else x
+        return jax.tree.map(place, terms, is_leaf=is_motion)
+
+
+def is_motion(x: Any) -> bool:
+    return isinstance(x, BrownianMotion)
+
+
+def noise_of(given: Given) -> Noise | None:
+    """The noise of a solve whose steps draw it themselves; `None` if its paths are to be evaluated.
+
+    That is so without a `BrownianMotion` or with one whose cells the user gave, for solvers that may
+    look at parts of a step, and for controllers that choose times of their own.
+    """
+    motions = [x for x in jax.tree.leaves(given.terms, is_leaf=is_motion) if is_motion(x)]
+    if not motions or any(motion.ts is not None for motion in motions):
+        return None
+    if not _draws_whole_steps(given.solver):
+        return None
+    directions = [
+        term.direction
+        for term in jax.tree.leaves(given.terms, is_leaf=lambda x: hasattr(x, "direction"))
+        if hasattr(term, "direction")
+    ]
+    halved = isinstance(given.solver, diffrax.HalfSolver)
+    keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
+    make = lambda ends: Noise(motions, keys, ends, jnp.asarray(directions[0]), halved)
+    if type(given.stepsize_controller) in _FIXED:
+        return make(None)
+    if type(given.stepsize_controller) is not diffrax.PIDController:
+        return None
+    times = [jnp.ravel(t) for t in (given.t0, given.t1)]
+    times += [sub.ts.astype(given.t0.dtype) for sub in given.subs if sub.ts is not None]
+    return make(lax.stop_gradient(jnp.sort(jnp.concatenate(times))))
+
+
+def on_drawn(
+    noise: Noise | None, terms: Any, step_by: Callable, t: Time
+) -> tuple[Callable, tuple]:
+    """`step_by(terms)`, a function of a step's ends and more, as one that takes what the step draws
+    as its last argument; and an example of that.
+    """
+    if noise is None:
+        return step_by(terms), ()
+
+    def step(t0: Time, t1: Time, *rest: Any) -> Any:
+        *given, drawn = rest
+        return step_by(noise.on_paths(terms, t0, t1, drawn))(t0, t1, *given)
+
+    return step, (jax.eval_shape(noise.of_step, t, t, _FIRST),)
+
+
+def noise_part(noise: Noise | None, t: Time) -> Part:
+    """What a problem has to know of its noise."""
+    if noise is None:
+        return Part({}, {})
+    program, constants = convert(noise.of_step, t, t, _FIRST)
+    fixed = dict(noise=program, walks=noise.ends is not None)
+    return Part(fixed, dict(noise=frozen(constants)))
+
+
+def _draws_whole_steps(solver: Any) -> bool:
+    """Whether a solver asks a path for its whole step, and for the halves if it is a `HalfSolver`.
+
+    A user's own may ask for anything; it is given the path itself.
+    """
+    if isinstance(solver, diffrax.LeapfrogMidpoint):
+        return False
+    inner = getattr(solver, "solver", None)
+    known = type(solver).__module__.split(".")[0] in ("diffrax", "ndekit")
+    return known and (inner is None or _draws_whole_steps(inner))
+
+
+def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
+    """The cell that begins at `t` or holds it; of no length at the end of all."""
+    index = jnp.searchsorted(ends, t, side="right")
+    last = ends.shape[0] - 1
+    return ends[jnp.maximum(index - 1, 0)], ends[jnp.minimum(index, last)]
+
+
+class _Drawn(diffrax.AbstractBrownianPath):
+    """A motion during one step, of which the increments are known."""
+
+    motion: BrownianMotion
+    ends: tuple[Time, Time]  # in the user's time
+    drawn: Any
+
+    @property
+    def levy_area(self) -> Any:  # pyright: ignore
+        return self.motion.levy_area
+
+    @property
+    def t0(self) -> Any:
+        return self.ends[0]
+
+    @property
+    def t1(self) -> Any:
+        return self.ends[1]
+
+    def evaluate(
+        self, t0: Time, t1: Time | None = None, left: bool = True, use_levy: bool = False
+    ) -> Any:
+        assert t1 is not None  # solvers ask for increments
+        if isinstance(self.drawn, tuple):
+            whole, first, second = self.drawn
+            start, end = self.ends
+            # The first half in the solve's time, whichever way that runs.
+            in_first = jnp.abs(t0 + t1 - 2 * start) < jnp.abs(t0 + t1 - 2 * end)
+            is_whole = jnp.abs(t1 - t0) > 0.75 * jnp.abs(end - start)
+            choose = lambda w, a, b: jnp.where(is_whole, w, jnp.where(in_first, a, b))
+            x = list(map(choose, whole, first, second))
+        else:
+            x = self.drawn
+        sign = jnp.where(t1 < t0, -1, 1)
+        x = [sign.astype(leaf.dtype) * leaf for leaf in x]
+        return self.motion.dressed(x, t1 - t0, use_levy)
