@@ -8,6 +8,7 @@ from . import models as models
 from . import plot as plot
 from . import regularize as regularize
 from . import train as train
+from .integrate import SOSRI as SOSRI
 from .integrate import AbstractPlacement as AbstractPlacement
 from .integrate import AbstractReversibleSolver as AbstractReversibleSolver
 from .integrate import AbstractStepCost as AbstractStepCost

@@ -16,7 +16,7 @@ from marks import slow_but
 from ndekit.data import Dataset
 from ndekit.experiments import compare, registry, row, runs, search
 from ndekit.experiments.classification import Classification
-from ndekit.experiments.measuring import measure, see_solver, time_prediction, without_costs
+from ndekit.experiments.measuring import measure, time_prediction, without_costs
 from ndekit.experiments.registry import (
     ABLATION,
     EXPERIMENTS,
@@ -191,7 +191,7 @@ def test_steps_are_counted_with_the_rejected_ones():
     # A field that is still for half of the time and then fast makes the controller reject steps.
     field = lambda t, y, args: 40 * jnp.maximum(t - 0.5, 0) * jnp.sin(40 * t) * jnp.ones_like(y)
     model = eqx.tree_at(lambda m: m.ode.field, model, field)
-    table = see_solver(model, config, data.test_x)
+    table = config.task.see_solver(model, config.max_steps, data.test_x)
     counted = measure(Classification(), model, data.test_x, data.test_y, 18)
     assert (~table.accepted).sum() > 0
     assert counted.steps == len(table.accepted)

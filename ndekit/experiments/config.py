@@ -21,7 +21,7 @@ class Config(NamedTuple):
         load: the data; takes the folder that the user named, or `None`.
         width, depth: units in each of the field's hidden layers, and how many there are.
         final: what follows the field's last layer, as in [`ndekit.fields.MLP`][].
-        rtol, atol: tolerances of the Tsit5 solve on t in [0, 1].
+        rtol, atol: tolerances of the solve on t in [0, 1], by Tsit5 or, for an SDE, by SOSRI.
         pcoeff, icoeff: of the step size controller.
         max_steps: attempts that a solve may take.
         dt0: the first step; `None` for the controller's own choice.

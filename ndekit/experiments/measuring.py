@@ -6,15 +6,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..diagnose import StepTable, record_steps
-from .config import Config
 from .task import AbstractTask
 
 NUM_TIMINGS = 20
@@ -71,13 +68,3 @@ def time_prediction(model: Any, x: np.ndarray) -> float:
         jax.block_until_ready(predict(model, batch)[0])
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds)
-
-
-def see_solver(model: Any, config: Config, x: np.ndarray) -> StepTable:
-    """Each step of the solve of one batch."""
-    ode = model.ode
-    return record_steps(
-        diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
-        model.encoder(jnp.asarray(x)), stepsize_controller=ode.controller,
-        max_steps=config.max_steps,
-    )  # fmt: skip

@@ -96,8 +96,8 @@ _TIGHT = _SMALL._replace(
     atol=1.4e-8,
     dt0=0.1,
     float64=True,
-    coefficients=_SMALL.coefficients
-    | {
+    coefficients={
+        **_SMALL.coefficients,
         "steps": 0.01,
         "budget": 7.0,
         "error_sum": 0.03,

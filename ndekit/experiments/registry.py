@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from . import digits, mnist_ode, trajectories
+from . import digits, mnist_ode, noisy, trajectories
 from .config import Coefficient, Config
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
@@ -13,6 +13,8 @@ EXPERIMENTS: dict[str, dict[str, Config]] = {
     "mnist_ode": mnist_ode.PRESETS,
     "spiral": trajectories.SPIRAL,
     "van_der_pol": trajectories.VAN_DER_POL,
+    "spiral_sde": noisy.SPIRAL_SDE,
+    "mnist_sde": noisy.MNIST_SDE,
 }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..diagnose import StepTable
 from ..train import FitResult
 from .config import Config
-from .measuring import measure, see_solver, time_prediction
+from .measuring import measure, time_prediction
 from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
 from .training import Trainer
@@ -68,7 +68,7 @@ def run_job(job: Job, trainer: Trainer, out: Path, *, progress: bool, fresh: boo
     result = trainer.train(job.seed, folder, progress=progress)
     config = trainer.config
     batch = trainer.data.test_x[: config.predict_batch]
-    table = see_solver(result.model, config, batch)
+    table = config.task.see_solver(result.model, config.max_steps, batch)
     np.savez(folder / STEPS_FILE, **table._asdict())
     return _row(job, trainer, result)
 

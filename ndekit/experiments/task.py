@@ -3,7 +3,12 @@
 import abc
 from typing import Any, ClassVar
 
+import diffrax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
+
+from ..diagnose import StepTable, record_steps
 
 
 class AbstractTask(abc.ABC):
@@ -28,6 +33,14 @@ class AbstractTask(abc.ABC):
     @abc.abstractmethod
     def judge(self, prediction: Array, targets: Array) -> tuple[Array, Array]:
         """The loss and the metric, means over the samples."""
+
+    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+        """Each step of the solve of one batch."""
+        ode = model.ode
+        return record_steps(
+            diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
+            model.encoder(jnp.asarray(x)), stepsize_controller=ode.controller, max_steps=max_steps,
+        )  # fmt: skip
 
     def bias(self, model: Any, data: Any) -> float | None:
         """How far the dynamics are from the true ones; `None` where nobody knows these."""

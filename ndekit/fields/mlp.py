@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
@@ -12,7 +13,7 @@ from ..shapes import Args, Time
 from .affine import Affine
 
 TimeInput = Literal["none", "concat", "concat_each_layer"]
-Final = Literal["scaled_tanh", "tanh", "linear"]
+Final = Literal["scaled_tanh", "tanh", "linear", "sigmoid"]
 
 
 class MLP(eqx.Module):
@@ -33,7 +34,8 @@ class MLP(eqx.Module):
         time: what time enters: nothing, the first layer, or every layer as one more input.
         activation: after each hidden layer, elementwise. Prefer one without kinks.
         final: after the last layer: `"scaled_tanh"` (tanh times a learnt scalar that starts at 1),
-            `"tanh"`, or `"linear"` (nothing).
+            `"tanh"`, `"linear"` (nothing), or `"sigmoid"` (sigmoid plus 1e-4, a diffusion that is
+            bounded and nowhere zero).
         near_zero: whether the last layer's weights start at a hundredth of Glorot's.
         key: draws the weights (Glorot-uniform; zero biases).
         dtype: of the parameters; JAX's default float if `None`.
@@ -102,6 +104,8 @@ class MLP(eqx.Module):
         for layer in self.layers[:-1]:
             y = self.activation(layer(y, t))
         y = self.layers[-1](y, t)
+        if self.final == "sigmoid":
+            return jax.nn.sigmoid(y) + 1e-4
         if self.final != "linear":
             y = jnp.tanh(y)
         return y if self.scale is None else self.scale * y

@@ -17,4 +17,5 @@ from .reversible import AbstractReversibleSolver as AbstractReversibleSolver
 from .reversible import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .reversible import Reversible as Reversible
 from .solution import Solution as Solution
+from .sosri import SOSRI as SOSRI
 from .step import Step as Step

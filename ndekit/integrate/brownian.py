@@ -80,7 +80,8 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
             shape = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
         leaves = jax.tree.leaves(shape)
-        if not all(jnp.issubdtype(getattr(x, "dtype", None), jnp.floating) for x in leaves):
+        is_floating = lambda x: hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
+        if not all(map(is_floating, leaves)):
             raise ValueError(
                 "`shape` must be a tuple of integers or a PyTree of `jax.ShapeDtypeStruct`s of "
                 f"floating-point numbers, but got {shape}."
@@ -113,14 +114,13 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         Costs some thirty draws, where a solve that knows its cells needs one. Times are
         resolved to a cell's length times 2^-30; they have no derivative.
         """
-        if t1 is None:
-            t0, t1 = 0.0 * t0, t0
-        t0, t1 = (lax.stop_gradient(t) for t in promote_times(t0, t1))
+        ends = (0.0, t0) if t1 is None else (t0, t1)
+        begin, end = map(lax.stop_gradient, promote_times(*ends))
         # An increment backwards is the one forwards, taken back.
-        first, last = jnp.minimum(t0, t1), jnp.maximum(t0, t1)
-        sign = jnp.where(t1 < t0, -1, 1)
+        first, last = jnp.minimum(begin, end), jnp.maximum(begin, end)
+        sign = jnp.where(end < begin, -1, 1)
         x = [sign.astype(x.dtype) * x for x in self._between(first, last)]
-        return self.dressed(x, t1 - t0, use_levy)
+        return self.dressed(x, end - begin, use_levy)
 
     def dressed(self, x: list[Any], h: Time, use_levy: bool) -> Any:
         """W, or W with its areas, as diffrax's terms want them."""

@@ -24,8 +24,8 @@ from .dressing import dress, save_state
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
-from .noise import Noise, noise_of, noise_part, on_drawn
 from .implicit import DiagonallyImplicit, is_diagonally_implicit
+from .noise import Noise, is_known, noise_of, noise_part, on_drawn
 from .opaque import OpaqueStepper, step_of
 from .parts import Part, control_part, cost_part
 from .primitive import solve
@@ -33,6 +33,7 @@ from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .reversible import undo_of
 from .setup import reflected_field
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
+from .stochastic import StochasticStepper, counted_drift, is_sde
 from .walk import first_walk, walking
 
 
@@ -94,22 +95,30 @@ def _motion(given: Given) -> _Motion:
     is_ode = type(getattr(given.terms, "term", None)) is diffrax.ODETerm
     if stepper is not None and is_ode:
         return _by_stages(given, stepper)
-    t, y, carry0, terms = given.t0, given.state0.y, given.state0.solver_state, given.terms
+    t, y, carry0 = given.t0, given.state0.y, given.state0.solver_state
+    terms: Any = given.terms
     last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
     if is_ode and is_diagonally_implicit(given.solver):
         # On the reflected field, so that the stages are those of the field that is replayed.
         reflected, kind = _field_of(given), DiagonallyImplicit
         terms = diffrax.ODETerm(lambda t, y, args: reflected(t, y))
         carry0, last_state = _turned(given, carry0), lambda outcome: _turned(given, outcome.carry)
-    step_by = lambda terms: step_of(given.solver, terms, given.args, y, carry0, given.jumps)
-    noise = noise_of(given)
+    noisy, noise = is_sde(terms), noise_of(given)
+    if noisy:
+        terms, calls = counted_drift(terms)
+    step_by = lambda terms: step_of(given.solver, terms, given.args, y, carry0, given.jumps, noisy)
     step, drawn = on_drawn(noise, terms, step_by, t)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
-    field, of_field = convert_field(_field_of(given), t, y) if is_ode else (None, [])
+    field, of_field = None, []
     stepper = kind(getattr(given.solver, "tableau", None))
-    return _Motion(
-        stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise
-    )
+    if noisy:
+        stepper = StochasticStepper(None, len(calls) if is_known(given.solver) else None)
+        drift = given.terms.terms[0]
+        f = reflected_field(drift.term, given.args, drift.direction)
+        field, of_field = convert_field(f, t, y)
+    elif is_ode:
+        field, of_field = convert_field(_field_of(given), t, y)
+    return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise)
 
 
 def _turned(given: Given, solver_state: Any) -> Any:
@@ -150,7 +159,7 @@ def _field_of(given: Given) -> Callable:
 def _prepare(
     given: Given, motion: _Motion, placements: Placements, key: Any, how: Replaying
 ) -> tuple[Problem, Operands]:
-    state0, y0, saveat = given.state0, given.state0.y, given.saveat
+    y0, saveat = given.state0.y, given.saveat
     if how.keeps_stages and given.jumps:
         raise ValueError(
             "`ReplayAdjoint(keep='stages')` does not know steps that begin after a jump. Leave "
@@ -238,7 +247,7 @@ def _first_memory(given: Given, motion: _Motion) -> Any:
     controller holds the user's times: a derivative by those is refused, not lost.
     """
     state = given.state0.controller_state
-    if motion.walks:
+    if motion.noise is not None and motion.walks:
         return frozen((state, first_walk(motion.noise, given.t0, _first_end(given))))
     clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
     return state if clips and not given.passed_controller_state else frozen(state)

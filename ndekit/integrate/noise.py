@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import diffrax
 import jax
@@ -77,9 +77,9 @@ class Noise:
 
     def on_paths(self, terms: Any, t0: Time, t1: Time, drawn: Drawn) -> Any:
         """The terms, their motions replaced by what this step has drawn."""
-        drawn = iter(drawn)
+        of_motions, known = iter(drawn), cast(Any, _Drawn)
         ends = (t0 * self.direction.astype(t0.dtype), t1 * self.direction.astype(t1.dtype))
-        place = lambda x: _Drawn(x, ends, next(drawn)) if is_motion(x) else x
+        place = lambda x: known(x, ends, next(of_motions)) if is_motion(x) else x
         return jax.tree.map(place, terms, is_leaf=is_motion)
 
 
@@ -88,10 +88,10 @@ def is_motion(x: Any) -> bool:
 
 
 def noise_of(given: Given) -> Noise | None:
-    """The noise of a solve whose steps draw it themselves; `None` if its paths are to be evaluated.
+    """The noise of a solve whose steps draw it themselves; `None` if paths are to be evaluated.
 
-    That is so without a `BrownianMotion` or with one whose cells the user gave, for solvers that may
-    look at parts of a step, and for controllers that choose times of their own.
+    That is so without a `BrownianMotion` or with one whose cells the user gave, for solvers that
+    may look at parts of a step, and for controllers that choose times of their own.
     """
     motions = [x for x in jax.tree.leaves(given.terms, is_leaf=is_motion) if is_motion(x)]
     if not motions or any(motion.ts is not None for motion in motions):
@@ -115,9 +115,7 @@ def noise_of(given: Given) -> Noise | None:
     return make(lax.stop_gradient(jnp.sort(jnp.concatenate(times))))
 
 
-def on_drawn(
-    noise: Noise | None, terms: Any, step_by: Callable, t: Time
-) -> tuple[Callable, tuple]:
+def on_drawn(noise: Noise | None, terms: Any, step_by: Callable, t: Time) -> tuple[Callable, tuple]:
     """`step_by(terms)`, a function of a step's ends and more, as one that takes what the step draws
     as its last argument; and an example of that.
     """
@@ -148,8 +146,12 @@ def _draws_whole_steps(solver: Any) -> bool:
     if isinstance(solver, diffrax.LeapfrogMidpoint):
         return False
     inner = getattr(solver, "solver", None)
-    known = type(solver).__module__.split(".")[0] in ("diffrax", "ndekit")
-    return known and (inner is None or _draws_whole_steps(inner))
+    return is_known(solver) and (inner is None or _draws_whole_steps(inner))
+
+
+def is_known(solver: Any) -> bool:
+    """Whether a solver is diffrax's or ours."""
+    return type(solver).__module__.split(".")[0] in ("diffrax", "ndekit")
 
 
 def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:

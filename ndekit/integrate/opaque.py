@@ -11,8 +11,10 @@ import numpy as np
 
 from .. import tree
 from ..shapes import Args, State, Time
-from .stepper import AbstractStepper, StagesSeen, Trial, explicit_runge_kutta
+from .sosri import SOSRI, sosri_step
+from .stepper import AbstractStepper, Field, StagesSeen, Trial, explicit_runge_kutta
 from .unrolled import unrolled_step_of
+from .unrolled_srk import unrolled_srk_step_of
 
 
 class OpaqueStepper(AbstractStepper):
@@ -39,21 +41,23 @@ class OpaqueStepper(AbstractStepper):
     def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
         return trial.info
 
-    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
+    def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
         return stages_seen(self.tableau, t0, t1, y0, trial.info)
 
 
 def step_of(
-    solver: diffrax.AbstractSolver, terms: Any, args: Args, y0: State, carry: Any, jumps: bool
+    solver: diffrax.AbstractSolver,
+    terms: Any,
+    args: Args,
+    y0: State,
+    carry: Any,
+    jumps: bool,
+    noisy: bool = False,
 ) -> Callable:
-    """The solver's step as a function of arrays, with the dtypes that a loop wants."""
-    scheme = explicit_runge_kutta(solver)
-    # A jump that is known never to happen lets solvers leave out what it would need.
-    run = lambda t0, t1, y, state, made_jump: solver.step(
-        terms, t0, t1, y, args, state, made_jump if jumps else False
-    )
-    if scheme is not None and isinstance(terms, diffrax.AbstractTerm):
-        run = unrolled_step_of(scheme, terms, args, jumps)
+    """The solver's step as a function of arrays, with the dtypes that a loop wants. `noisy`: the
+    terms are a drift and noise, of whose error estimates the parts are wanted.
+    """
+    run = _plain_step_of(solver, terms, args, jumps, noisy)
     keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
 
     def step(*given: Any) -> tuple:
@@ -63,6 +67,22 @@ def step_of(
         return y1, error, info, state, result
 
     return step
+
+
+def _plain_step_of(
+    solver: diffrax.AbstractSolver, terms: Any, args: Args, jumps: bool, noisy: bool
+) -> Callable:
+    scheme = explicit_runge_kutta(solver)
+    if scheme is not None and isinstance(terms, diffrax.AbstractTerm):
+        return unrolled_step_of(scheme, terms, args, jumps, noisy)
+    if noisy and isinstance(solver, diffrax.AbstractSRK):
+        return unrolled_srk_step_of(solver.tableau, terms, args)
+    if noisy and type(solver) is SOSRI:
+        return lambda t0, t1, y, state, made_jump: sosri_step(terms, args, t0, t1, y)
+    # A jump that is known never to happen lets solvers leave out what it would need.
+    return lambda t0, t1, y, state, made_jump: solver.step(
+        terms, t0, t1, y, args, state, made_jump if jumps else False
+    )
 
 
 def stages_seen(tableau: Any, t0: Time, t1: Time, y0: State, info: Any) -> StagesSeen:

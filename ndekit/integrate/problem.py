@@ -187,7 +187,8 @@ class Problem:
     def view(self, operands: Operands, t0: Time, t1: Time, y0: State, trial: Trial) -> Step:
         """The step as its costs see it."""
         rtol, atol = eqx.combine(operands.tolerances, self.tolerances)
-        seen = self.stepper.seen(t0, t1, y0, trial)
+        field = self.field_of(operands)
+        seen = self.stepper.seen(field, t0, t1, y0, trial)
         return Step(
             t0=t0,
             t1=t1,
@@ -202,9 +203,10 @@ class Problem:
             rtol=rtol,
             atol=atol,
             norm=self.norm,
-            field=self.field_of(operands),
+            field=field,
             solver_name=self.solver_name,
             key=operands.key,
+            error_parts=seen.error_parts,
         )
 
     def field_of(self, operands: Operands) -> Callable[[Time, State], State]:

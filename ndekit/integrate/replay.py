@@ -63,8 +63,8 @@ def _prepare(
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
     if problem.noise is not None and any(jax.tree.leaves((flags.t0, flags.t1, flags.ts))):
         raise ValueError(
-            "A solve with `BrownianMotion` has no derivative by `t0`, `t1` or `saveat.ts`: the path "
-            "is nowhere differentiable. Pass them through `jax.lax.stop_gradient`."
+            "A solve with `BrownianMotion` has no derivative by `t0`, `t1` or `saveat.ts`: the "
+            "path is nowhere differentiable. Pass them through `jax.lax.stop_gradient`."
         )
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)

@@ -1,5 +1,6 @@
 """What is known of one accepted step of a solver."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ class Step(eqx.Module):
         rtol, atol, norm: the controller's, `None` if it has none.
         field: the vector field $f(t, y)$, for costs that want more of it than the stages.
         key: `diffeqsolve(key=...)`, the same at every step; `None` if there is none.
+        error_parts: of an SDE, what drift and noise add to `error`; `None` if they are not known.
     """
 
     t0: Time
@@ -46,6 +48,7 @@ class Step(eqx.Module):
     field: Callable[[Time, State], State] = eqx.field(static=True)
     solver_name: str = eqx.field(static=True)
     key: Any = None
+    error_parts: tuple[State, State] | None = None
 
     @property
     def h(self) -> Scalar:
@@ -80,6 +83,17 @@ class Step(eqx.Module):
         if self.rates is None or len(self.nodes) < 2 or self.nodes[-1] != self.nodes[-2]:
             return None
         return len(self.nodes) - 2, len(self.nodes) - 1
+
+    def with_error_of(self, part: str) -> "Step":
+        """The step with what `"drift"` or `"noise"` adds to its error estimate in its place."""
+        if self.error_parts is None:
+            raise ValueError(
+                f"The error estimate of `{self.solver_name}` is not known in parts. Solve an SDE "
+                "by `ndekit.SOSRI()`, `diffrax.SPaRK()` or `diffrax.Heun()` with "
+                "`ReplayAdjoint()`, or leave `part` out."
+            )
+        error = self.error_parts[("drift", "noise").index(part)]
+        return dataclasses.replace(self, error=error)
 
     def checked_error(self) -> State:
         if self.error is None:

@@ -81,7 +81,7 @@ class AbstractStepper(eqx.Module):
         """What the solver's interpolation class takes besides the times."""
 
     @abc.abstractmethod
-    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> "StagesSeen":
+    def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> "StagesSeen":
         """The stages of a step, for costs."""
 
 
@@ -92,6 +92,7 @@ class StagesSeen(eqx.Module):
     stages: list[State] | None = None
     nodes: tuple[float, ...] = eqx.field(static=True, default=())
     weights: tuple[float, ...] = eqx.field(static=True, default=())
+    error_parts: tuple[State, State] | None = None  # the estimate's, by drift and by noise
 
 
 class ExplicitRungeKutta(AbstractStepper):
@@ -185,7 +186,7 @@ class ExplicitRungeKutta(AbstractStepper):
         info = dict(y0=y0, y1=trial.y1)
         return info if len(self.c) == 1 else info | dict(k=k)
 
-    def seen(self, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
+    def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
         return StagesSeen(trial.rates, trial.stages, self.c, self.b)
 
 

@@ -14,23 +14,32 @@ from .. import tree
 from ..shapes import Args, State, Time
 from .stepper import ExplicitRungeKutta
 
+# Under this name a step of an SDE hands its error estimate in parts, by drift and by noise, to the
+# costs, beside what interpolation is given.
+PARTS = "error_parts"
+
 
 def unrolled_step_of(
-    scheme: ExplicitRungeKutta, terms: diffrax.AbstractTerm, args: Args, jumps: bool
+    scheme: ExplicitRungeKutta,
+    terms: Any,
+    args: Args,
+    jumps: bool,
+    noisy: bool = False,
 ) -> Callable:
     r"""The step $k_i = f(t_0 + c_i h, y_0 + \sum_{j<i} a_{ij} k_j) \, \Delta x$ as a function of
     arrays, with diffrax's solver state and result.
 
     The increment $\Delta x$ of the control is that over the whole step, as diffrax has it. Straight
     code, where diffrax's own step loops over stages through a buffer. Given a `first_rate`, the
-    first stage is not evaluated.
+    first stage is not evaluated. `noisy`: the terms are a drift and noise.
     """
 
     def step(
         t0: Time, t1: Time, y0: State, state: Any, made_jump: Any, first_rate: Any = None
     ) -> tuple:
         control, h = terms.contr(t0, t1), t1 - t0
-        increments, last_rate = [], None
+        in_parts = noisy and not scheme.first_same_as_last
+        increments, by_drift, last_rate = [], [], None
         for i, (a_i, c_i) in enumerate(zip(scheme.a, scheme.c, strict=True)):
             t = t1 if c_i == 1 else t0 + c_i * h
             y = y0 if i == 0 else tree.add(y0, tree.weighted_sum(a_i, increments))
@@ -42,6 +51,11 @@ def unrolled_step_of(
             elif i == len(scheme.c) - 1 and scheme.first_same_as_last:
                 last_rate = terms.vf(t, y, args)
                 increments.append(terms.prod(last_rate, control))
+            elif in_parts:
+                pairs = zip(terms.terms, control, strict=True)
+                each = [term.vf_prod(t, y, args, part) for term, part in pairs]
+                by_drift.append(each[0])
+                increments.append(tree.weighted_sum([1.0] * len(each), each))
             else:
                 increments.append(terms.vf_prod(t, y, args, control))
         y1 = y
@@ -51,6 +65,9 @@ def unrolled_step_of(
         if scheme.b_error is not None:
             error = tree.weighted_sum(scheme.b_error, increments)
         info = dict(y0=y0, y1=y1)
+        if in_parts and scheme.b_error is not None:
+            drift = tree.weighted_sum(scheme.b_error, by_drift)
+            info[PARTS] = (drift, tree.subtract(error, drift))
         if len(scheme.c) > 1:
             info["k"] = jax.tree.map(lambda *ks: jnp.stack(ks), *increments)
         state = (jnp.array(False), last_rate) if scheme.first_same_as_last else None

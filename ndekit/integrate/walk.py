@@ -74,7 +74,7 @@ class Walking:
         keep, start, end, jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, y_error, error_order, state
         )
-        after = tree.where(keep, _onward(self.noise, walk), walk)
+        after = tree.where(jnp.asarray(keep), _onward(self.noise, walk), walk)
         limit = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * walk.h))
         after = _shortened(self.noise, after, limit)
         too_deep = ~keep & (walk.level >= DEPTH)
@@ -107,9 +107,10 @@ def _enter(noise: Noise, t: Time, waiting: Drawn | None) -> Walk:
     """The whole of the cell that begins at `t`."""
     start, end = cell_after(noise.ends, t)
     drawn = [motion.whole(motion.cell_key(start), end - start) for motion in noise.motions]
-    if waiting is None:
-        waiting = jax.tree.map(lambda x: jnp.zeros((DEPTH + 1, *x.shape), x.dtype), drawn)
-    return Walk(start, end, jnp.uint32(0), jnp.uint32(0), drawn, waiting)
+    room = waiting
+    if room is None:
+        room = jax.tree.map(lambda x: jnp.zeros((DEPTH + 1, *x.shape), x.dtype), drawn)
+    return Walk(start, end, jnp.uint32(0), jnp.uint32(0), drawn, room)
 
 
 def _onward(noise: Noise, walk: Walk) -> Walk:

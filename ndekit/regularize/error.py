@@ -25,10 +25,11 @@ class StepError(AbstractStepCost):
     Args:
         power: 1 for $e h$ (the published regulariser), 2 for $e^2$, which grows with the number of
             steps. scaled: whether to divide by the tolerances.
+        part: of an SDE's estimate, all of it, or what the `"drift"` or the `"noise"` adds.
 
     Raises:
-        ValueError: for another power; when solving, if the solver has no error estimate, or
-            `scaled` and no tolerances.
+        ValueError: for another power or part; when solving, if the solver has no error estimate (or
+            not in parts), or `scaled` and no tolerances.
 
     Example:
         ```python
@@ -43,6 +44,7 @@ class StepError(AbstractStepCost):
 
     power: Literal[1, 2] = eqx.field(static=True, default=1)
     scaled: bool = eqx.field(static=True, default=True)
+    part: Literal["all", "drift", "noise"] = eqx.field(static=True, default="all")
 
     def __check_init__(self):
         if self.power not in (1, 2):
@@ -50,7 +52,12 @@ class StepError(AbstractStepCost):
                 f"`power` must be 1 (error times h) or 2 (error squared), but got {self.power!r}."
             )
 
+        if self.part not in ("all", "drift", "noise"):
+            raise ValueError(f"`part` must be 'all', 'drift' or 'noise', but got {self.part!r}.")
+
     def of_step(self, step: Step) -> Scalar:
+        if self.part != "all":
+            step = step.with_error_of(self.part)
         error = step.scaled_error if self.scaled else rms(step.checked_error(), step)
         return error * step.h if self.power == 1 else error**2
 

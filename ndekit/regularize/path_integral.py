@@ -16,7 +16,7 @@ def along_stages(step: Step, integrand: Callable[[Time, State, State], Scalar]) 
     Raises:
         ValueError: if the solver hides its stages.
     """
-    if step.rates is None or step.stages is None:
+    if step.rates is None or step.stages is None or not step.weights:
         raise ValueError(
             f"An integral along the trajectory reads the stages of each step, which "
             f"`{step.solver_name}` does not show. Use a Runge-Kutta solver such as "

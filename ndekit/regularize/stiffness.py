@@ -15,6 +15,7 @@ STABILITY = {
     "Tsit5": 3.5068,  # Tsitouras 2011; OrdinaryDiffEq.jl alg_utils.jl
     "Dopri5": 3.3066,  # Hairer, Wanner II, IV.2; OrdinaryDiffEq.jl alg_utils.jl
     "Dopri8": 5.167,  # from the stability polynomial of diffrax's tableau (Prince and Dormand 8(7))
+    "SOSRI": 9.839,  # of the drift, from the polynomial of its deterministic part
 }
 
 
@@ -24,7 +25,9 @@ class StepStiffness(AbstractStepCost):
 
     $i, j$ are the last two stages, if they share their node: then $k_j - k_i = f(t, g_j) - f(t,
     g_i)$ is the Jacobian along $g_j - g_i$, at no further evaluation. On $y' = -\lambda y$ it is
-    exactly $|\lambda|$. Solvers with such a pair: `Tsit5`, `Dopri5`, `Dopri8`.
+    exactly $|\lambda|$. Solvers with such a pair: `Tsit5`, `Dopri5`, `Dopri8`. Of an SDE, by any
+    solver, the drift is looked at: $\lVert f(t_1, y_1) - f(t_1, y_0) \rVert / \lVert y_1 - y_0
+    \rVert$, at two evaluations of it.
 
     Args:
         form: `"rho"` ($\rho$, in 1/time), `"rho_h"` ($\rho h$, without unit), or `"relative"`

@@ -1,0 +1,53 @@
+"""What costs see of a step of an SDE."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+
+from ..shapes import Args, State, Time
+from .opaque import OpaqueStepper
+from .stepper import Field, StagesSeen, Trial
+from .unrolled import PARTS
+
+
+class StochasticStepper(OpaqueStepper):
+    """Steps of an SDE. What costs see of them is the drift, at the ends of the step."""
+
+    tableau: Any = eqx.field(static=True, default=None)
+    drift_evals: int | None = eqx.field(static=True, default=None)
+
+    @property
+    def evals_per_step(self) -> int | None:
+        """Of the drift."""
+        return self.drift_evals
+
+    def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
+        return {name: x for name, x in trial.info.items() if name != PARTS}
+
+    def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
+        stages = [y0, trial.y1]
+        rates = [field(t1, y) for y in stages]
+        return StagesSeen(rates, stages, (1.0, 1.0), (), trial.info.get(PARTS))
+
+
+def counted_drift(terms: Any) -> tuple[Any, list[None]]:
+    """The terms of an SDE, and a list that grows with each call of the drift while it is traced."""
+    calls: list[None] = []
+    drift = terms.terms[0].term
+
+    def field(t: Time, y: State, args: Args) -> State:
+        calls.append(None)
+        return drift.vector_field(t, y, args)
+
+    term: Any = diffrax.ODETerm(field)
+    return eqx.tree_at(lambda terms: terms.terms[0].term, terms, term), calls
+
+
+def is_sde(terms: Any) -> bool:
+    """Whether the terms, as diffrax prepares them, are a drift and Brownian noise."""
+    if not isinstance(terms, diffrax.MultiTerm) or len(terms.terms) < 2:
+        return False
+    inner = [getattr(term, "term", term) for term in terms.terms]
+    is_noise = lambda term: isinstance(getattr(term, "control", None), diffrax.AbstractBrownianPath)
+    return type(inner[0]) is diffrax.ODETerm and all(map(is_noise, inner[1:]))
