@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -17,6 +19,13 @@ from ndekit.data import Dataset
 from ndekit.experiments import compare, registry, row, runs, search
 from ndekit.experiments.classification import Classification
 from ndekit.experiments.measuring import measure, time_prediction, without_costs
+from ndekit.experiments.noisy import (
+    MomentFit,
+    Moments,
+    NoisyClassification,
+    simulated_moments,
+    spiral_moments,
+)
 from ndekit.experiments.registry import (
     ABLATION,
     EXPERIMENTS,
@@ -54,12 +63,24 @@ def small_trajectories():
     return sample_trajectories(lambda y: np.array([y[1], -np.sin(y[0])]), starts, 1.0, 0)
 
 
+def small_moments():
+    mean, variance = simulated_moments(50, 29 * 4)
+    x = np.tile(np.array([2.0, 0.0], np.float32), (16, 1))
+    y = np.tile(np.concatenate([mean, variance], axis=1)[::7], (16, 1, 1))
+    return Moments(tuple(np.linspace(0, 1, y.shape[1]).tolist()), x, y, x, y, x, y)
+
+
 def data_for(config):
+    if isinstance(config.task, MomentFit):
+        return small_moments()
     return small_trajectories() if isinstance(config.task, TrajectoryFit) else small_data()
 
 
 def small(config, **changes):
     defaults = dict(width=8, batch_size=16, predict_batch=9, rtol=1e-4, atol=1e-4, max_steps=64)
+    if isinstance(config.task, (MomentFit, NoisyClassification)):
+        # SOSRI's estimate is about how far a step goes.
+        defaults |= dict(rtol=0.3, atol=0.3)
     return config._replace(load=lambda folder: data_for(config), **{**defaults, **changes})
 
 
@@ -98,14 +119,41 @@ def test_every_pair_has_a_finite_loss_and_finite_gradients(name, regularizer):
     assert {f"cost_{cost}" for cost in entry.costs} <= set(metrics)
     leaves = jax.tree.leaves(grads)
     assert leaves and all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
-    assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads.ode.field))
+    assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads.ode))
+
+
+@pytest.mark.parametrize("name", ["spiral_sde-default", "mnist_sde-small"])
+def test_steps_of_an_sde_are_seen(name):
+    config, _, model, (x, _) = parts_of(name, "none")
+    table = config.task.see_solver(model, config.max_steps, np.asarray(x))
+    assert_tree_close(float(table.t1[-1]), 1.0, rtol=1e-5)
+    assert np.all(table.h > 0) and np.all(table.scaled_error <= 1.0001)
+    assert np.all(np.isfinite(table.stiffness))
+
+
+PUBLISHED_DATA = Path(os.environ.get("NDEKIT_DATA", "/nowhere"))
+
+
+@pytest.mark.skipif(
+    not (PUBLISHED_DATA / "spiral_sde.npz").exists(), reason="$NDEKIT_DATA/spiral_sde.npz is absent"
+)
+def test_simulated_moments_are_the_published_ones():
+    """The signs of beta are those of the data, not those printed."""
+    found = np.concatenate(simulated_moments(3000), axis=1)
+    assert np.max(np.abs(found - spiral_moments(str(PUBLISHED_DATA)).train_y[0])) < 0.12
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_regularizer_has_a_default_coefficient(name):
-    # A random end means nothing where the ends are those of the data.
-    apart = {"steer"} if isinstance(CONFIGS[name].task, TrajectoryFit) else set()
-    assert set(CONFIGS[name].coefficients) == set(REGULARIZERS) - {"none"} - apart
+    task, apart = CONFIGS[name].task, {"none"}
+    if isinstance(task, (TrajectoryFit, MomentFit, NoisyClassification)):
+        # A random end means nothing where the ends are those of the data.
+        apart |= {name for name in REGULARIZERS if name.startswith("steer")}
+    if isinstance(task, (MomentFit, NoisyClassification)):
+        # What is known of an SDE's step is its ends, its error and its drift.
+        of_odes = ("taylor", "rnode", "tpr", "local_time_", "local_step_")
+        apart |= {name for name in REGULARIZERS if name.startswith(of_odes)}
+    assert set(CONFIGS[name].coefficients) == set(REGULARIZERS) - apart
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ PRESETS = {
             "taylor3": 1e-4,
             "rnode": 0.01,
             "steer": 0.5,
+            "steer+error": 3.0,
+            "steer+stiffness": 0.003,
             "tpr": 1.0,
         },
     ),

@@ -71,12 +71,14 @@ class MomentFit(AbstractTask):
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Moments, *, key: Key[Array, ""]
     ) -> Population:
-        """Drift: the cubes of the state, then a hidden layer; diffusion: linear."""
+        """Drift: the cubes of the state, then a hidden layer; diffusion: linear, and near zero to
+        begin with: from Glorot's weights 250 updates are too few for some seeds.
+        """
         drift_key, diffusion_key = jr.split(key)
         layers = MLP(
             2, config.width, config.depth, final=config.final, near_zero=False, key=drift_key
         )
-        diffusion = MLP(2, 1, 0, final="linear", near_zero=False, key=diffusion_key)
+        diffusion = MLP(2, 1, 0, final="linear", key=diffusion_key)
         return Population(_sde_of(config, _OfCubes(layers), diffusion, regularizer), data.ts)
 
     def judge(
@@ -195,10 +197,13 @@ def spiral_moments(folder: str | None = None) -> Moments:
 
 
 def simulated_moments(number: int = 10000, steps: int = 2900) -> tuple[np.ndarray, np.ndarray]:
-    r"""Mean and variance at 30 times of $du_1 = (-\alpha u_1^3 - \beta u_2^3) dt + \gamma u_1 dW_1$,
-    $du_2 = (\beta u_1^3 - \alpha u_2^3) dt + \gamma u_2 dW_2$, $u(0) = (2, 0)$, with $\alpha = 0.1$,
-    $\beta = 2$, $\gamma = 0.2$. The paper prints the signs of $\beta$ the other way round; its data
-    have these.
+    r"""Mean and variance at 30 times of the noisy spiral from $(2, 0)$.
+
+    $$du_1 = (-\alpha u_1^3 - \beta u_2^3) dt + \gamma u_1 dW_1, \qquad
+    du_2 = (\beta u_1^3 - \alpha u_2^3) dt + \gamma u_2 dW_2,$$
+
+    with $\alpha = 0.1$, $\beta = 2$, $\gamma = 0.2$. The paper prints the signs of $\beta$ the
+    other way round; its data have these.
     """
     rng, h = np.random.default_rng(0), 1.0 / steps
     drift, u = np.array([[-0.1, 2.0], [-2.0, -0.1]]), np.tile([2.0, 0.0], (number, 1))
@@ -212,8 +217,9 @@ def simulated_moments(number: int = 10000, steps: int = 2900) -> tuple[np.ndarra
     return mean.astype(np.float32), variance.astype(np.float32)
 
 
+# Of the paper where it has any: the error's sum for the spiral, its mean for MNIST, the stiffness.
 _COEFFICIENTS = {
-    "steps": 1e-4,
+    "steps": 1e-3,
     "budget": 40.0,
     "error": 10.0,
     "error_sum": 0.2,
@@ -222,13 +228,7 @@ _COEFFICIENTS = {
     "error+stiffness": 10.0,
     "local_time": 0.2,
     "local_step": 0.2,
-    "rnode": 0.01,
-    "tpr": 0.01,
-    "taylor2": 1e-4,
-    "taylor3": 1e-5,
-    "steer": 0.5,
 }
-_NOT_OF_AN_SDE = ("rnode", "tpr", "taylor2", "taylor3", "steer")
 
 SPIRAL_SDE = {
     "default": Config(
@@ -246,7 +246,7 @@ SPIRAL_SDE = {
         optimizer=lambda num_updates: optax.adabelief(0.01),
         updates_per_call=1,
         predict_batch=POPULATION,
-        coefficients={k: v for k, v in _COEFFICIENTS.items() if k not in _NOT_OF_AN_SDE},
+        coefficients=_COEFFICIENTS,
         max_steps=512,
     )
 }
@@ -266,7 +266,7 @@ _PAPER_A = Config(
     optimizer=lambda num_updates: optax.adam(lambda n: 0.01 / (1 + 1e-5 * n)),
     updates_per_call=1,
     predict_batch=500,
-    coefficients={k: v for k, v in _COEFFICIENTS.items() if k not in _NOT_OF_AN_SDE},
+    coefficients=_COEFFICIENTS,
     max_steps=512,
 )
 

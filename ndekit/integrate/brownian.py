@@ -228,7 +228,8 @@ _ONE = np.uint32(1)
 
 def _words(t: Time) -> list[Any]:
     """The bits of a time, 32 at a time; 0 and -0 are the same time."""
-    bits = lax.bitcast_convert_type(t + jnp.zeros_like(t), jnp.uint32)
+    # Not t + 0, which the compiler takes for t.
+    bits = lax.bitcast_convert_type(jnp.where(t == 0, jnp.zeros_like(t), t), jnp.uint32)
     return [bits] if bits.ndim == 0 else [bits[0], bits[1]]
 
 

@@ -28,12 +28,17 @@ class Grid(eqx.Module):
     errors: Any  # inverse scaled errors of the last two accepted steps
 
 
-def moves(step_sizes: str, controller: Any) -> bool:
+def moves(step_sizes: str, controller: Any, walks: bool) -> bool:
     """Whether a solve's step sizes are to be differentiated: if asked for, and if the controller
     chooses them at all.
     """
     if step_sizes == "frozen" or type(controller) in (diffrax.ConstantStepSize, diffrax.StepTo):
         return False
+    if walks:
+        raise ValueError(
+            "`ReplayAdjoint(step_sizes='differentiable')` has nothing to differentiate along "
+            "`BrownianMotion`: its adaptive steps are halves of halves. Use `step_sizes='frozen'`."
+        )
     if type(controller) is not diffrax.PIDController:
         raise ValueError(
             "`ReplayAdjoint(step_sizes='differentiable')` knows the rule of "

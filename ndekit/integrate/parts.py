@@ -37,7 +37,7 @@ def control_part(
     example = (t0, t0, y0, y0, error, state0)
     adapt, constants = convert_controller(controller, args, error_order, example, around)
     tolerances, norm, order = tolerances_of(controller, error_order)
-    moving = moves(step_sizes, controller)
+    moving = moves(step_sizes, controller, around is not None)
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
     pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
     fixed = dict(

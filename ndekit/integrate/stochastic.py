@@ -44,6 +44,12 @@ def counted_drift(terms: Any) -> tuple[Any, list[None]]:
     return eqx.tree_at(lambda terms: terms.terms[0].term, terms, term), calls
 
 
+def drift_evals(solver: diffrax.AbstractSolver, calls: list[None]) -> int:
+    """Evaluations of the drift in one step, from those seen while it was traced."""
+    # `ReversibleHeun` evaluates at the start of a step as well, but of the first one only.
+    return len(calls) - int(isinstance(solver, diffrax.ReversibleHeun))
+
+
 def is_sde(terms: Any) -> bool:
     """Whether the terms, as diffrax prepares them, are a drift and Brownian noise."""
     if not isinstance(terms, diffrax.MultiTerm) or len(terms.terms) < 2:

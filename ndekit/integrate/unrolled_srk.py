@@ -99,7 +99,7 @@ def _over_areas(weights: Sequence[Any], g: list[list[Any]], like: State) -> Stat
     return total
 
 
-def _sum(weights: Sequence[float], terms: Sequence[Any], like: State) -> State:
+def _sum(weights: Any, terms: Sequence[Any], like: State) -> State:
     """The weighted sum of those terms that are there."""
     pairs = [(float(w), x) for w, x in zip(weights, terms, strict=True) if x is not None and w != 0]
     if not pairs:

@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from diffrax import RESULTS
 from jax import lax
+from jaxtyping import Array, UInt32
 
 from .. import tree
-from ..shapes import Args, Count, State, Time
+from ..shapes import Args, State, Time
 from .brownian import DEPTH
 from .noise import Drawn, Noise, cell_after
+
+Nodes = UInt32[Array, "..."]
 
 
 class Walk(eqx.Module):
@@ -26,8 +29,8 @@ class Walk(eqx.Module):
 
     start: Time
     end: Time
-    level: Count
-    index: Count
+    level: Nodes
+    index: Nodes
     drawn: Drawn
     waiting: Drawn
     halves: Drawn | None = None  # of what is drawn, where a step wants them

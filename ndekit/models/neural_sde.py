@@ -1,7 +1,7 @@
 """A drift and a diffusion with the way they are solved."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..integrate import BrownianMotion, ReplayAdjoint, Solution, diffeqsolve
 from ..shapes import Args, Time
 
-Noise = Literal["diagonal", "scalar", "general"]
+NOISES = ("diagonal", "scalar", "general")
 
 
 class NeuralSDE(eqx.Module):
@@ -64,7 +64,7 @@ class NeuralSDE(eqx.Module):
 
     drift: Callable
     diffusion: Callable
-    noise: Noise = eqx.field(static=True, default="diagonal")
+    noise: str = eqx.field(static=True, default="diagonal")
     solver: diffrax.AbstractSolver = diffrax.Euler()
     controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize()
     adjoint: Any = ReplayAdjoint()
@@ -77,8 +77,8 @@ class NeuralSDE(eqx.Module):
     throw: bool = eqx.field(static=True, default=True)
 
     def __check_init__(self):
-        if self.noise not in get_args(Noise):
-            names = ", ".join(map(repr, get_args(Noise)))
+        if self.noise not in NOISES:
+            names = ", ".join(map(repr, NOISES))
             raise ValueError(f"`noise` must be one of {names}, but got {self.noise!r}.")
         if (self.noise == "general") != (self.noise_size is not None):
             raise ValueError("`noise_size` is for general noise, which needs it.")

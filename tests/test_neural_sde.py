@@ -1,0 +1,109 @@
+"""The models with noise: neural and latent SDEs."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+import pytest
+from close import assert_tree_close
+
+import ndekit as nk
+
+
+def sde_of(noise="diagonal", **options):
+    shape = (3, 2) if noise == "general" else (3,)
+    return nk.models.NeuralSDE(
+        lambda t, y, args: -y, lambda t, y, args: 0.3 * jnp.ones(shape), noise=noise, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("noise", "solver"),
+    [
+        ("diagonal", diffrax.ItoMilstein()),
+        ("scalar", diffrax.Heun()),
+        ("general", diffrax.SPaRK()),
+    ],
+)
+def test_mean_and_variance_of_an_ornstein_uhlenbeck_process(noise, solver):
+    size = 2 if noise == "general" else None
+    sde = sde_of(noise, solver=solver, noise_size=size)
+    run = jax.jit(jax.vmap(lambda key: sde(jnp.ones(3), key=key).ys[-1]))
+    ys = run(jr.split(jr.key(0), 4000))
+    variance = 0.09 * (1 - jnp.exp(-2.0)) / 2 * (2 if noise == "general" else 1)
+    assert jnp.all(jnp.abs(ys.mean(0) - jnp.exp(-1.0)) < 5 * jnp.sqrt(variance / 4000) + 0.01)
+    assert jnp.all(jnp.abs(ys.var(0) / variance - 1) < 0.15)
+    correlation = jnp.corrcoef(ys.T)[0, 1]
+    assert abs(correlation - (0 if noise == "diagonal" else 1)) < 0.08
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sde_of()(jnp.ones(3)), "draws its noise"),
+        (lambda: sde_of("coloured"), "`noise` must be one of"),
+        (lambda: sde_of("general"), "noise_size"),
+        (lambda: sde_of("general", noise_size=4)(jnp.ones(3), key=jr.key(0)), "must have shape"),
+        (lambda: sde_of()(jnp.ones(4), key=jr.key(0)), "must have shape"),
+    ],
+)
+def test_bad_input_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_solver_without_estimate_cannot_adapt():
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    with pytest.raises((ValueError, RuntimeError), match="error estimate|adaptive"):
+        sde_of(solver=diffrax.ItoMilstein(), controller=controller)(jnp.ones(3), key=jr.key(0))
+
+
+def test_path_divergence_of_a_constant_difference(x64):
+    """Drifts that differ by a constant: half the square of it over the diffusion, times t."""
+    posterior, prior = lambda t, y, args: 1.0 - y, lambda t, y, args: -y
+    diffusion = lambda t, y, args: jnp.array([0.5, 2.0])
+    kl = nk.models.PathKL(posterior, prior, diffusion)
+    sde = nk.models.NeuralSDE(posterior, diffusion, costs={"kl": kl}, t1=3.0)
+    sol = sde(jnp.zeros(2), key=jr.key(0))
+    assert_tree_close(sol.costs["kl"], jnp.array(0.5 * 3 * (1 / 0.25 + 1 / 4)), rtol=1e-9)
+
+
+def latent_of(key):
+    return nk.models.LatentSDE(1, latent=2, context=4, width=8, dt0=0.05, key=key)
+
+
+def test_latent_sde_learns_a_series():
+    ts = jnp.linspace(0.0, 1.0, 9)
+    xs = jnp.sin(4 * ts)[None, :, None] + 0.1 * jr.normal(jr.key(1), (8, 9, 1))
+    model, optimizer = latent_of(jr.key(0)), optax.adam(0.01)
+
+    def loss_of(model, key):
+        loss = lambda x, key: model.loss(ts, x, noise_std=0.1, beta=0.1, key=key)[0]
+        return jnp.mean(jax.vmap(loss)(xs, jr.split(key, 8)))
+
+    @eqx.filter_jit
+    def update(model, state, key):
+        loss, grads = eqx.filter_value_and_grad(loss_of)(model, key)
+        changes, state = optimizer.update(grads, state)
+        return eqx.apply_updates(model, changes), state, loss
+
+    state, losses = optimizer.init(eqx.filter(model, eqx.is_array)), []
+    with jax.numpy_dtype_promotion("standard"):  # optax's bias correction
+        for step in range(60):
+            model, state, loss = update(model, state, jr.key(step))
+            losses.append(float(loss))
+    assert losses[-1] < 0.2 * losses[0]
+    drawn = jax.vmap(lambda key: model.sample(ts, key=key))(jr.split(jr.key(2), 16))
+    assert drawn.shape == (16, 9, 1) and bool(jnp.all(jnp.isfinite(drawn)))
+
+
+def test_every_part_of_a_latent_sde_has_a_gradient():
+    ts, xs = jnp.linspace(0.0, 1.0, 5), jnp.ones((5, 1))
+    grads = eqx.filter_grad(lambda m: m.loss(ts, xs, noise_std=0.1, key=jr.key(1))[0])(
+        latent_of(jr.key(0))
+    )
+    for name in ("encoder", "to_context", "to_first", "prior", "posterior", "diffusion", "decoder"):
+        leaves = jax.tree.leaves(getattr(grads, name))
+        assert any(bool(jnp.any(leaf != 0)) for leaf in leaves), name

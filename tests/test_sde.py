@@ -1,0 +1,289 @@
+"""Solves of SDEs: every solver against diffrax on the same noise, gradients, paths, refusals."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import lineax as lx
+import numpy as np
+import pytest
+from close import assert_tree_close
+from marks import slow_but
+
+import ndekit as nk
+from ndekit.integrate import sosri
+from ndekit.regularize.stiffness import STABILITY
+
+AREA = diffrax.SpaceTimeLevyArea
+MATRIX = np.array([[-1.0, 0.3], [0.2, -0.5]])
+SOLVERS = {
+    "Euler": (diffrax.Euler(), "diagonal"),
+    "EulerHeun": (diffrax.EulerHeun(), "general"),
+    "ItoMilstein": (diffrax.ItoMilstein(), "diagonal"),
+    "StratonovichMilstein": (diffrax.StratonovichMilstein(), "diagonal"),
+    "Heun": (diffrax.Heun(), "general"),
+    "Midpoint": (diffrax.Midpoint(), "general"),
+    "Ralston": (diffrax.Ralston(), "general"),
+    "ReversibleHeun": (diffrax.ReversibleHeun(), "general"),
+    "SEA": (diffrax.SEA(), "additive"),
+    "SRA1": (diffrax.SRA1(), "additive"),
+    "ShARK": (diffrax.ShARK(), "additive"),
+    "GeneralShARK": (diffrax.GeneralShARK(), "general"),
+    "SlowRK": (diffrax.SlowRK(), "general"),
+    "SPaRK": (diffrax.SPaRK(), "general"),
+    "SOSRI": (nk.SOSRI(), "diagonal"),
+}
+FAST = ["Euler", "Heun", "SRA1", "SPaRK", "SOSRI"]
+ADAPTIVE = ["Heun", "ReversibleHeun", "ShARK", "SPaRK", "SOSRI"]
+
+
+def terms_of(kind, path):
+    operator = lx.DiagonalLinearOperator
+    noise = {
+        "diagonal": lambda t, y, args: operator(0.3 * jnp.cos(y)),
+        "additive": lambda t, y, args: operator(0.3 * jnp.ones(2) * (1 + t)),
+        "general": lambda t, y, args: jnp.array([[0.3, 0.1], [0.2, 0.4]]) * (1 + y[:, None]),
+    }
+    drift = diffrax.ODETerm(lambda t, y, args: args * (MATRIX @ y) + jnp.sin(t))
+    return diffrax.MultiTerm(drift, diffrax.ControlTerm(noise[kind], path))
+
+
+class InSteps(diffrax.AbstractBrownianPath):
+    """What a solve with the steps `h` from `t0` draws of a motion, for diffrax's own loop."""
+
+    motion: nk.BrownianMotion
+    begin: float
+    h: float
+    levy_area = AREA
+    t0 = -np.inf
+    t1 = np.inf
+
+    def evaluate(self, t0, t1=None, left=True, use_levy=False):
+        first = t0 if self.h > 0 else -t1  # time reflected, where it runs backwards
+        begin = jnp.asarray(self.begin if self.h > 0 else -self.begin)
+        number = jnp.round((first - begin) / abs(self.h)).astype(jnp.int32)
+        x = self.motion.whole(jr.fold_in(self.motion.cell_key(begin), number), t1 - t0)
+        return self.motion.dressed(x, t1 - t0, use_levy)
+
+
+@pytest.mark.parametrize("backwards", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", slow_but(FAST, SOLVERS))
+def test_every_solver_equals_diffrax_on_the_same_noise(name, backwards, x64):
+    (solver, kind), y0 = SOLVERS[name], jnp.array([1.0, 0.5])
+    t0, t1, h = (1.0, 0.0, -0.125) if backwards else (0.0, 1.0, 0.125)
+    motion = nk.BrownianMotion((2,), jr.key(3), AREA)
+
+    def last(solve, path):
+        run = lambda args: solve(terms_of(kind, path), solver, t0, t1, h, y0, args).ys[-1]
+        return jax.jit(lambda args: (run(args), jax.jacrev(run)(args)))(1.0)
+
+    ours, theirs = last(nk.diffeqsolve, motion), last(diffrax.diffeqsolve, InSteps(motion, t0, h))
+    assert_tree_close(ours, theirs, rtol=1e-12)
+
+
+def ours_of(name, key, rate=1.0, *, controller=None, dt0=0.1, **options):
+    solver, kind = SOLVERS[name]
+    if controller is None:
+        controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    terms = terms_of(kind, nk.BrownianMotion((2,), key, AREA))
+    return nk.diffeqsolve(
+        terms, solver, 0.0, 1.0, dt0, jnp.array([1.0, 0.5]), rate, max_steps=512,
+        stepsize_controller=controller, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", slow_but(["Heun", "SOSRI"], ADAPTIVE))
+def test_adaptive_gradients_equal_finite_differences(name, x64):
+    """Steps are halves of halves: they stay where they are when a parameter moves a little."""
+    key = jr.key(5)
+    last = jax.jit(lambda rate: jnp.sum(ours_of(name, key, rate).ys))
+    slope = (last(1 + 1e-6) - last(1 - 1e-6)) / 2e-6
+    assert_tree_close(jax.grad(last)(1.0), slope, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [
+        nk.ReplayAdjoint(checkpoints=3),
+        nk.ReversibleAdjoint(),
+        pytest.param(nk.ReplayAdjoint(keep="stages"), marks=pytest.mark.slow),
+    ],
+    ids=["few", "reversible", "stages"],
+)
+@pytest.mark.parametrize("steps", ["fixed", "adaptive"])
+def test_every_adjoint_gives_the_same_gradient(adjoint, steps, x64):
+    controller = diffrax.ConstantStepSize() if steps == "fixed" else None
+    gradient = lambda adjoint: jax.grad(
+        lambda rate: jnp.sum(
+            ours_of("ReversibleHeun", jr.key(2), rate, controller=controller, adjoint=adjoint).ys
+        )
+    )(1.0)
+    assert_tree_close(gradient(adjoint), gradient(nk.ReplayAdjoint()), rtol=1e-9)
+
+
+def test_gradient_equals_that_of_a_scan(x64):
+    motion, y0, h = nk.BrownianMotion((2,), jr.key(4)), jnp.array([1.0, 0.5]), 1 / 32
+
+    def by_scan(rate):
+        def step(y, n):
+            (x,) = motion.whole(jr.fold_in(motion.cell_key(jnp.asarray(0.0)), n), jnp.asarray(h))
+            drift = rate * (MATRIX @ y) + jnp.sin(n.astype(y.dtype) * h)
+            return y + h * drift + 0.3 * jnp.cos(y) * x[0], None
+
+        return jnp.sum(jax.lax.scan(step, y0, jnp.arange(32))[0])
+
+    def by_solve(rate):
+        sol = nk.diffeqsolve(terms_of("diagonal", motion), diffrax.Euler(), 0.0, 1.0, h, y0, rate)
+        return jnp.sum(sol.ys)
+
+    assert_tree_close(
+        jax.value_and_grad(by_solve)(1.0), jax.value_and_grad(by_scan)(1.0), rtol=1e-10
+    )
+
+
+def geometric(solver, key, tolerance, **options):
+    """dy = -y dt + y / 2 o dW: exp(-t + W / 2), or with the Ito correction."""
+    path = nk.BrownianMotion((), key, AREA)
+    terms = diffrax.MultiTerm(
+        diffrax.ODETerm(lambda t, y, args: -y), diffrax.ControlTerm(lambda t, y, args: y / 2, path)
+    )
+    controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
+    return nk.diffeqsolve(
+        terms, solver, 0.0, 1.0, 0.1, jnp.array(1.0), max_steps=4096,
+        stepsize_controller=controller, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SPaRK", pytest.param("Heun", marks=pytest.mark.slow)])
+def test_tighter_tolerances_follow_the_same_path(name, x64):
+    ts, key = jnp.linspace(0.0, 1.0, 4), jr.key(0)
+    path = nk.BrownianMotion((), key, AREA, ts=ts)
+    exact = jnp.exp(-ts + jax.vmap(lambda t: path.evaluate(0.0, t))(ts) / 2)
+    solver, save = SOLVERS[name][0], diffrax.SaveAt(ts=ts)
+    solve = jax.jit(lambda tolerance: geometric(solver, key, tolerance, saveat=save))
+    coarse, fine = solve(1e-2), solve(1e-4)
+    off = lambda sol: float(jnp.max(jnp.abs(sol.ys - exact)))
+    assert coarse.stats["num_steps"] < fine.stats["num_steps"]
+    assert off(fine) < 1e-3 < off(coarse) < 0.1
+
+
+def test_saved_values_are_ends_of_steps(x64):
+    ts = jnp.array([0.0, 0.1234, 0.7, 1.0])
+    subs = {"ts": diffrax.SubSaveAt(ts=ts), "steps": diffrax.SubSaveAt(steps=True)}
+    sol = ours_of("Heun", jr.key(1), saveat=diffrax.SaveAt(subs=subs))
+    for t, y in zip(sol.ts["ts"][1:], sol.ys["ts"][1:], strict=True):
+        index = int(jnp.argmin(jnp.abs(sol.ts["steps"] - t)))
+        assert_tree_close((sol.ts["steps"][index], sol.ys["steps"][index]), (t, y), rtol=1e-12)
+
+
+def test_lanes_take_the_steps_that_they_take_alone(x64):
+    keys = jr.split(jr.key(8), 3)
+    last = lambda key: (lambda sol: (sol.ys, sol.stats["num_steps"]))(ours_of("Heun", key))
+    together = jax.vmap(last)(keys)
+    alone = jax.tree.map(lambda *x: jnp.stack(x), *map(last, keys))
+    assert_tree_close(together, alone, rtol=1e-9)
+    assert len(set(together[1].tolist())) > 1
+
+
+def test_a_continued_solve_draws_new_noise():
+    path = nk.BrownianMotion((2,), jr.key(0))
+    noise = lambda t, y, args: lx.DiagonalLinearOperator(jnp.ones(2))
+    still = diffrax.ODETerm(lambda t, y, args: jnp.zeros(2))
+    terms = diffrax.MultiTerm(still, diffrax.ControlTerm(noise, path))
+    solve = lambda t0: nk.diffeqsolve(terms, diffrax.Euler(), t0, t0 + 1, 0.5, jnp.zeros(2))
+    first, second = solve(0.0).ys, solve(1.0).ys
+    assert not np.any(np.isclose(first, second))
+
+
+def test_evaluations_are_those_of_the_drift():
+    counts = {"Euler": 1, "Heun": 2, "SPaRK": 3, "SOSRI": 4, "ReversibleHeun": 1}
+    for name, each in counts.items():
+        sol = ours_of(name, jr.key(0), controller=diffrax.ConstantStepSize())
+        assert sol.stats["num_evals"] == each * 10, name
+
+
+@pytest.mark.parametrize("name", slow_but(["SOSRI"], ["SOSRI", "SPaRK", "Heun"]))
+def test_costs_see_the_step_of_an_sde(name, x64):
+    parts = {
+        part: nk.StepError(part=part, scaled=False, power=1) for part in ("all", "drift", "noise")
+    }
+    costs = {"stiffness": nk.StepStiffness(), "steps": nk.StepCount()}
+    each = {key: nk.EachStep(cost) for key, cost in (parts | costs).items()}
+    sol = ours_of(name, jr.key(0), costs=each)
+    number = int(sol.stats["num_accepted_steps"])
+    whole, drift, noise, rho = (
+        np.asarray(sol.costs[key][:number]) for key in ("all", "drift", "noise", "stiffness")
+    )
+    assert np.all(whole <= drift + noise + 1e-12) and np.all(np.abs(drift - noise) <= whole + 1e-12)
+    # Between the singular values of the drift's matrix.
+    low, high = np.linalg.svd(MATRIX, compute_uv=False)[::-1]
+    assert np.all((low - 1e-9 <= rho) & (rho <= high + 1e-9))
+
+
+def test_time_has_no_derivative_along_noise():
+    path = nk.BrownianMotion((2,), jr.key(0))
+    last = lambda t1: jnp.sum(
+        nk.diffeqsolve(
+            terms_of("diagonal", path), diffrax.Euler(), 0.0, t1, 0.1, jnp.ones(2), 1.0
+        ).ys
+    )
+    with pytest.raises(ValueError, match="no derivative by `t0`"):
+        jax.grad(last)(1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "area", "message"),
+    [("general", AREA, "diagonal noise"), ("diagonal", diffrax.BrownianIncrement, "space-time")],
+)
+def test_sosri_says_what_it_needs(kind, area, message):
+    path = nk.BrownianMotion((2,), jr.key(0), area)
+    with pytest.raises(ValueError, match=message):
+        nk.diffeqsolve(terms_of(kind, path), nk.SOSRI(), 0.0, 1.0, 0.1, jnp.ones(2), 1.0)
+
+
+def test_steps_along_noise_cannot_be_differentiated():
+    with pytest.raises(ValueError, match="halves"):
+        ours_of("Heun", jr.key(0), adjoint=nk.ReplayAdjoint(step_sizes="differentiable"))
+
+
+def test_extent_of_the_drift_s_stability_region():
+    a = np.array([[*row, *[0.0] * (4 - len(row))] for row in sosri._A0])
+    powers = [np.linalg.matrix_power(a, k) @ np.ones(4) for k in range(4)]
+    growth = np.polyval(
+        [np.dot(sosri._ALPHA, p) for p in powers[::-1]] + [1.0], zs := -np.arange(0.01, 20, 1e-3)
+    )
+    extent = -zs[np.argmax(np.abs(growth) > 1)]
+    assert_tree_close(np.float64(STABILITY["SOSRI"]), extent, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        pytest.param("Euler", 0.5, marks=pytest.mark.slow),
+        pytest.param("ItoMilstein", 1.0, marks=pytest.mark.slow),
+        ("SOSRI", 1.5),
+        pytest.param("SPaRK", 1.0, marks=pytest.mark.slow),
+        pytest.param("Heun", 1.0, marks=pytest.mark.slow),
+    ],
+)
+def test_strong_order(name, order, x64):
+    """Root mean square error at t = 1 on geometric Brownian motion, over 400 paths."""
+    solver, sizes = SOLVERS[name][0], 2.0 ** -np.arange(2, 6)
+    ito = isinstance(solver, diffrax.AbstractItoSolver)
+
+    def error(key, h):
+        path = nk.BrownianMotion((), key, AREA, ts=jnp.array([0.0, 1.0]))
+        terms = diffrax.MultiTerm(
+            diffrax.ODETerm(lambda t, y, args: 0.1 * y),
+            diffrax.ControlTerm(lambda t, y, args: 0.5 * y, path),
+        )
+        sol = nk.diffeqsolve(terms, solver, 0.0, 1.0, h, jnp.array(1.0), max_steps=64)
+        rate = 0.1 - (0.125 if ito else 0.0)
+        return sol.ys[-1] - jnp.exp(rate + 0.5 * path.evaluate(0.0, 1.0))
+
+    run = jax.jit(jax.vmap(error, in_axes=(0, None)))
+    keys = jr.split(jr.key(0), 400)
+    errors = [float(jnp.sqrt(jnp.mean(run(keys, h) ** 2))) for h in sizes]
+    slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    # For commutative noise a scheme may be of a higher order than it is in general.
+    assert order - 0.2 < slope < order + 0.35
