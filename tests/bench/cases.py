@@ -5,12 +5,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import lineax as lx
 import numpy as np
 import optimistix as optx
+from jax import lax
 from targets import LARGE
+
+import ndekit as nk
 
 MAX_STEPS = 4096
 
@@ -33,6 +38,9 @@ class Case(NamedTuple):
     dt0: float | None = 0.01
     solver: diffrax.AbstractSolver = diffrax.Tsit5()
     grid: Any = None  # steps go along it, or are adaptive
+    num_steps: int | None = None  # of one size, or adaptive
+    for_diffrax: Callable = lambda terms: terms  # what diffrax is given instead
+    by_hand: Callable | None = None  # (parameters, given) -> y(t1), as a user would write it
 
     @property
     def dtype(self) -> Any:
@@ -48,6 +56,8 @@ class Case(NamedTuple):
     def controller(self) -> diffrax.AbstractStepSizeController:
         if self.grid is not None:
             return diffrax.StepTo(self.grid)
+        if self.num_steps is not None:
+            return diffrax.ConstantStepSize()
         atol = self.tolerance if self.atol is None else self.atol
         return diffrax.PIDController(rtol=self.tolerance, atol=atol)
 
@@ -180,6 +190,53 @@ def cde_case(name: str, on_grid: bool) -> Case:
     )  # fmt: skip
 
 
+SDE_SIZE = 16
+
+
+def sde_case(
+    name: str,
+    num_steps: int | None = None,
+    solver: diffrax.AbstractSolver = diffrax.Euler(),
+    area: Any = diffrax.BrownianIncrement,
+) -> Case:
+    """64 paths of a neural SDE with 16 numbers and diagonal noise; drift and diffusion 16-64-16."""
+    h = 0.1 if num_steps is None else 1 / num_steps
+    drift = lambda y, parameters: mlp(0.0, y, parameters[0])
+    noise = lambda y, parameters: 0.1 * jax.nn.sigmoid(mlp(0.0, y, parameters[1]))
+
+    def start(parameters, given):
+        y0, key = given
+        path = nk.BrownianMotion((SDE_SIZE,), key, area)
+        operator = lambda t, y, args: lx.DiagonalLinearOperator(noise(y, parameters))
+        drift_term = diffrax.ODETerm(lambda t, y, args: drift(y, parameters))
+        return diffrax.MultiTerm(drift_term, diffrax.ControlTerm(operator, path)), y0
+
+    def for_diffrax(terms):
+        """diffrax's tree, as finely as its documentation says: half a step, or half the least."""
+        resolution = h / 2 if num_steps is not None else 2.0**-12
+        motion = terms.terms[1].control
+        tree = diffrax.VirtualBrownianTree(0.0, 1.0, resolution, (SDE_SIZE,), motion.key, area)
+        return eqx.tree_at(lambda terms: terms.terms[1].control, terms, tree)
+
+    def by_hand(parameters, given):
+        y0, key = given
+
+        def step(y, n):
+            dw = jnp.sqrt(h) * jr.normal(jr.fold_in(key, n), (SDE_SIZE,))
+            return y + h * drift(y, parameters) + noise(y, parameters) * dw, None
+
+        return lax.scan(step, y0, jnp.arange(num_steps))[0]
+
+    y0 = jr.normal(jr.key(2), (64, SDE_SIZE))
+    parameters = (layers(SDE_SIZE, 64, SDE_SIZE), layers(SDE_SIZE, 64, SDE_SIZE))
+    return Case(
+        name, field=None, start=start, given=(y0, jr.split(jr.key(3), 64)), parameters=parameters,
+        t1=1.0, tolerance=1e-2, rounds=20 if num_steps != 1000 else 8, lanes=64, dt0=h,
+        solver=solver, num_steps=num_steps, for_diffrax=for_diffrax,
+        by_hand=None if num_steps is None else by_hand,
+    )  # fmt: skip
+
+
 # Made when asked for: nothing runs at import.
 CASES: dict[str, Callable[[str], Case]] = {
     "lorenz, 4096 lanes": lambda name: lorenz_case(name, 4096, rounds=20),
@@ -197,4 +254,10 @@ CASES: dict[str, Callable[[str], Case]] = {
     ),
     "neural cde, Heun on the grid": lambda name: cde_case(name, on_grid=True),
     "neural cde, Tsit5 adaptive": lambda name: cde_case(name, on_grid=False),
+    "sde, Euler, 50 steps": lambda name: sde_case(name, 50),
+    "sde, Euler, 1000 steps": lambda name: sde_case(name, 1000),
+    "sde, Heun adaptive": lambda name: sde_case(name, solver=diffrax.Heun()),
+    "sde, SPaRK adaptive": lambda name: sde_case(
+        name, solver=diffrax.SPaRK(), area=diffrax.SpaceTimeLevyArea
+    ),
 }

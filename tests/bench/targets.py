@@ -3,8 +3,9 @@
 LARGE = "mlp 784-100-784, batch 512"
 
 # By case. forward, gradient: diffrax over ndekit, at least. The rest at most: floor, forward over a
-# scan of as many evaluations; gradient_per_forward; saves, a solve with values at 100 times over
-# one with the last value alone; costs, a solve with three costs over one without.
+# scan of as many evaluations, or forward and gradient over a solve written by hand;
+# gradient_per_forward; saves, a solve with values at 100 times over one with the last value alone;
+# costs, a solve with three costs over one without.
 # beside_the_best: gradient of diffrax with the best buffer over ours, at least.
 TARGETS: dict[str, dict[str, float]] = {
     "lorenz, 4096 lanes": dict(forward=5, gradient=10, gradient_per_forward=3.6, costs=1.25),
@@ -18,6 +19,10 @@ TARGETS: dict[str, dict[str, float]] = {
     "van der pol 1000, Kvaerno5": dict(forward=1, gradient=2.5),
     "neural cde, Heun on the grid": dict(forward=1, gradient=3),
     "neural cde, Tsit5 adaptive": dict(forward=1, gradient=3),
+    "sde, Euler, 50 steps": dict(forward=15, gradient=12, floor=1.3),
+    "sde, Euler, 1000 steps": dict(forward=15, gradient=12, floor=1.3),
+    "sde, Heun adaptive": dict(forward=10, gradient=5),
+    "sde, SPaRK adaptive": dict(forward=10, gradient=5),
 }
 # Of all cases: trace + compile of forward and gradient, ndekit over diffrax.
 COMPILE = 0.4
@@ -25,7 +30,7 @@ COMPILE = 0.4
 
 def has_floor(name: str) -> bool:
     """Whether a scan of evaluations of the field is a floor: not beside equations to be solved."""
-    return name.startswith(("lorenz", "mlp"))
+    return name.startswith(("lorenz", "mlp", "sde, Euler"))
 
 
 def in_float64(name: str) -> bool:

@@ -72,6 +72,8 @@ def one_solve(case: Case, variant: Variant) -> Callable:
 
     def solve(parameters, given):
         terms, y0 = case.start(parameters, given)
+        if variant.solve is diffrax.diffeqsolve:
+            terms = case.for_diffrax(terms)
         return variant.solve(
             terms, case.solver, 0.0, case.t1, case.dt0, y0, parameters,
             saveat=diffrax.SaveAt(t1=True) if variant.end_alone else case.saveat,
@@ -106,9 +108,13 @@ def gradient_of(solve: Callable) -> Callable:
 
 
 def floor(case: Case, num_evals: int) -> Callable:
-    """As many evaluations of the field in a plain scan: no step control, no stages, no record."""
+    """The solve by hand; else as many evaluations of the field in a plain scan: no step control, no
+    stages, no record.
+    """
 
     def one(parameters, y0):
+        if case.by_hand is not None:
+            return case.by_hand(parameters, y0), {}
         advance = lambda y, _: (y + 1e-3 * case.field(0.0, y, parameters), None)
         y1, _ = lax.scan(advance, y0, None, length=num_evals)
         return y1, {}

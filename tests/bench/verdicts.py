@@ -83,8 +83,10 @@ def speed_beside_the_best(m: Measurement) -> Iterator[Verdict]:
 
 def beside_the_floor(m: Measurement) -> Iterator[Verdict]:
     if has_floor(m.case.name):
-        above, below, target = (NDEKIT, "forward"), (FLOOR, "forward"), target_of(m, "floor")
-        yield ratio(m, "forward: ndekit / floor", above, below, target, at_least=False)
+        target = target_of(m, "floor")
+        for work in WORKS if m.case.by_hand else ("forward",):
+            above, below, what = (NDEKIT, work), (FLOOR, work), f"{work}: ndekit / floor"
+            yield ratio(m, what, above, below, target, at_least=False)
 
 
 def gradient_per_forward(m: Measurement) -> Iterator[Verdict]:
