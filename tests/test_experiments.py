@@ -85,7 +85,21 @@ def small(config, **changes):
 
 
 DEFAULTS = [f"{experiment}-{next(iter(presets))}" for experiment, presets in EXPERIMENTS.items()]
-PAIRS = [(DEFAULTS[0], regularizer) for regularizer in REGULARIZERS]
+# One of each kind; the others differ by a cost that has tests of its own.
+KINDS = (
+    "none",
+    "steps",
+    "budget",
+    "local_time_published",
+    "taylor2",
+    "rnode",
+    "tpr",
+    "steer+error",
+)
+PAIRS = [
+    pytest.param(DEFAULTS[0], name, marks=() if name in KINDS else pytest.mark.slow)
+    for name in REGULARIZERS
+]
 # Another preset changes numbers and data, not what is combined: one regulariser shows that it
 # holds together.
 PAIRS += [(name, "error+stiffness") for name in CONFIGS if name != DEFAULTS[0]]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,12 @@ from .row import Row
 from .runs import folder_of, read_steps
 from .task import AbstractTask
 
-Groups = dict[str, list[Row]]
 
-
-def group_rows(rows: Sequence[Row]) -> Groups:
-    """Rows by regulariser, in the order in which these first come."""
-    groups: Groups = {}
+def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[Row]]:
+    """Rows by one of their fields, in the order in which its values first come."""
+    groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.regularizer, []).append(row)
+        groups.setdefault(getattr(row, by), []).append(row)
     return groups
 
 
@@ -63,9 +62,9 @@ def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
         f"{max(_values(group, 'compile_seconds')):>9.1f}",
     ]
     if baseline is not None and name != "none":
-        gain = task.unit * (_mean(group, "test_metric") - _mean(baseline, "test_metric"))
+        gain = task.unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
         ratios = [
-            _mean(group, column) / _mean(baseline, column)
+            mean_of(group, column) / mean_of(baseline, column)
             for column in ("evals", "predict_seconds", "train_seconds")
         ]
         evals, predict, train = [f"x{ratio:.2f}" for ratio in ratios]
@@ -84,7 +83,7 @@ def _values(group: Sequence[Row], column: str) -> np.ndarray:
     return np.array([getattr(row, column) for row in group], dtype=float)
 
 
-def _mean(group: Sequence[Row], column: str) -> float:
+def mean_of(group: Sequence[Row], column: str) -> float:
     return float(_values(group, column).mean())
 
 

@@ -2,20 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from .compare import strength, task_of
+from .compare import group_rows, mean_of, strength, task_of
 from .config import Coefficient
 from .row import Row
-
-Groups = dict[Coefficient, list[Row]]
-
-
-def by_coefficient(rows: Sequence[Row]) -> Groups:
-    groups: Groups = {}
-    for row in rows:
-        groups.setdefault(row.coefficient, []).append(row)
-    return groups
 
 
 def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coefficient:
@@ -28,9 +17,10 @@ def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coef
     if any(row.validation_metric is None for row in [*rows, *baseline]):
         raise ValueError("A coefficient is chosen on validation data, but this preset has none.")
     sign = 1 if task_of(rows).larger_is_better else -1
-    worth = {c: sign * _mean(group, "validation_metric") for c, group in _all(rows)}
-    evals = {c: _mean(group, "evals") for c, group in _all(rows)}
-    least = sign * _mean(baseline, "validation_metric") - allowed
+    groups = group_rows(rows, "coefficient")
+    worth = {c: sign * mean_of(group, "validation_metric") for c, group in groups.items()}
+    evals = {c: mean_of(group, "evals") for c, group in groups.items()}
+    least = sign * mean_of(baseline, "validation_metric") - allowed
     # Seven digits: what float32 rounds is no difference.
     good = [c for c in worth if round(worth[c] - least, 7) >= 0]
     if not good:
@@ -45,18 +35,10 @@ def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -
         f"{rows[0].experiment} ({rows[0].preset}), {rows[0].epochs} epochs: {rows[0].regularizer}",
         f"{'coefficient':>12}{f'validation {task.metric} {task.unit_name}':>28}{'evals':>10}",
     ]
-    for coefficient, group in [(0.0, list(baseline)), *_all(rows)]:
-        metric = task.unit * _mean(group, "validation_metric")
+    for coefficient, group in [(0.0, list(baseline)), *group_rows(rows, "coefficient").items()]:
+        metric = task.unit * mean_of(group, "validation_metric")
         mark = "  <-" if coefficient == chosen else ""
         lines.append(
-            f"{strength(coefficient):>12}{metric:>28.2f}{_mean(group, 'evals'):>10.1f}{mark}"
+            f"{strength(coefficient):>12}{metric:>28.2f}{mean_of(group, 'evals'):>10.1f}{mark}"
         )
     return "\n".join(lines)
-
-
-def _all(rows: Sequence[Row]) -> list[tuple[Coefficient, list[Row]]]:
-    return list(by_coefficient(rows).items())
-
-
-def _mean(group: Sequence[Row], column: str) -> float:
-    return float(np.mean([getattr(row, column) for row in group]))
