@@ -181,6 +181,32 @@ def test_saved_values_are_ends_of_steps(x64):
         assert_tree_close((sol.ts["steps"][index], sol.ys["steps"][index]), (t, y), rtol=1e-12)
 
 
+def test_dense_output_goes_through_the_steps():
+    saveat = diffrax.SaveAt(steps=True, dense=True)
+    sol = ours_of("Heun", jr.key(1), saveat=saveat)
+    number = int(sol.stats["num_accepted_steps"])
+    found = jax.vmap(sol.evaluate)(sol.ts[:number])
+    assert_tree_close(found, sol.ys[:number], rtol=1e-5)
+
+
+def test_diffrax_s_own_adjoints_evaluate_the_path(x64):
+    """Along given cells every adjoint sees one path."""
+    path = nk.BrownianMotion((2,), jr.key(0), ts=jnp.array([0.0, 0.5, 1.0]))
+
+    def last(adjoint, rate):
+        terms = terms_of("diagonal", path)
+        sol = nk.diffeqsolve(
+            terms, diffrax.Euler(), 0.0, 1.0, 0.125, jnp.ones(2), rate, adjoint=adjoint, max_steps=9
+        )
+        return jnp.sum(sol.ys)
+
+    ours, theirs = (
+        jax.value_and_grad(lambda rate, adjoint=adjoint: last(adjoint, rate))(1.0)
+        for adjoint in (nk.ReplayAdjoint(), diffrax.DirectAdjoint())
+    )
+    assert_tree_close(ours, theirs, rtol=1e-10)
+
+
 def test_lanes_take_the_steps_that_they_take_alone(x64):
     keys = jr.split(jr.key(8), 3)
     last = lambda key: (lambda sol: (sol.ys, sol.stats["num_steps"]))(ours_of("Heun", key))
