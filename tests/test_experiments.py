@@ -102,7 +102,11 @@ PAIRS = [
 ]
 # Another preset changes numbers and data, not what is combined: one regulariser shows that it
 # holds together.
-PAIRS += [(name, "error+stiffness") for name in CONFIGS if name != DEFAULTS[0]]
+PAIRS += [
+    pytest.param(name, "error+stiffness", marks=() if name in DEFAULTS else pytest.mark.slow)
+    for name in CONFIGS
+    if name != DEFAULTS[0]
+]
 PAIRS += [("spiral-default", "local_step_published")]
 PAIRS += [(DEFAULTS[0], "local_time_frozen_solver_state"), (DEFAULTS[0], "steps_differentiable")]
 
@@ -136,7 +140,9 @@ def test_every_pair_has_a_finite_loss_and_finite_gradients(name, regularizer):
     assert any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(grads.ode))
 
 
-@pytest.mark.parametrize("name", ["spiral_sde-default", "mnist_sde-small"])
+@pytest.mark.parametrize(
+    "name", slow_but(["mnist_sde-small"], ["spiral_sde-default", "mnist_sde-small"])
+)
 def test_steps_of_an_sde_are_seen(name):
     config, _, model, (x, _) = parts_of(name, "none")
     table = config.task.see_solver(model, config.max_steps, np.asarray(x))

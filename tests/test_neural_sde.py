@@ -74,6 +74,7 @@ def latent_of(key):
     return nk.models.LatentSDE(1, latent=2, context=4, width=8, dt0=0.05, key=key)
 
 
+@pytest.mark.slow
 def test_latent_sde_learns_a_series():
     ts = jnp.linspace(0.0, 1.0, 9)
     xs = jnp.sin(4 * ts)[None, :, None] + 0.1 * jr.normal(jr.key(1), (8, 9, 1))

@@ -92,7 +92,7 @@ def ours_of(name, key, rate=1.0, *, controller=None, dt0=0.1, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", slow_but(["Heun", "SOSRI"], ADAPTIVE))
+@pytest.mark.parametrize("name", slow_but(["Heun"], ADAPTIVE))
 def test_adaptive_gradients_equal_finite_differences(name, x64):
     """Steps are halves of halves: they stay where they are when a parameter moves a little."""
     key = jr.key(5)

@@ -41,9 +41,15 @@ class Classification(AbstractTask):
     def judge(
         self, prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Cross-entropy and accuracy."""
-        losses = optax.softmax_cross_entropy_with_integer_labels(prediction, targets)
-        return jnp.mean(losses), jnp.mean(jnp.argmax(prediction, axis=-1) == targets)
+        return judge_classes(prediction, targets)
+
+
+def judge_classes(
+    prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Cross-entropy and accuracy."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(prediction, targets)
+    return jnp.mean(losses), jnp.mean(jnp.argmax(prediction, axis=-1) == targets)
 
 
 def ode_of(config: Any, field: Any, regularizer: Regularizer, **options: Any) -> NeuralODE:

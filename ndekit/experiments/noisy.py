@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ..data import DataError, mnist
 from ..diagnose import StepTable
@@ -20,7 +20,7 @@ from ..integrate import SOSRI, AbstractStepCost, EachStep, ReplayAdjoint, Step
 from ..models import NeuralSDE
 from ..regularize import StepError, StepStiffness
 from ..shapes import Scalar
-from .classification import Classification
+from .classification import judge_classes
 from .config import Config
 from .regularizers import Regularizer
 from .task import AbstractTask
@@ -120,10 +120,15 @@ class NoisyClassifier(eqx.Module):
         return (jnp.mean(logits, 0) if key is None else logits), solution
 
 
-class NoisyClassification(Classification):
-    """Images to classes by a neural SDE between two affine layers."""
+class NoisyClassification(AbstractTask):
+    """Images to classes by a neural SDE between two affine layers, by cross-entropy."""
 
-    def build_model(  # pyright: ignore[reportIncompatibleMethodOverride]
+    metric: ClassVar[str] = "accuracy"
+    larger_is_better: ClassVar[bool] = True
+    unit: ClassVar[float] = 100.0
+    unit_name: ClassVar[str] = "%"
+
+    def build_model(
         self, config: Any, regularizer: Regularizer, data: Any, *, key: Key[Array, ""]
     ) -> NoisyClassifier:
         keys, size = jr.split(key, 4), 32
@@ -136,6 +141,11 @@ class NoisyClassification(Classification):
             _sde_of(config, drift, diffusion, regularizer),
             Affine(size, data.num_classes, key=keys[3]),
         )
+
+    def judge(
+        self, prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        return judge_classes(prediction, targets)
 
     def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
         return _steps_seen(model, x)

@@ -33,7 +33,7 @@ from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .reversible import undo_of
 from .setup import reflected_field
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
-from .stochastic import StochasticStepper, counted_drift, drift_evals, is_sde
+from .stochastic import counted_drift, drift_evals, is_sde
 from .walk import first_walk, walking
 
 
@@ -113,7 +113,7 @@ def _motion(given: Given) -> _Motion:
     stepper = kind(getattr(given.solver, "tableau", None))
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None
-        stepper = StochasticStepper(None, evals)
+        stepper = OpaqueStepper(None, noisy, evals)
         drift = given.terms.terms[0]
         f = reflected_field(drift.term, given.args, drift.direction)
         field, of_field = convert_field(f, t, y)

@@ -13,7 +13,7 @@ from .. import tree
 from ..shapes import Args, State, Time
 from .sosri import SOSRI, sosri_step
 from .stepper import AbstractStepper, Field, StagesSeen, Trial, explicit_runge_kutta
-from .unrolled import unrolled_step_of
+from .unrolled import PARTS, unrolled_step_of
 from .unrolled_srk import unrolled_srk_step_of
 
 
@@ -22,9 +22,18 @@ class OpaqueStepper(AbstractStepper):
     stochastic, a user's own.
 
     Its `dynamics` is the whole step (see `step_of`). The carry is the solver's state.
+
+    Of an SDE's step costs see the drift at its ends, and the error estimate in parts where these
+    are known.
     """
 
     tableau: Any = eqx.field(static=True)
+    noisy: bool = eqx.field(static=True, default=False)  # whether the terms are those of an SDE
+    drift_evals: int | None = eqx.field(static=True, default=None)  # in one step, if known
+
+    @property
+    def evals_per_step(self) -> int | None:
+        return self.drift_evals
 
     def step(
         self, dynamics: Any, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None
@@ -39,10 +48,14 @@ class OpaqueStepper(AbstractStepper):
         return self.step(dynamics, t0, t1, y0, carry, made_jump)
 
     def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
-        return trial.info
+        return {name: x for name, x in trial.info.items() if name != PARTS}
 
     def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
-        return stages_seen(self.tableau, t0, t1, y0, trial.info)
+        if not self.noisy:
+            return stages_seen(self.tableau, t0, t1, y0, trial.info)
+        stages = [y0, trial.y1]
+        rates = [field(t1, y) for y in stages]
+        return StagesSeen(rates, stages, (1.0, 1.0), (), trial.info.get(PARTS))
 
 
 def step_of(

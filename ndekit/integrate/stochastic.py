@@ -1,4 +1,4 @@
-"""What costs see of a step of an SDE."""
+"""What the engine asks of the terms of an SDE."""
 
 from typing import Any
 
@@ -6,29 +6,6 @@ import diffrax
 import equinox as eqx
 
 from ..shapes import Args, State, Time
-from .opaque import OpaqueStepper
-from .stepper import Field, StagesSeen, Trial
-from .unrolled import PARTS
-
-
-class StochasticStepper(OpaqueStepper):
-    """Steps of an SDE. What costs see of them is the drift, at the ends of the step."""
-
-    tableau: Any = eqx.field(static=True, default=None)
-    drift_evals: int | None = eqx.field(static=True, default=None)
-
-    @property
-    def evals_per_step(self) -> int | None:
-        """Of the drift."""
-        return self.drift_evals
-
-    def interpolant(self, h: Time, y0: State, trial: Trial) -> Any:
-        return {name: x for name, x in trial.info.items() if name != PARTS}
-
-    def seen(self, field: Field, t0: Time, t1: Time, y0: State, trial: Trial) -> StagesSeen:
-        stages = [y0, trial.y1]
-        rates = [field(t1, y) for y in stages]
-        return StagesSeen(rates, stages, (1.0, 1.0), (), trial.info.get(PARTS))
 
 
 def counted_drift(terms: Any) -> tuple[Any, list[None]]:

@@ -52,8 +52,7 @@ def unrolled_step_of(
                 last_rate = terms.vf(t, y, args)
                 increments.append(terms.prod(last_rate, control))
             elif in_parts:
-                pairs = zip(terms.terms, control, strict=True)
-                each = [term.vf_prod(t, y, args, part) for term, part in pairs]
+                each = _increments(terms.terms, control, t, y, args)
                 by_drift.append(each[0])
                 increments.append(tree.weighted_sum([1.0] * len(each), each))
             else:
@@ -66,14 +65,22 @@ def unrolled_step_of(
             error = tree.weighted_sum(scheme.b_error, increments)
         info = dict(y0=y0, y1=y1)
         if in_parts and scheme.b_error is not None:
-            drift = tree.weighted_sum(scheme.b_error, by_drift)
-            info[PARTS] = (drift, tree.subtract(error, drift))
+            info[PARTS] = _parts(error, tree.weighted_sum(scheme.b_error, by_drift))
         if len(scheme.c) > 1:
             info["k"] = jax.tree.map(lambda *ks: jnp.stack(ks), *increments)
         state = (jnp.array(False), last_rate) if scheme.first_same_as_last else None
         return y1, error, info, state, RESULTS.successful
 
     return step
+
+
+def _increments(terms: Any, control: Any, t: Time, y: State, args: Args) -> list[State]:
+    """What each of several terms adds."""
+    return [term.vf_prod(t, y, args, c) for term, c in zip(terms, control, strict=True)]
+
+
+def _parts(error: State, of_drift: State) -> tuple[State, State]:
+    return of_drift, tree.subtract(error, of_drift)
 
 
 def _first_rate(
