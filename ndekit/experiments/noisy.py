@@ -173,14 +173,12 @@ def _steps_seen(model: Any, x: np.ndarray) -> StepTable:
 
 
 def _sde_of(config: Any, drift: Any, diffusion: Any, regularizer: Regularizer) -> NeuralSDE:
-    if regularizer.step_sizes != "frozen":
-        raise ValueError("Steps along Brownian motion are halves of halves: they have no gradient.")
     return NeuralSDE(
         drift,
         diffusion,
         solver=SOSRI(),
         controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
-        adjoint=ReplayAdjoint(),
+        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
         costs=regularizer.costs,
         dt0=config.dt0,
         max_steps=config.max_steps,

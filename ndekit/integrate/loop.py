@@ -166,10 +166,10 @@ def _prepare(
             "`ReplayAdjoint(keep='stages')` does not know steps that begin after a jump. Leave "
             "`jump_ts` out, or keep states."
         )
+    memory = _first_memory(given, motion)
     control = control_part(
         given.stepsize_controller, given.args, given.t0, y0, _error_like(motion, y0),
-        given.solver.error_order(given.terms), _first_memory(given, motion), how.step_sizes,
-        walking(motion.noise),
+        given.solver.error_order(given.terms), memory, how.step_sizes, walking(motion.noise),
     )  # fmt: skip
     wanted = [_streams(given), _conditions(given), noise_part(motion.noise, given.t0)]
     if how.reversible:
@@ -195,13 +195,14 @@ def _prepare(
         ),
         **{name: value for part in parts for name, value in part.fixed.items()},
     )
-    return problem, _operands(given, motion, problem.moving, parts)
+    return problem, _operands(given, motion, memory, problem.moving, parts)
 
 
-def _operands(given: Given, motion: _Motion, moving: bool, parts: list[Part]) -> Operands:
-    state0, t_next0, memory = given.state0, _first_end(given), _first_memory(given, motion)
-    if motion.walks:
-        t_next0 = memory[1].t_end
+def _operands(
+    given: Given, motion: _Motion, memory: Any, moving: bool, parts: list[Part]
+) -> Operands:
+    state0 = given.state0
+    t_next0 = memory[1].t_end if motion.walks else _first_end(given)
     return Operands(
         constants=motion.constants,
         of_field=motion.of_field,

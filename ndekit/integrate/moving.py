@@ -19,6 +19,9 @@ from .attempt import smallest_step_after, within, without_nans
 from .problem import Operands, Problem
 from .stepper import Trial
 
+# Controllers that take the steps that they were told, whatever the error.
+FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
+
 
 class Grid(eqx.Module):
     """What an attempt hands to the next: where that starts and ends, and two past errors."""
@@ -32,7 +35,7 @@ def moves(step_sizes: str, controller: Any, walks: bool) -> bool:
     """Whether a solve's step sizes are to be differentiated: if asked for, and if the controller
     chooses them at all.
     """
-    if step_sizes == "frozen" or type(controller) in (diffrax.ConstantStepSize, diffrax.StepTo):
+    if step_sizes == "frozen" or type(controller) in FIXED:
         return False
     if walks:
         raise ValueError(

@@ -15,9 +15,9 @@ from .brownian import BrownianMotion
 from .controllers import frozen
 from .converted import convert
 from .given import Given
+from .moving import FIXED
 from .parts import Part
 
-_FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
 _FIRST = jax.ShapeDtypeStruct((), jnp.int32)  # the number of a step, for example
 # For each motion what an interval draws; where steps are halved, the same of its halves as well.
 Drawn = list[Any]
@@ -106,7 +106,7 @@ def noise_of(given: Given) -> Noise | None:
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
     make = lambda ends: Noise(motions, keys, ends, jnp.asarray(directions[0]), halved)
-    if type(given.stepsize_controller) in _FIXED:
+    if type(given.stepsize_controller) in FIXED:
         return make(None)
     if type(given.stepsize_controller) is not diffrax.PIDController:
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from diffrax import RESULTS
@@ -13,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, UInt32
 
 from .. import tree
-from ..shapes import Args, State, Time
+from ..shapes import Args, Flag, State, Time
 from .brownian import DEPTH
 from .noise import Drawn, Noise, cell_after
 
@@ -77,7 +78,7 @@ class Walking:
         keep, start, end, jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, y_error, error_order, state
         )
-        after = tree.where(jnp.asarray(keep), _onward(self.noise, walk), walk)
+        after = _onward(self.noise, walk, jnp.asarray(keep))
         limit = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * walk.h))
         after = _shortened(self.noise, after, limit)
         too_deep = ~keep & (walk.level >= DEPTH)
@@ -116,8 +117,8 @@ def _enter(noise: Noise, t: Time, waiting: Drawn | None) -> Walk:
     return Walk(start, end, jnp.uint32(0), jnp.uint32(0), drawn, room)
 
 
-def _onward(noise: Noise, walk: Walk) -> Walk:
-    """The largest part after this one, or the next cell."""
+def _onward(noise: Noise, walk: Walk, accepted: Flag) -> Walk:
+    """The largest part after this one if it was accepted, or the next cell."""
     # A part whose number ends in so many ones is the last of so many larger ones.
     ones = lax.population_count(walk.index ^ (walk.index + 1)) - 1
     leaves = ones >= walk.level
@@ -125,7 +126,10 @@ def _onward(noise: Noise, walk: Walk) -> Walk:
     index = (walk.index >> ones) + 1
     drawn = jax.tree.map(lambda x: x[level], walk.waiting)
     inside = Walk(walk.start, walk.end, level, index, drawn, walk.waiting)
-    return tree.where(leaves, _enter(noise, walk.end, walk.waiting), inside)
+    inside, leaves = tree.where(accepted, inside, walk), accepted & leaves
+    enter = lambda: tree.where(leaves, _enter(noise, walk.end, walk.waiting), inside)
+    # A cell is drawn where some lane comes to its end.
+    return lax.cond(eqxi.unvmap_any(leaves), enter, lambda: inside)
 
 
 def _shortened(noise: Noise, walk: Walk, longest: Time) -> Walk:
