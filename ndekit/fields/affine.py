@@ -1,9 +1,12 @@
 """One affine map of the last axis, with time as an optional further input."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Float, Key, UInt
+from jaxtyping import Array, Float, Key, PyTree, UInt
 
 from ..shapes import Time
 
@@ -69,3 +72,35 @@ class Affine(eqx.Module):
             offset = offset + jnp.asarray(t, offset.dtype) * self.time_weight
         product = y @ self.weight
         return product + jnp.broadcast_to(offset, product.shape)
+
+
+def clip_weights(module: PyTree) -> PyTree:
+    r"""The same PyTree with every weight of its [`ndekit.fields.Affine`][] layers in $[-1/n, 1/n]$.
+
+    Here $n$ counts a layer's inputs, time included. No output then changes by more than the
+    largest change of an input: the layers have a Lipschitz constant of at most 1 in the maximum
+    norm. Biases stay. Apply it after each update of a discriminator ("careful clipping"), for
+    example by [`ndekit.train.projected`][].
+
+    Example:
+        ```python
+        import jax.numpy as jnp, jax.random as jr
+        from ndekit.fields import Affine, clip_weights
+
+        layer = clip_weights(Affine(10, 3, gain=100.0, key=jr.key(0)))
+        assert jnp.max(jnp.abs(layer.weight)) <= 0.1
+        ```
+
+    Reference: Kidger, Foster, Li and Lyons (2021), "Efficient and accurate gradients for neural
+    SDEs", arXiv 2105.13493, section 5.
+    """
+
+    def clipped(node: Any) -> Any:
+        if not isinstance(node, Affine):
+            return node
+        limit = 1 / (node.weight.shape[0] + (node.time_weight is not None))
+        weights = lambda affine: [affine.weight, affine.time_weight]
+        kept = [None if w is None else jnp.clip(w, -limit, limit) for w in weights(node)]
+        return eqx.tree_at(weights, node, kept, is_leaf=lambda x: x is None)
+
+    return jax.tree.map(clipped, module, is_leaf=lambda node: isinstance(node, Affine))

@@ -1,6 +1,7 @@
 """A multilayer perceptron as a vector field."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -31,6 +32,8 @@ class MLP(eqx.Module):
         size: length of the state's last axis, at least 1.
         width: units in a hidden layer, at least 1.
         depth: number of hidden layers, at least 0; 0 is one affine map.
+        out: the shape that takes the place of the last axis, if it is not to stay: `(hidden, size)`
+            for the field of a controlled differential equation, say.
         time: what time enters: nothing, the first layer, or every layer as one more input.
         activation: after each hidden layer, elementwise. Prefer one without kinks.
         final: after the last layer: `"scaled_tanh"` (tanh times a learnt scalar that starts at 1),
@@ -62,6 +65,7 @@ class MLP(eqx.Module):
     layers: tuple[Affine, ...]
     activation: Callable
     final: Final = eqx.field(static=True)
+    out: tuple[int, ...] = eqx.field(static=True)
     scale: Float[Array, ""] | None
 
     def __init__(
@@ -70,6 +74,7 @@ class MLP(eqx.Module):
         width: int,
         depth: int,
         *,
+        out: int | Sequence[int] | None = None,
         time: TimeInput = "none",
         activation: Callable = jnp.tanh,
         final: Final = "scaled_tanh",
@@ -82,7 +87,8 @@ class MLP(eqx.Module):
         if depth < 0:
             raise ValueError(f"`depth` must be at least 0 hidden layers, got {depth}.")
         dtype = jnp.result_type(float) if dtype is None else dtype
-        sizes = [size, *[width] * depth, size]
+        self.out = (size,) if out is None else (out,) if isinstance(out, int) else tuple(out)
+        sizes = [size, *[width] * depth, math.prod(self.out)]
         self.layers = tuple(
             Affine(
                 sizes[i],
@@ -100,15 +106,35 @@ class MLP(eqx.Module):
 
     def __call__(
         self, t: Time, y: Float[Array, "*batch size"], args: Args = None
-    ) -> Float[Array, "*batch size"]:
+    ) -> Float[Array, "*batch_and_out"]:
+        batch = y.shape[:-1]
         for layer in self.layers[:-1]:
             y = self.activation(layer(y, t))
-        y = self.layers[-1](y, t)
+        y = self.layers[-1](y, t).reshape(*batch, *self.out)
         if self.final == "sigmoid":
             return jax.nn.sigmoid(y) + 1e-4
         if self.final != "linear":
             y = jnp.tanh(y)
         return y if self.scale is None else self.scale * y
+
+
+def lipswish(x: Array) -> Array:
+    r"""$0.909\, x\, \mathrm{sigmoid}(x)$, elementwise: smooth, with a slope of at most 1.
+
+    With weights kept by [`ndekit.fields.clip_weights`][] it makes an `MLP` that is no steeper than
+    1: for the discriminator of an [`ndekit.models.SDEGAN`][].
+
+    Example:
+        ```python
+        import jax.random as jr, ndekit as nk
+
+        field = nk.fields.MLP(2, 16, 1, activation=nk.fields.lipswish, key=jr.key(0))
+        ```
+
+    Reference: Chen, Behrmann, Duvenaud and Jacobsen (2019), "Residual flows for invertible
+    generative modeling", arXiv 1906.02735.
+    """
+    return 0.909 * jax.nn.silu(x)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

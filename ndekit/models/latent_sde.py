@@ -127,7 +127,7 @@ class LatentSDE(eqx.Module):
         self.first_mean, self.first_log_std = jnp.zeros(latent), jnp.zeros(latent)
         layers: dict[str, Any] = dict(width=width, depth=2, activation=jax.nn.softplus)
         self.prior = MLP(latent, final="linear", key=keys[3], **layers)
-        self.posterior = MLP(latent + context, final="linear", key=keys[4], **layers)
+        self.posterior = MLP(latent + context, out=latent, final="linear", key=keys[4], **layers)
         self.diffusion = MLP(latent, width, 1, final="sigmoid", key=keys[5])
         self.decoder = Affine(latent, size, key=keys[6])
         self.dt0, self.solver, self.adjoint = dt0, solver, adjoint
@@ -208,7 +208,7 @@ class _Driven(eqx.Module):
         # The context of the next observation: that of the last one has seen less than it may.
         index = jnp.searchsorted(self.ts, t, side="right")
         context = self.contexts[jnp.minimum(index, len(self.ts) - 1)]
-        return self.field(t, jnp.concatenate([z, context]))[: z.shape[0]]
+        return self.field(t, jnp.concatenate([z, context]))
 
 
 def _normal_kl(mean: Array, log_std: Array, other_mean: Array, other_log_std: Array) -> Scalar:

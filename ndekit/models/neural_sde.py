@@ -21,16 +21,16 @@ class NeuralSDE(eqx.Module):
     r"""$y(t_1)$, or $y$ at `ts`, of $dy = f_\theta(t, y)\, dt + g_\theta(t, y)\, dW$, in the sense
     of Ito or Stratonovich as the solver has it.
 
-    The state is an array. Many samples are solved by `jax.vmap(sde)(y0s, key=keys)`, with steps and
-    noise of their own, or as one state `(..., size)` by fields that allow leading axes; for
-    diagonal noise each number then has noise of its own as well.
+    The state is an array. Many samples, each with noise of its own, are solved by
+    `jax.vmap(sde)(y0s, key=keys)`, with steps of their own, or as one state `(..., size)` by fields
+    that allow leading axes, with the same steps.
 
     Args:
         drift: `drift(t, y, args)`, of the shape of the state.
         diffusion: `diffusion(t, y, args)`: of the shape of the state for diagonal and scalar noise,
-            `(size, noise_size)` for general noise.
-        noise: `"diagonal"`: one motion for each number of the state; `"scalar"`: one for all;
-            `"general"`: `noise_size` of them.
+            `(..., size, noise_size)` for general noise.
+        noise: `"diagonal"`: one motion for each number of the state; `"scalar"`: one for all
+            numbers of a sample; `"general"`: `noise_size` of them for each sample.
         solver: any diffrax solver for SDEs, or [`ndekit.SOSRI`][].
         controller: constant steps of `dt0` by default; an adaptive one needs a solver with an error
             estimate.
@@ -119,7 +119,10 @@ class NeuralSDE(eqx.Module):
         self, y0: Float[Array, "*batch size"], key: Key[Array, ""] | UInt[Array, "2"]
     ) -> diffrax.MultiTerm:
         """Drift and noise as diffrax's terms, along one path."""
-        shapes = {"diagonal": y0.shape, "scalar": (), "general": (self.noise_size,)}
+        batch = y0.shape[:-1]
+        per_sample = bool(batch) and self.noise != "diagonal"
+        scalar = (*batch, 1) if per_sample else ()
+        shapes = {"diagonal": y0.shape, "scalar": scalar, "general": (*batch, self.noise_size)}
         shape = jax.ShapeDtypeStruct(shapes[self.noise], y0.dtype)
         path = BrownianMotion(shape, key, levy_area_for(self.solver))
         wanted = y0.shape if self.noise_size is None else (*y0.shape, self.noise_size)
@@ -131,10 +134,22 @@ class NeuralSDE(eqx.Module):
                     f"With `noise={self.noise!r}` and a state of shape {y0.shape} the diffusion "
                     f"must have shape {wanted}, but has {g.shape}."
                 )
-            return lx.DiagonalLinearOperator(g) if self.noise == "diagonal" else g
+            if self.noise == "diagonal":
+                return lx.DiagonalLinearOperator(g)
+            return g[..., None] if per_sample and self.noise == "scalar" else g
 
         drift: Any = self.drift
-        return diffrax.MultiTerm(diffrax.ODETerm(drift), diffrax.ControlTerm(diffusion, path))
+        noise_term = SampleTerm if per_sample else diffrax.ControlTerm
+        return diffrax.MultiTerm(diffrax.ODETerm(drift), noise_term(diffusion, path))
+
+
+class SampleTerm(diffrax.ControlTerm):
+    """A control `(*batch, inputs)` for the samples of a state `(*batch, size)`, each with a matrix
+    of its own: the vector field gives `(*batch, size, inputs)`.
+    """
+
+    def prod(self, vf: Array, control: Array) -> Array:
+        return jnp.einsum("...ij,...j->...i", vf, control)
 
 
 def levy_area_for(solver: diffrax.AbstractSolver) -> Any:

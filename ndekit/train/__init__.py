@@ -4,4 +4,5 @@ from .checkpoint import CheckpointError as CheckpointError
 from .fit import FitResult as FitResult
 from .fit import fit as fit
 from .log import column as column
+from .projection import projected as projected
 from .update import NonFiniteLossError as NonFiniteLossError

@@ -1,0 +1,42 @@
+"""An optimiser whose parameters stay where they may be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import PyTree
+
+
+def projected(
+    optimizer: optax.GradientTransformation, project: Callable[[PyTree], PyTree]
+) -> optax.GradientTransformation:
+    r"""The optimiser, and after each of its updates $\theta \leftarrow
+    \mathrm{project}(\theta)$.
+
+    Args:
+        optimizer: any optax transformation.
+        project: from a model to one of the same structure. What it sees is the model with `None`
+            in place of everything that is not trained.
+
+    Raises:
+        ValueError: by the update, if it is not given the parameters.
+
+    Example:
+        ```python
+        import jax.random as jr, optax
+        import ndekit as nk
+
+        optimizer = nk.train.projected(optax.rmsprop(1e-3), nk.fields.clip_weights)
+        ```
+    """
+
+    def update(grads: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+        if params is None:
+            raise ValueError("`projected` needs the parameters: `update(grads, state, params)`.")
+        changes, state = optimizer.update(grads, state, params)
+        wanted = project(optax.apply_updates(params, changes))
+        # As changes, which the caller adds: what is rounded off is below the last digit.
+        return jax.tree.map(lambda new, old: new - old, wanted, params), state
+
+    return optax.GradientTransformation(optimizer.init, update)
