@@ -7,8 +7,10 @@ import jax.random as jr
 import numpy as np
 import pytest
 from close import close_to_rounding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ndekit.fields import MLP, Affine
+from ndekit.fields import MLP, Affine, lipswish
 
 
 def by_hand(field, t, y, with_time):
@@ -45,6 +47,23 @@ def test_mlp_is_the_network_written_out(time, final, depth, batch, getkey):
     y = jr.normal(getkey(), (*batch, 4))
     rate = field(jnp.array(0.3), y, None)
     assert close_to_rounding(rate, by_hand(field, 0.3, y, TIMES[time]))
+
+
+@pytest.mark.parametrize("out", [6, (2, 3), ()])
+def test_mlp_gives_the_shape_asked_for(out, getkey):
+    key = getkey()
+    field = MLP(4, 7, 1, out=out, final="linear", near_zero=False, key=key)
+    shape = (out,) if isinstance(out, int) else out
+    y = jr.normal(getkey(), (5, 4))
+    rate = field(0.0, y)
+    assert rate.shape == (5, *shape)
+    assert close_to_rounding(rate.reshape(5, -1), by_hand(field, 0.0, y, TIMES["none"]))
+
+
+@given(x=st.floats(-50, 50))
+@settings(max_examples=50, deadline=None)
+def test_lipswish_is_no_steeper_than_one(x):
+    assert abs(jax.grad(lipswish)(x)) <= 1 + 1e-3
 
 
 def test_near_zero_is_a_hundredth_of_the_last_weights(getkey):

@@ -108,3 +108,57 @@ def test_every_part_of_a_latent_sde_has_a_gradient():
     for name in ("encoder", "to_context", "to_first", "prior", "posterior", "diffusion", "decoder"):
         leaves = jax.tree.leaves(getattr(grads, name))
         assert any(bool(jnp.any(leaf != 0)) for leaf in leaves), name
+
+
+@pytest.mark.parametrize(
+    ("noise", "solver", "shape"),
+    [
+        ("diagonal", diffrax.Euler(), (3,)),
+        ("scalar", diffrax.ReversibleHeun(), (3,)),
+        ("general", diffrax.ReversibleHeun(), (3, 2)),
+        ("general", diffrax.SPaRK(), (3, 2)),
+    ],
+)
+def test_samples_of_one_state_have_noise_of_their_own(noise, solver, shape):
+    """The covariance of one sample is that of its equation; that of two is zero."""
+    matrix = jr.normal(jr.key(5), shape)
+    sde = nk.models.NeuralSDE(
+        lambda t, y, args: 0 * y,
+        lambda t, y, args: jnp.broadcast_to(matrix, (*y.shape[:-1], *shape)),
+        noise=noise, noise_size=2 if noise == "general" else None, solver=solver, dt0=0.5,
+    )  # fmt: skip
+    ys = jax.jit(lambda key: sde(jnp.zeros((2, 2000, 3)), key=key).ys[-1])(jr.key(0))
+    covariance = {
+        "diagonal": jnp.diag(matrix**2) if noise == "diagonal" else None,
+        "scalar": jnp.outer(matrix, matrix) if noise == "scalar" else None,
+        "general": matrix @ matrix.T if noise == "general" else None,
+    }[noise]
+    scale = jnp.sqrt(jnp.outer(jnp.diag(covariance), jnp.diag(covariance)))
+    for a, b, expected in ((0, 0, covariance), (1, 1, covariance), (0, 1, 0 * covariance)):
+        found = ys[a].T @ ys[b] / 2000
+        # The standard error of a covariance of Gaussians is at most sqrt(2 / n) of the variances.
+        assert jnp.all(jnp.abs(found - expected) < 5 * scale * jnp.sqrt(2 / 2000))
+
+
+@pytest.mark.parametrize("solver", [diffrax.Heun(), diffrax.SPaRK(), diffrax.ReversibleHeun()])
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_a_batch_of_one_state_is_a_long_state_with_a_block_for_each_sample(inputs, solver, x64):
+    def diffusion(t, y, args):
+        return jnp.stack([jnp.cos(y), jnp.sin(2 * y)][:inputs], axis=-1)
+
+    def blocks(t, y, args):
+        g = diffusion(t, y.reshape(4, 3), args)
+        return jnp.einsum("bij,bc->bicj", g, jnp.eye(4)).reshape(12, 4 * inputs)
+
+    def ends(g, y0, noise, noise_size):
+        sde = nk.models.NeuralSDE(
+            lambda t, y, args: -y, g, noise=noise, noise_size=noise_size, solver=solver,
+        )  # fmt: skip
+        return sde(y0, key=jr.key(2)).ys[-1]
+
+    y0 = jr.normal(jr.key(1), (4, 3))
+    together = ends(blocks, y0.reshape(12), "general", 4 * inputs)
+    assert_tree_close(ends(diffusion, y0, "general", inputs).reshape(12), together, rtol=1e-10)
+    if inputs == 1:
+        scalar = ends(lambda *at: diffusion(*at)[..., 0], y0, "scalar", None)
+        assert_tree_close(scalar.reshape(12), together, rtol=1e-10)

@@ -121,8 +121,9 @@ class SDEGAN(eqx.Module):
         assert series.shape == (10, 6, 1)
         ```
 
-    References: Kidger, Foster, Li, Oberhauser and Lyons (2021), "Neural SDEs as infinite-dimensional
-    GANs", arXiv 2102.03657; Kidger, Foster, Li and Lyons (2021), arXiv 2105.13493, for the clipping.
+    References: Kidger, Foster, Li, Oberhauser and Lyons (2021), "Neural SDEs as
+    infinite-dimensional GANs", arXiv 2102.03657; for the clipping Kidger, Foster, Li and Lyons
+    (2021), arXiv 2105.13493.
     """
 
     generator: Generator

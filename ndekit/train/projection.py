@@ -31,12 +31,16 @@ def projected(
         ```
     """
 
-    def update(grads: PyTree, state: Any, params: PyTree | None = None) -> tuple[PyTree, Any]:
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def update(
+        grads: PyTree, state: Any, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, Any]:
         if params is None:
             raise ValueError("`projected` needs the parameters: `update(grads, state, params)`.")
-        changes, state = optimizer.update(grads, state, params)
+        changes, state = optimizer.update(grads, state, params, **extra)
         wanted = project(optax.apply_updates(params, changes))
         # As changes, which the caller adds: what is rounded off is below the last digit.
         return jax.tree.map(lambda new, old: new - old, wanted, params), state
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)
