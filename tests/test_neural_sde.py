@@ -70,15 +70,16 @@ def test_path_divergence_of_a_constant_difference(x64):
     assert_tree_close(sol.costs["kl"], jnp.array(0.5 * 3 * (1 / 0.25 + 1 / 4)), rtol=1e-9)
 
 
-def latent_of(key):
-    return nk.models.LatentSDE(1, latent=2, context=4, width=8, dt0=0.05, key=key)
+def latent_of(key, model=nk.models.LatentSDE):
+    return model(1, latent=2, context=4, width=8, dt0=0.05, key=key)
 
 
 @pytest.mark.slow
-def test_latent_sde_learns_a_series():
+@pytest.mark.parametrize("kind", [nk.models.LatentSDE, nk.models.MatchedLatentSDE])
+def test_latent_sde_learns_a_series(kind):
     ts = jnp.linspace(0.0, 1.0, 9)
     xs = jnp.sin(4 * ts)[None, :, None] + 0.1 * jr.normal(jr.key(1), (8, 9, 1))
-    model, optimizer = latent_of(jr.key(0)), optax.adam(0.01)
+    model, optimizer = latent_of(jr.key(0), kind), optax.adam(0.01)
 
     def loss_of(model, key):
         loss = lambda x, key: model.loss(ts, x, noise_std=0.1, beta=0.1, key=key)[0]
@@ -95,7 +96,7 @@ def test_latent_sde_learns_a_series():
         for step in range(60):
             model, state, loss = update(model, state, jr.key(step))
             losses.append(float(loss))
-    assert losses[-1] < 0.2 * losses[0]
+    assert sum(losses[-5:]) / 5 < 0.25 * losses[0]
     drawn = jax.vmap(lambda key: model.sample(ts, key=key))(jr.split(jr.key(2), 16))
     assert drawn.shape == (16, 9, 1) and bool(jnp.all(jnp.isfinite(drawn)))
 
@@ -105,9 +106,8 @@ def test_every_part_of_a_latent_sde_has_a_gradient():
     grads = eqx.filter_grad(lambda m: m.loss(ts, xs, noise_std=0.1, key=jr.key(1))[0])(
         latent_of(jr.key(0))
     )
-    for name in ("encoder", "to_context", "to_first", "prior", "posterior", "diffusion", "decoder"):
-        leaves = jax.tree.leaves(getattr(grads, name))
-        assert any(bool(jnp.any(leaf != 0)) for leaf in leaves), name
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        assert bool(jnp.any(leaf != 0)), jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize(

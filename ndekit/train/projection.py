@@ -30,15 +30,14 @@ def projected(
         optimizer = nk.train.projected(optax.rmsprop(1e-3), nk.fields.clip_weights)
         ```
     """
-
     optimizer = optax.with_extra_args_support(optimizer)
 
     def update(
-        grads: PyTree, state: Any, params: PyTree | None = None, **extra: Any
+        updates: PyTree, state: Any, params: PyTree | None = None, **extra: Any
     ) -> tuple[PyTree, Any]:
         if params is None:
-            raise ValueError("`projected` needs the parameters: `update(grads, state, params)`.")
-        changes, state = optimizer.update(grads, state, params, **extra)
+            raise ValueError("`projected` needs the parameters: `update(updates, state, params)`.")
+        changes, state = optimizer.update(updates, state, params, **extra)
         wanted = project(optax.apply_updates(params, changes))
         # As changes, which the caller adds: what is rounded off is below the last digit.
         return jax.tree.map(lambda new, old: new - old, wanted, params), state

@@ -1,0 +1,170 @@
+"""The prior of a latent SDE, and what its posteriors have in common."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Key, Real, UInt
+
+from ..fields import MLP, Affine
+from ..integrate import AbstractStepCost, Solution, Step
+from ..shapes import Args, Scalar, Time
+from .neural_sde import NeuralSDE
+
+
+class PathKL(AbstractStepCost):
+    r"""What a step adds to the divergence of two SDEs with the same diffusion,
+    $\tfrac{h}{2} \lvert (f(t_0, y_0) - f_0(t_0, y_0)) / g(t_0, y_0) \rvert^2$.
+
+    Its sum over a solve of $dy = f\, dt + g\, dW$ has as its mean the Kullback-Leibler divergence
+    of the law of this path from that of $dy = f_0\, dt + g\, dW$ (Girsanov); the left end of the
+    step makes it an unbiased estimate for the Euler scheme itself.
+
+    Args:
+        posterior, prior: $f$ and $f_0$, `drift(t, y, args)`.
+        diffusion: $g$, diagonal, nowhere zero.
+        args: for all three.
+    """
+
+    posterior: Callable
+    prior: Callable
+    diffusion: Callable
+    args: Args = None
+
+    def of_step(self, step: Step) -> Scalar:
+        return step.h * self.rate(step.t0, step.y0)
+
+    def rate(self, t: Time, y: Float[Array, " size"]) -> Scalar:
+        r"""The divergence in a unit of time, $\tfrac12 \lvert (f - f_0) / g \rvert^2$."""
+        at = (t, y, self.args)
+        u = (self.posterior(*at) - self.prior(*at)) / self.diffusion(*at)
+        return 0.5 * jnp.sum(u**2)
+
+
+class Latent(NamedTuple):
+    """What a latent SDE makes of one series.
+
+    Attributes:
+        values: means of the observations at `ts`.
+        states: latent states there: along one path, or, for a matched SDE, one by one.
+        path_kl: of the posterior path from the prior's, an unbiased estimate.
+        initial_kl: of the posterior of the first state from the prior's.
+        solution: of the solve; `None` if there was none.
+    """
+
+    values: Float[Array, "times size"]
+    states: Float[Array, "times latent"]
+    path_kl: Scalar
+    initial_kl: Scalar
+    solution: Solution | None
+
+
+class Normal(NamedTuple):
+    """Independent normal numbers."""
+
+    mean: Float[Array, "*shape"]
+    log_std: Float[Array, "*shape"]
+
+    def draw(self, key: Key[Array, ""] | UInt[Array, "2"]) -> Float[Array, "*shape"]:
+        noise = jr.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_std) * noise
+
+    def kl(self, other: "Normal") -> Scalar:
+        """The divergence of this law from another."""
+        ratio = jnp.exp(2 * (self.log_std - other.log_std))
+        off = (self.mean - other.mean) ** 2 * jnp.exp(-2 * other.log_std)
+        return jnp.sum(0.5 * (ratio + off - 1) - self.log_std + other.log_std)
+
+    def log_density(self, x: Float[Array, "*shape"]) -> Scalar:
+        off = (x - self.mean) * jnp.exp(-self.log_std)
+        return -jnp.sum(0.5 * off**2 + self.log_std + 0.5 * jnp.log(2 * jnp.pi))
+
+
+class LatentPrior(eqx.Module):
+    r"""Series from noise, $z(t_0) \sim N(m_0, s_0)$, $dz = f_0(t, z)\, dt + g(z)\, dW$ (Ito).
+
+    Part of an [`ndekit.models.LatentSDE`][] and of an [`ndekit.models.MatchedLatentSDE`][].
+
+    Attributes:
+        first: the law of the first state.
+        drift, diffusion: $f_0$ and $g$, diagonal.
+        decoder: from states to means of observations, affine.
+        dt0, solver, adjoint: how paths are solved.
+    """
+
+    first: Normal
+    drift: MLP
+    diffusion: MLP
+    decoder: Affine
+    dt0: float = eqx.field(static=True)
+    solver: diffrax.AbstractSolver
+    adjoint: Any
+
+    def __init__(
+        self,
+        size: int,
+        latent: int,
+        width: int,
+        *,
+        dt0: float,
+        solver: diffrax.AbstractSolver,
+        adjoint: Any,
+        key: Key[Array, ""] | UInt[Array, "2"],
+    ):
+        drift_key, diffusion_key, decoder_key = jr.split(key, 3)
+        self.first = Normal(jnp.zeros(latent), jnp.zeros(latent))
+        self.drift = MLP(
+            latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key
+        )
+        self.diffusion = MLP(latent, width, 1, final="sigmoid", key=diffusion_key)
+        self.decoder = Affine(latent, size, key=decoder_key)
+        self.dt0, self.solver, self.adjoint = dt0, solver, adjoint
+
+    def solve(
+        self,
+        drift: Callable,
+        z0: Float[Array, " latent"],
+        ts: Real[Array, " times"],
+        *,
+        costs: Any = None,
+        key: Key[Array, ""] | UInt[Array, "2"],
+    ) -> Solution:
+        """A path of this diffusion with a given drift."""
+        sde = NeuralSDE(
+            drift, self.diffusion, solver=self.solver, adjoint=self.adjoint,
+            costs={} if costs is None else costs, dt0=self.dt0,
+        )  # fmt: skip
+        return sde(z0, ts, key=key)
+
+    def sample(
+        self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]
+    ) -> Float[Array, "times size"]:
+        """A series, without noise of observation."""
+        first_key, path_key = jr.split(key)
+        sol = self.solve(self.drift, self.first.draw(first_key), ts, key=path_key)
+        assert sol.ys is not None
+        return self.decoder(sol.ys, ts[0])
+
+
+def negative_bound(
+    latent: Latent, xs: Float[Array, "times size"], noise_std: float, beta: Any
+) -> Scalar:
+    """Minus the evidence lower bound of a series, with the divergences `beta` times."""
+    law = Normal(latent.values, jnp.full_like(latent.values, jnp.log(noise_std)))
+    return beta * (latent.path_kl + latent.initial_kl) - law.log_density(xs)
+
+
+def states_of(
+    cell: eqx.nn.GRUCell, xs: Float[Array, "times size"], reverse: bool
+) -> Float[Array, "times width"]:
+    """What a recurrent cell knows when it has read each observation."""
+
+    def step(state: Array, x: Array) -> tuple[Array, Array]:
+        state = cell(x, state)
+        return state, state
+
+    return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
