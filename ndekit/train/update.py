@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, PyTree, Real
+from jaxtyping import Array, Int, PyTree, Real
 
 from .. import tree
 
@@ -27,18 +27,18 @@ def run_updates(
     opt_state: PyTree,
     carry: PyTree,
     batches: PyTree,
-    step: Array,
+    steps: Int[Array, " updates"],
     key: Array,
     *,
     loss_fn: Callable,
     optimizer: optax.GradientTransformation,
 ) -> tuple[PyTree, PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
-    """As many updates as `batches` are stacked on their first axis, from number `step` on."""
+    """The updates numbered `steps`, each with its own of the `batches` stacked on a first axis."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
     loss_and_grad = eqx.filter_value_and_grad(_in_one_form(loss_fn), has_aux=True)
 
-    def update(before: tuple, batch: PyTree) -> tuple[tuple, dict[str, Array]]:
-        params, opt_state, carry, step = before
+    def update(before: tuple, now: tuple) -> tuple[tuple, dict[str, Array]]:
+        (params, opt_state, carry), (step, batch) = before, now
         model = eqx.combine(params, static)
         own_key = jr.fold_in(key, step)
         (loss, (metrics, new_carry)), grads = loss_and_grad(model, batch, step, own_key, carry)
@@ -53,16 +53,16 @@ def run_updates(
         opt_state = tree.where(finite, new_opt_state, opt_state)
         carry = tree.where(finite, _like(carry, new_carry), carry)
         outputs = {"loss": loss, "gradient_norm": norm, **_checked(metrics)}
-        return (params, opt_state, carry, step + 1), outputs
+        return (params, opt_state, carry), outputs
 
-    start = (params, opt_state, carry, step)
-    if jax.tree.leaves(batches)[0].shape[0] == 1:
+    start = (params, opt_state, carry)
+    if len(steps) == 1:
         # No scan round a single update: XLA keeps a loop of one trip, and loses fusions to it.
-        end, outputs = update(start, jax.tree.map(lambda x: x[0], batches))
+        end, outputs = update(start, jax.tree.map(lambda x: x[0], (steps, batches)))
         outputs = jax.tree.map(lambda x: x[None], outputs)
     else:
-        end, outputs = jax.lax.scan(update, start, batches)
-    params, opt_state, carry, _ = end
+        end, outputs = jax.lax.scan(update, start, (steps, batches))
+    params, opt_state, carry = end
     return eqx.combine(params, static), opt_state, carry, outputs
 
 
