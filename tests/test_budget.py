@@ -121,6 +121,7 @@ def test_validation_counts_from_when_it_is_seen():
     assert budget.observe(dual, 0.01).gap == 0
 
 
+@pytest.mark.slow
 def test_the_multiplier_is_in_the_checkpoint(tmp_path):
     whole = train(nk.StepBudget(8.0), model_of(10.0), 1.0, num_updates=100)
     part = dict(checkpoint_dir=tmp_path, checkpoint_every=50)

@@ -37,7 +37,7 @@ def error_of(solver, num_steps):
     return float(np.abs(np.asarray(sol.ys[0]) - Y0 @ turn).max())
 
 
-@pytest.mark.parametrize("max_error", [0.05, 1e-3])
+@pytest.mark.parametrize("max_error", [0.05, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_the_least_steps_of_each_solver_and_the_cheapest_of_all(max_error):
     report = nk.deploy.fix_steps(ode_of(), jnp.asarray(Y0), max_error)
     for scheme in report.found:

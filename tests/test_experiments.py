@@ -90,7 +90,6 @@ KINDS = (
     "none",
     "steps",
     "budget",
-    "local_time_published",
     "taylor2",
     "rnode",
     "tpr",
@@ -107,8 +106,11 @@ PAIRS += [
     for name in CONFIGS
     if name != DEFAULTS[0]
 ]
-PAIRS += [("spiral-default", "local_step_published")]
-PAIRS += [(DEFAULTS[0], "local_time_frozen_solver_state"), (DEFAULTS[0], "steps_differentiable")]
+PAIRS += [
+    pytest.param("spiral-default", "local_step_published", marks=pytest.mark.slow),
+    (DEFAULTS[0], "local_time_frozen_solver_state"),
+    pytest.param(DEFAULTS[0], "steps_differentiable", marks=pytest.mark.slow),
+]
 
 
 def parts_of(name, regularizer):

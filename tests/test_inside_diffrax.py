@@ -27,7 +27,7 @@ def float64(x64):
     "solver",
     [
         diffrax.Tsit5(),
-        diffrax.ReversibleHeun(),
+        pytest.param(diffrax.ReversibleHeun(), marks=pytest.mark.slow),
         pytest.param(diffrax.Kvaerno3(), marks=pytest.mark.slow),
     ],
 )

@@ -43,7 +43,7 @@ def value_and_gradient(cost, **options):
 @pytest.mark.parametrize(
     ("sample", "ends"),
     [
-        ("time", (1.0, 0.2)),
+        pytest.param("time", (1.0, 0.2), marks=pytest.mark.slow),
         ("step", (0.0, 1.0)),
         pytest.param("time", (0.0, 1.0), marks=pytest.mark.slow),
         pytest.param("step", (1.0, 0.2), marks=pytest.mark.slow),

@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 
 import ndekit as nk
 
@@ -70,7 +71,7 @@ def augmented(y0, args, name):
     return sol.ys[1][0]
 
 
-@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("name", slow_but(("kinetic", "jacobian", "taylor3"), COSTS))
 def test_value_and_gradient_are_those_of_an_augmented_ode(name):
     ours = lambda y0, args: solve(y0, args, {name: COSTS[name]}).costs[name]
     theirs = lambda y0, args: augmented(y0, args, name)
