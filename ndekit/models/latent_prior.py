@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -91,18 +90,13 @@ class LatentPrior(eqx.Module):
 
     Attributes:
         first: the law of the first state.
-        drift, diffusion: $f_0$ and $g$, diagonal.
+        sde: $f_0$ and $g$, diagonal, and how paths are solved.
         decoder: from states to means of observations, affine.
-        dt0, solver, adjoint: how paths are solved.
     """
 
     first: Normal
-    drift: MLP
-    diffusion: MLP
+    sde: NeuralSDE
     decoder: Affine
-    dt0: float = eqx.field(static=True)
-    solver: diffrax.AbstractSolver
-    adjoint: Any
 
     def __init__(
         self,
@@ -110,42 +104,29 @@ class LatentPrior(eqx.Module):
         latent: int,
         width: int,
         *,
-        dt0: float,
-        solver: diffrax.AbstractSolver,
-        adjoint: Any,
+        dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
+        **solve: Any,
     ):
         drift_key, diffusion_key, decoder_key = jr.split(key, 3)
         self.first = Normal(jnp.zeros(latent), jnp.zeros(latent))
-        self.drift = MLP(
-            latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key
-        )
-        self.diffusion = MLP(latent, width, 1, final="sigmoid", key=diffusion_key)
-        self.decoder = Affine(latent, size, key=decoder_key)
-        self.dt0, self.solver, self.adjoint = dt0, solver, adjoint
-
-    def solve(
-        self,
-        drift: Callable,
-        z0: Float[Array, " latent"],
-        ts: Real[Array, " times"],
-        *,
-        costs: Any = None,
-        key: Key[Array, ""] | UInt[Array, "2"],
-    ) -> Solution:
-        """A path of this diffusion with a given drift."""
-        sde = NeuralSDE(
-            drift, self.diffusion, solver=self.solver, adjoint=self.adjoint,
-            costs={} if costs is None else costs, dt0=self.dt0,
+        self.sde = NeuralSDE(
+            MLP(latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key),
+            MLP(latent, width, 1, final="sigmoid", key=diffusion_key),
+            dt0=dt0, **solve,
         )  # fmt: skip
-        return sde(z0, ts, key=key)
+        self.decoder = Affine(latent, size, key=decoder_key)
+
+    def kl_from(self, drift: Callable) -> PathKL:
+        """What divides the paths with another drift from those of the prior."""
+        return PathKL(drift, self.sde.drift, self.sde.diffusion)
 
     def sample(
         self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]
     ) -> Float[Array, "times size"]:
         """A series, without noise of observation."""
         first_key, path_key = jr.split(key)
-        sol = self.solve(self.drift, self.first.draw(first_key), ts, key=path_key)
+        sol = self.sde(self.first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
         return self.decoder(sol.ys, ts[0])
 

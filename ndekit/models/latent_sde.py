@@ -1,8 +1,8 @@
 """The latent SDE: a neural SDE as the prior of a time series, and its approximate posterior."""
 
+import dataclasses
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
-from ..integrate import ReplayAdjoint
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, PathKL, negative_bound, states_of
+from .latent_prior import Latent, LatentPrior, Normal, negative_bound, states_of
 
 
 class LatentSDE(eqx.Module):
@@ -35,6 +34,8 @@ class LatentSDE(eqx.Module):
         width: of every hidden layer.
         dt0: the step of the Euler scheme, in units of `ts`.
         key: draws the weights.
+        solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
+            `adjoint`, `costs`, `max_steps`.
 
     Example:
         ```python
@@ -64,15 +65,12 @@ class LatentSDE(eqx.Module):
         context: int,
         width: int,
         *,
-        dt0: float,
+        dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
-        solver: diffrax.AbstractSolver = diffrax.Euler(),
-        adjoint: Any = ReplayAdjoint(),
+        **solve: Any,
     ):
         keys = jr.split(key, 5)
-        self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, solver=solver, adjoint=adjoint, key=keys[0]
-        )
+        self.prior = LatentPrior(size, latent, width, dt0=dt0, key=keys[0], **solve)
         self.encoder = eqx.nn.GRUCell(size, width, key=keys[1])
         self.to_context = Affine(width, context, key=keys[2])
         self.to_first = Affine(context, 2 * latent, gain=0.1, key=keys[3])
@@ -93,13 +91,13 @@ class LatentSDE(eqx.Module):
         contexts = self.read(xs)
         first = Normal(*jnp.split(self.to_first(contexts[0], ts[0]), 2))
         drift = _Driven(self.posterior, ts, contexts)
-        kl = PathKL(drift, self.prior.drift, self.prior.diffusion)
-        sol = self.prior.solve(
-            drift, first.draw(first_key), ts, costs={"path_kl": kl}, key=path_key
-        )
+        prior = self.prior
+        costs = {**prior.sde.costs, "path_kl": prior.kl_from(drift)}
+        posterior = dataclasses.replace(prior.sde, drift=drift, costs=costs)
+        sol = posterior(first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
-        values = self.prior.decoder(sol.ys, ts[0])
-        return Latent(values, sol.ys, sol.costs["path_kl"], first.kl(self.prior.first), sol)
+        values = prior.decoder(sol.ys, ts[0])
+        return Latent(values, sol.ys, sol.costs["path_kl"], first.kl(prior.first), sol)
 
     def loss(
         self,

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
-from ..integrate import ReplayAdjoint
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, PathKL, negative_bound, states_of
+from .latent_prior import Latent, LatentPrior, Normal, negative_bound, states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -82,6 +80,8 @@ class MatchedLatentSDE(eqx.Module):
         dt0: the step with which series are drawn from the prior, in units of `ts`.
         draws: of a time for the path divergence; one from each of so many equal intervals.
         key: draws the weights.
+        solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
+            `adjoint`, `costs`, `max_steps`.
 
     Raises:
         ValueError: for fewer than one draw.
@@ -116,18 +116,15 @@ class MatchedLatentSDE(eqx.Module):
         context: int,
         width: int,
         *,
-        dt0: float,
+        dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         draws: int = 1,
-        solver: diffrax.AbstractSolver = diffrax.Euler(),
-        adjoint: Any = ReplayAdjoint(),
+        **solve: Any,
     ):
         if draws < 1:
             raise ValueError(f"`draws` must be at least 1 time, got {draws}.")
         keys = jr.split(key, 5)
-        self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, solver=solver, adjoint=adjoint, key=keys[0]
-        )
+        self.prior = LatentPrior(size, latent, width, dt0=dt0, key=keys[0], **solve)
         self.forwards = eqx.nn.GRUCell(size, width, key=keys[1])
         self.backwards = eqx.nn.GRUCell(size, width, key=keys[2])
         self.to_context = Affine(2 * width, context, key=keys[3])
@@ -160,8 +157,7 @@ class MatchedLatentSDE(eqx.Module):
     ) -> Latent:
         """Samples of the posterior at `ts`, each for itself, and estimates of the divergences."""
         marginal = self.marginal(ts, xs)
-        drift = MarginalDrift(marginal, self.prior.diffusion)
-        divergence = PathKL(drift, self.prior.drift, self.prior.diffusion)
+        divergence = self.prior.kl_from(MarginalDrift(marginal, self.prior.sde.diffusion))
         draw = jax.vmap(lambda t, key: marginal(t).draw(key))
 
         state_key, time_key, key = jr.split(key, 3)
