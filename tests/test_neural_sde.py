@@ -110,6 +110,19 @@ def test_every_part_of_a_latent_sde_has_a_gradient():
         assert bool(jnp.any(leaf != 0)), jax.tree_util.keystr(path)
 
 
+def test_a_batch_of_series_as_one_state_is_the_mean_over_series(x64):
+    """Laws without noise: series of their own have the same paths then, batched or not."""
+    model = latent_of(jr.key(0))
+    still = lambda t, z, args: jnp.full(z.shape, 1e-9)
+    model = eqx.tree_at(lambda m: m.prior.sde.diffusion, model, still)
+    model = eqx.tree_at(lambda m: m.to_first.bias, model, jnp.array([0.1, 0.2, -30.0, -30.0]))
+    ts, xs = jnp.linspace(0.0, 1.0, 5), jr.normal(jr.key(1), (3, 5, 1))
+    together, seen = model.loss(ts, xs, noise_std=0.1, key=jr.key(2))
+    alone = [model.loss(ts, x, noise_std=0.1, key=jr.key(2)) for x in xs]
+    assert_tree_close(seen.values, jnp.stack([one.values for _, one in alone]), rtol=1e-6)
+    assert_tree_close(together, jnp.mean(jnp.stack([loss for loss, _ in alone])), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("noise", "solver", "shape"),
     [

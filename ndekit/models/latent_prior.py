@@ -21,7 +21,8 @@ class PathKL(AbstractStepCost):
 
     Its sum over a solve of $dy = f\, dt + g\, dW$ has as its mean the Kullback-Leibler divergence
     of the law of this path from that of $dy = f_0\, dt + g\, dW$ (Girsanov); the left end of the
-    step makes it an unbiased estimate for the Euler scheme itself.
+    step makes it an unbiased estimate for the Euler scheme itself. Of a batch that is one state,
+    `(*batch, size)`, it is the mean over samples.
 
     Args:
         posterior, prior: $f$ and $f_0$, `drift(t, y, args)`.
@@ -37,15 +38,15 @@ class PathKL(AbstractStepCost):
     def of_step(self, step: Step) -> Scalar:
         return step.h * self.rate(step.t0, step.y0)
 
-    def rate(self, t: Time, y: Float[Array, " size"]) -> Scalar:
+    def rate(self, t: Time, y: Float[Array, "*batch size"]) -> Scalar:
         r"""The divergence in a unit of time, $\tfrac12 \lvert (f - f_0) / g \rvert^2$."""
         at = (t, y, self.args)
         u = (self.posterior(*at) - self.prior(*at)) / self.diffusion(*at)
-        return 0.5 * jnp.sum(u**2)
+        return 0.5 * jnp.mean(jnp.sum(u**2, axis=-1))
 
 
 class Latent(NamedTuple):
-    """What a latent SDE makes of one series.
+    """What a latent SDE makes of a series; for a batch, divergences are means.
 
     Attributes:
         values: means of the observations at `ts`.
@@ -55,8 +56,8 @@ class Latent(NamedTuple):
         solution: of the solve; `None` if there was none.
     """
 
-    values: Float[Array, "times size"]
-    states: Float[Array, "times latent"]
+    values: Float[Array, "*batch times size"]
+    states: Float[Array, "*batch times latent"]
     path_kl: Scalar
     initial_kl: Scalar
     solution: Solution | None
@@ -73,14 +74,11 @@ class Normal(NamedTuple):
         return self.mean + jnp.exp(self.log_std) * noise
 
     def kl(self, other: "Normal") -> Scalar:
-        """The divergence of this law from another."""
-        ratio = jnp.exp(2 * (self.log_std - other.log_std))
-        off = (self.mean - other.mean) ** 2 * jnp.exp(-2 * other.log_std)
-        return jnp.sum(0.5 * (ratio + off - 1) - self.log_std + other.log_std)
-
-    def log_density(self, x: Float[Array, "*shape"]) -> Scalar:
-        off = (x - self.mean) * jnp.exp(-self.log_std)
-        return -jnp.sum(0.5 * off**2 + self.log_std + 0.5 * jnp.log(2 * jnp.pi))
+        """The divergence of this law from another, in the mean over leading axes."""
+        mean, log_std = (jnp.broadcast_to(x, self.mean.shape) for x in other)
+        ratio = jnp.exp(2 * (self.log_std - log_std))
+        off = (self.mean - mean) ** 2 * jnp.exp(-2 * log_std)
+        return jnp.mean(jnp.sum(0.5 * (ratio + off - 1) - self.log_std + log_std, axis=-1))
 
 
 class LatentPrior(eqx.Module):
@@ -132,20 +130,28 @@ class LatentPrior(eqx.Module):
 
 
 def negative_bound(
-    latent: Latent, xs: Float[Array, "times size"], noise_std: float, beta: Any
+    latent: Latent, xs: Float[Array, "*batch times size"], noise_std: float, beta: Any
 ) -> Scalar:
-    """Minus the evidence lower bound of a series, with the divergences `beta` times."""
-    law = Normal(latent.values, jnp.full_like(latent.values, jnp.log(noise_std)))
-    return beta * (latent.path_kl + latent.initial_kl) - law.log_density(xs)
+    """Minus the evidence lower bound of a series, with the divergences `beta` times; the mean over
+    series.
+    """
+    off = (xs - latent.values) / noise_std
+    log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
+    log_likelihood = jnp.mean(jnp.sum(log_density, axis=(-2, -1)))
+    return beta * (latent.path_kl + latent.initial_kl) - log_likelihood
 
 
 def states_of(
-    cell: eqx.nn.GRUCell, xs: Float[Array, "times size"], reverse: bool
-) -> Float[Array, "times width"]:
+    cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], reverse: bool
+) -> Float[Array, "*batch times width"]:
     """What a recurrent cell knows when it has read each observation."""
 
-    def step(state: Array, x: Array) -> tuple[Array, Array]:
-        state = cell(x, state)
-        return state, state
+    def of_series(xs: Array) -> Array:
+        def step(state: Array, x: Array) -> tuple[Array, Array]:
+            state = cell(x, state)
+            return state, state
 
-    return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
+        return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
+
+    states = jax.vmap(of_series)(xs.reshape(-1, *xs.shape[-2:]))
+    return states.reshape(*xs.shape[:-1], cell.hidden_size)

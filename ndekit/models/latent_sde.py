@@ -82,27 +82,28 @@ class LatentSDE(eqx.Module):
     def __call__(
         self,
         ts: Real[Array, " times"],
-        xs: Float[Array, "times size"],
+        xs: Float[Array, "*batch times size"],
         *,
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
-        """One sample of the posterior, given a series."""
+        """One sample of the posterior, given a series. A batch is solved as one state."""
         first_key, path_key = jr.split(key)
         contexts = self.read(xs)
-        first = Normal(*jnp.split(self.to_first(contexts[0], ts[0]), 2))
+        first = Normal(*jnp.split(self.to_first(contexts[0], ts[0]), 2, axis=-1))
         drift = _Driven(self.posterior, ts, contexts)
         prior = self.prior
         costs = {**prior.sde.costs, "path_kl": prior.kl_from(drift)}
         posterior = dataclasses.replace(prior.sde, drift=drift, costs=costs)
         sol = posterior(first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
-        values = prior.decoder(sol.ys, ts[0])
-        return Latent(values, sol.ys, sol.costs["path_kl"], first.kl(prior.first), sol)
+        states = jnp.moveaxis(sol.ys, 0, -2)
+        values = prior.decoder(states, ts[0])
+        return Latent(values, states, sol.costs["path_kl"], first.kl(prior.first), sol)
 
     def loss(
         self,
         ts: Real[Array, " times"],
-        xs: Float[Array, "times size"],
+        xs: Float[Array, "*batch times size"],
         *,
         noise_std: float,
         beta: Any = 1.0,
@@ -118,10 +119,10 @@ class LatentSDE(eqx.Module):
         """A series drawn from the prior, without noise of observation."""
         return self.prior.sample(ts, key=key)
 
-    def read(self, xs: Float[Array, "times size"]) -> Float[Array, "times context"]:
+    def read(self, xs: Float[Array, "*batch times size"]) -> Float[Array, "times *batch context"]:
         """The context at each time: what is known of the series from there on."""
         states = states_of(self.encoder, xs, reverse=True)
-        return self.to_context(states, jnp.zeros((), xs.dtype))
+        return self.to_context(jnp.moveaxis(states, -2, 0), jnp.zeros((), xs.dtype))
 
 
 class _Driven(eqx.Module):
@@ -129,10 +130,10 @@ class _Driven(eqx.Module):
 
     field: MLP
     ts: Real[Array, " times"]
-    contexts: Float[Array, "times context"]
+    contexts: Float[Array, "times *batch context"]
 
     def __call__(self, t: Time, z: Array, args: Args = None) -> Array:
         # The context of the next observation: that of the last one has seen less than it may.
         index = jnp.searchsorted(self.ts, t, side="right")
         context = self.contexts[jnp.minimum(index, len(self.ts) - 1)]
-        return self.field(t, jnp.concatenate([z, context]))
+        return self.field(t, jnp.concatenate([z, context], axis=-1))
