@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from close import assert_tree_close, close_to_rounding
 from marks import slow_but
+from scipy.stats import wasserstein_distance
 
 from ndekit.data import Dataset
 from ndekit.experiments import compare, registry, row, runs, search
@@ -22,7 +23,6 @@ from ndekit.experiments.measuring import measure, time_prediction, without_costs
 from ndekit.experiments.noisy import (
     MomentFit,
     Moments,
-    NoisyClassification,
     simulated_moments,
     spiral_moments,
 )
@@ -34,6 +34,8 @@ from ndekit.experiments.registry import (
     find_regularizer,
     make_job,
 )
+from ndekit.experiments.series import GAN, LatentFit, marginal_distance, parts_of_series, simulated
+from ndekit.experiments.task import AbstractSDETask
 from ndekit.experiments.training import Trainer, first_carry, make_loss
 from ndekit.experiments.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.train import column
@@ -70,15 +72,23 @@ def small_moments():
     return Moments(tuple(np.linspace(0, 1, y.shape[1]).tolist()), x, y, x, y, x, y)
 
 
+def small_series(missing):
+    ts = np.linspace(0.0, 1.0, 5)
+    starts = np.random.default_rng(0).standard_normal((96, 2))
+    return parts_of_series(ts, simulated(lambda t, y: -y, 0.3, starts, ts, 1), missing=missing)
+
+
 def data_for(config):
     if isinstance(config.task, MomentFit):
         return small_moments()
+    if isinstance(config.task, (GAN, LatentFit)):
+        return small_series(0.2 if isinstance(config.task, GAN) else 0.0)
     return small_trajectories() if isinstance(config.task, TrajectoryFit) else small_data()
 
 
 def small(config, **changes):
     defaults = dict(width=8, batch_size=16, predict_batch=9, rtol=1e-4, atol=1e-4, max_steps=64)
-    if isinstance(config.task, (MomentFit, NoisyClassification)):
+    if isinstance(config.task, AbstractSDETask):
         # SOSRI's estimate is about how far a step goes.
         defaults |= dict(rtol=0.3, atol=0.3)
     return config._replace(load=lambda folder: data_for(config), **{**defaults, **changes})
@@ -165,13 +175,30 @@ def test_simulated_moments_are_the_published_ones():
     assert np.max(np.abs(found - spiral_moments(str(PUBLISHED_DATA)).train_y[0])) < 0.12
 
 
+def test_distance_of_marginals_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=(400, 3, 2)), rng.normal(0.3, 2, size=(400, 3, 2))
+    truth = [
+        wasserstein_distance(ours[:, i, j], theirs[:, i, j]) for i in range(3) for j in range(2)
+    ]
+    found = marginal_distance(jnp.asarray(ours, jnp.float32), jnp.asarray(theirs, jnp.float32))
+    assert_tree_close(float(found), np.mean(truth), rtol=1e-5)
+    # A number that is missing is left out: with a quarter of them gone a quarter counts for less.
+    theirs[300:] = np.nan
+    truth = [
+        wasserstein_distance(ours[:, i, j], theirs[:300, i, j]) for i in range(3) for j in range(2)
+    ]
+    found = marginal_distance(jnp.asarray(ours, jnp.float32), jnp.asarray(theirs, jnp.float32))
+    assert_tree_close(float(found), np.mean(truth), rtol=0.02)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_regularizer_has_a_default_coefficient(name):
     task, apart = CONFIGS[name].task, {"none"}
-    if isinstance(task, (TrajectoryFit, MomentFit, NoisyClassification)):
+    if isinstance(task, (TrajectoryFit, AbstractSDETask)):
         # A random end means nothing where the ends are those of the data.
         apart |= {name for name in REGULARIZERS if name.startswith("steer")}
-    if isinstance(task, (MomentFit, NoisyClassification)):
+    if isinstance(task, AbstractSDETask):
         # What is known of an SDE's step is its ends, its error and its drift.
         of_odes = ("taylor", "rnode", "tpr", "local_time_", "local_step_")
         apart |= {name for name in REGULARIZERS if name.startswith(of_odes)}

@@ -59,10 +59,10 @@ def test_stiffness_of_linear_decay_is_its_rate(solver, rate):
     assert_tree_close(sol.costs, truth, rtol=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["Tsit5", "Dopri5", "Dopri8"])
+@pytest.mark.parametrize("solver", ["Tsit5", "Dopri5", "Dopri8", "Heun", "Midpoint", "Ralston"])
 def test_the_extent_of_the_stability_region_is_that_of_the_scheme(solver):
     # The stability polynomial R(z) of the tableau leaves the unit disc there.
-    tableau = SOLVERS[solver].tableau
+    tableau = getattr(diffrax, solver).tableau
     number = len(tableau.b_sol)
     a = np.zeros((number, number))
     for i, row in enumerate(tableau.a_lower):

@@ -14,10 +14,10 @@ from ..fields import MLP, Affine
 from ..integrate import ReplayAdjoint
 from ..models import NeuralODE, ODEClassifier
 from .regularizers import Regularizer
-from .task import AbstractTask
+from .task import AbstractODETask
 
 
-class Classification(AbstractTask):
+class Classification(AbstractODETask):
     """Pixels to classes, by cross-entropy."""
 
     metric: ClassVar[str] = "accuracy"
@@ -39,7 +39,10 @@ class Classification(AbstractTask):
         return ODEClassifier(eqx.nn.Identity(), ode, Affine(size, data.num_classes, key=head_key))
 
     def judge(
-        self, prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
+        self,
+        prediction: Float[Array, "batch classes"],
+        targets: Int[Array, " batch"],
+        step: Any = None,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         return judge_classes(prediction, targets)
 

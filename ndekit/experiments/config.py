@@ -21,7 +21,8 @@ class Config(NamedTuple):
         load: the data; takes the folder that the user named, or `None`.
         width, depth: units in each of the field's hidden layers, and how many there are.
         final: what follows the field's last layer, as in [`ndekit.fields.MLP`][].
-        rtol, atol: tolerances of the solve on t in [0, 1], by Tsit5 or, for an SDE, by SOSRI.
+        rtol, atol: tolerances of the solve on t in [0, 1], by Tsit5 or, for an SDE, as its task
+            has it.
         pcoeff, icoeff: of the step size controller.
         max_steps: attempts that a solve may take.
         dt0: the first step; `None` for the controller's own choice.
@@ -30,6 +31,8 @@ class Config(NamedTuple):
         optimizer: makes the optax transformation, given the number of updates.
         updates_per_call: updates in one compiled call, at most.
         predict_batch: images that are solved as one state when the model is measured.
+        average_from: after which part of the updates the trained model begins to be the mean of
+            the weights; `None` for the last weights.
         coefficients: the default for each regulariser that makes sense here.
     """
 
@@ -51,4 +54,5 @@ class Config(NamedTuple):
     depth: int = 1
     dt0: float | None = None
     float64: bool = False
+    average_from: float | None = None
     task: AbstractTask = Classification()

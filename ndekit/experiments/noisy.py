@@ -1,6 +1,5 @@
 """Neural SDEs of Pal et al. 2021: moments of a noisy spiral, and MNIST with noise in the state."""
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -14,16 +13,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from ..data import DataError, mnist
-from ..diagnose import StepTable
 from ..fields import MLP, Affine
-from ..integrate import SOSRI, AbstractStepCost, EachStep, ReplayAdjoint, Step
+from ..integrate import SOSRI, ReplayAdjoint
 from ..models import NeuralSDE
-from ..regularize import StepError, StepStiffness
-from ..shapes import Scalar
 from .classification import judge_classes
 from .config import Config
 from .regularizers import Regularizer
-from .task import AbstractTask
+from .task import AbstractSDETask
 
 POPULATION, LOGITS = 100, 10
 # Of a prediction for which nobody gave a key.
@@ -60,7 +56,7 @@ class Population(eqx.Module):
         return jnp.swapaxes(solution.ys, 0, 1), solution
 
 
-class MomentFit(AbstractTask):
+class MomentFit(AbstractSDETask):
     """Populations by their means and variances."""
 
     metric: ClassVar[str] = "error"
@@ -82,16 +78,16 @@ class MomentFit(AbstractTask):
         return Population(_sde_of(config, _OfCubes(layers), diffusion, regularizer), data.ts)
 
     def judge(
-        self, prediction: Float[Array, "batch times size"], targets: Float[Array, "batch times two"]
+        self,
+        prediction: Float[Array, "batch times size"],
+        targets: Float[Array, "batch times two"],
+        step: Any = None,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """The mean over times and numbers of squared gaps of means plus that of variances."""
         mean, variance = jnp.split(targets[0], 2, axis=-1)
         off_mean = jnp.mean((jnp.mean(prediction, 0) - mean) ** 2)
         loss = off_mean + jnp.mean((jnp.var(prediction, 0, ddof=1) - variance) ** 2)
         return loss, loss
-
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
-        return _steps_seen(model, x)
 
 
 class _OfCubes(eqx.Module):
@@ -120,7 +116,7 @@ class NoisyClassifier(eqx.Module):
         return (jnp.mean(logits, 0) if key is None else logits), solution
 
 
-class NoisyClassification(AbstractTask):
+class NoisyClassification(AbstractSDETask):
     """Images to classes by a neural SDE between two affine layers, by cross-entropy."""
 
     metric: ClassVar[str] = "accuracy"
@@ -143,33 +139,12 @@ class NoisyClassification(AbstractTask):
         )
 
     def judge(
-        self, prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
+        self,
+        prediction: Float[Array, "batch classes"],
+        targets: Int[Array, " batch"],
+        step: Any = None,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         return judge_classes(prediction, targets)
-
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
-        return _steps_seen(model, x)
-
-
-class _StepSize(AbstractStepCost):
-    def of_step(self, step: Step) -> Scalar:
-        return step.h
-
-
-def _steps_seen(model: Any, x: np.ndarray) -> StepTable:
-    """The accepted steps of the solve of one batch, as its costs see them."""
-    costs = {
-        "h": EachStep(_StepSize()),
-        "error": EachStep(StepError()),
-        "stiffness": EachStep(StepStiffness()),
-    }
-    looking = dataclasses.replace(model, ode=dataclasses.replace(model.ode, costs=costs))
-    _, solution = looking(jnp.asarray(x))
-    number = int(solution.stats["num_accepted_steps"])
-    seen = {name: np.asarray(each)[:number] for name, each in solution.costs.items()}
-    ends = model.ode.t0 + np.cumsum(seen["h"])
-    starts = np.concatenate([[model.ode.t0], ends[:-1]])
-    return StepTable(starts, ends, seen["error"] / seen["h"], seen["stiffness"], ends > starts)
 
 
 def _sde_of(config: Any, drift: Any, diffusion: Any, regularizer: Regularizer) -> NeuralSDE:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from . import digits, mnist_ode, noisy, trajectories
+from . import digits, mnist_ode, noisy, series, trajectories
 from .config import Coefficient, Config
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
@@ -15,6 +15,8 @@ EXPERIMENTS: dict[str, dict[str, Config]] = {
     "van_der_pol": trajectories.VAN_DER_POL,
     "spiral_sde": noisy.SPIRAL_SDE,
     "mnist_sde": noisy.MNIST_SDE,
+    "ou_gan": series.OU_GAN,
+    "lorenz_latent_sde": series.LORENZ_LATENT_SDE,
 }
 
 

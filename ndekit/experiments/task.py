@@ -1,14 +1,18 @@
 """What a model of an experiment is for, and how well it does."""
 
 import abc
+import dataclasses
 from typing import Any, ClassVar
 
 import diffrax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from ..diagnose import StepTable, record_steps
+from ..integrate import AbstractStepCost, EachStep, Step
+from ..regularize import StepError, StepStiffness
+from ..shapes import Scalar
 
 
 class AbstractTask(abc.ABC):
@@ -31,17 +35,49 @@ class AbstractTask(abc.ABC):
     ) -> Any: ...
 
     @abc.abstractmethod
-    def judge(self, prediction: Array, targets: Array) -> tuple[Array, Array]:
-        """The loss and the metric, means over the samples."""
+    def judge(
+        self, prediction: Any, targets: Array, step: Int[Array, ""] | None = None
+    ) -> tuple[Array, Array]:
+        """The loss, in training that of update `step`, and the metric: means over the samples."""
 
+    @abc.abstractmethod
     def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
         """Each step of the solve of one batch."""
+
+    def bias(self, model: Any, data: Any) -> float | None:
+        """How far the dynamics are from the true ones; `None` where nobody knows these."""
+        return None
+
+
+class AbstractODETask(AbstractTask):
+    """Models with an ODE inside, solved from what `model.encoder` makes of `x`."""
+
+    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
         ode = model.ode
         return record_steps(
             diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
             model.encoder(jnp.asarray(x)), stepsize_controller=ode.controller, max_steps=max_steps,
         )  # fmt: skip
 
-    def bias(self, model: Any, data: Any) -> float | None:
-        """How far the dynamics are from the true ones; `None` where nobody knows these."""
-        return None
+
+class AbstractSDETask(AbstractTask):
+    """Models with an SDE inside: of its steps, those accepted are seen, as costs see them."""
+
+    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+        costs = {
+            "h": EachStep(_StepSize()),
+            "error": EachStep(StepError()),
+            "stiffness": EachStep(StepStiffness()),
+        }
+        looking = dataclasses.replace(model, ode=dataclasses.replace(model.ode, costs=costs))
+        _, solution = looking(jnp.asarray(x))
+        number = int(solution.stats["num_accepted_steps"])
+        seen = {name: np.asarray(solution.costs[name])[:number] for name in costs}
+        ends = model.ode.t0 + np.cumsum(seen["h"])
+        starts = np.concatenate([[model.ode.t0], ends[:-1]])
+        return StepTable(starts, ends, seen["error"] / seen["h"], seen["stiffness"], ends > starts)
+
+
+class _StepSize(AbstractStepCost):
+    def of_step(self, step: Step) -> Scalar:
+        return step.h

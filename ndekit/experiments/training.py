@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from ..data import Batches
 from ..regularize import Steer, StepBudget, penalty, schedules
-from ..train import FitResult, fit
+from ..train import FitResult, WeightAverage, fit
 from .config import Coefficient, Config
 from .measuring import measure
 from .regularizers import Regularizer
@@ -40,7 +40,7 @@ def make_loss(
             _, t1 = end.draw(ode.t0, ode.t1, key=key)
             model = dataclasses.replace(model, ode=dataclasses.replace(ode, t1=t1))
         prediction, solution = model(x, key=key)
-        plain, metric = task.judge(prediction, targets)
+        plain, metric = task.judge(prediction, targets, step)
         loss, parts, *after = add(plain, solution, step, **carry)
         metrics = {
             task.metric: metric,
@@ -59,6 +59,18 @@ def first_carry(regularizer: Regularizer, coefficient: Coefficient) -> Any:
     if regularizer.means != "budget":
         return None
     return StepBudget(_number(coefficient)).init()
+
+
+def averaging(loss_fn: Callable[..., tuple]) -> Callable[..., tuple]:
+    """The same loss, with the mean of the weights carried along beside what it carries itself."""
+
+    def loss_and_average(model: Any, batch: Any, step: Any, *, key: Array, carry: Any) -> tuple:
+        own, average = carry
+        given = {} if own is None else {"carry": own}
+        loss, metrics, *after = loss_fn(model, batch, step, key=key, **given)
+        return loss, metrics, (after[0] if after else None, average.seen(model))
+
+    return loss_and_average
 
 
 def _penalised(regularizer: Regularizer, coefficient: Coefficient, num_updates: int) -> Callable:
@@ -110,6 +122,8 @@ class Trainer:
         self.num_updates = epochs * self.per_epoch
         self.loss_fn = make_loss(config.task, regularizer, coefficient, self.num_updates)
         self.carry = first_carry(regularizer, coefficient)
+        if config.average_from is not None:
+            self.loss_fn = averaging(self.loss_fn)
         self.optimizer = config.optimizer(self.num_updates)
 
     def train(self, seed: int, folder: Path, *, progress: bool) -> FitResult:
@@ -118,8 +132,13 @@ class Trainer:
         data, config = self.data, self.config
         epochs = self.num_updates // self.per_epoch
         evaluate_every = self.per_epoch * max(1, math.ceil(epochs / 20))
-        return fit(
-            config.task.build_model(config, self.regularizer, data, key=model_key),
+        model = config.task.build_model(config, self.regularizer, data, key=model_key)
+        carry = self.carry
+        if config.average_from is not None:
+            start = int(config.average_from * self.num_updates)
+            carry = (carry, WeightAverage(model, start=start))
+        result = fit(
+            model,
             self.loss_fn,
             Batches((data.train_x, data.train_y), batch_size=config.batch_size, key=batch_key),
             optimizer=self.optimizer,
@@ -131,8 +150,11 @@ class Trainer:
             log_path=folder / "log.jsonl",
             checkpoint_dir=folder,
             progress=progress,
-            carry=self.carry,
+            carry=carry,
         )
+        if config.average_from is None:
+            return result
+        return result._replace(model=result.carry[1].into(result.model))
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """What the curves show: validation data, or test data where none is held out.

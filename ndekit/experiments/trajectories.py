@@ -16,7 +16,7 @@ from ..shapes import Args
 from .classification import ode_of
 from .config import Config
 from .regularizers import Regularizer
-from .task import AbstractTask
+from .task import AbstractODETask
 
 NUMBER, TIMES = 896, 24
 
@@ -53,7 +53,7 @@ class Fitted(eqx.Module):
         return jnp.swapaxes(solution.ys, 0, 1), solution
 
 
-class TrajectoryFit(AbstractTask):
+class TrajectoryFit(AbstractODETask):
     """Trajectories by their mean square error."""
 
     metric: ClassVar[str] = "error"
@@ -71,6 +71,7 @@ class TrajectoryFit(AbstractTask):
         self,
         prediction: Float[Array, "batch times size"],
         targets: Float[Array, "batch times size"],
+        step: Any = None,
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """The mean square error, and its root."""
         loss = jnp.mean((prediction - targets) ** 2)

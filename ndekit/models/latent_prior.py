@@ -53,7 +53,7 @@ class Latent(NamedTuple):
         states: latent states there: along one path, or, for a matched SDE, one by one.
         path_kl: of the posterior path from the prior's, an unbiased estimate.
         initial_kl: of the posterior of the first state from the prior's.
-        solution: of the solve; `None` if there was none.
+        solution: of the solve, with the costs asked for; `None` if there was none.
     """
 
     values: Float[Array, "*batch times size"]
@@ -61,6 +61,17 @@ class Latent(NamedTuple):
     path_kl: Scalar
     initial_kl: Scalar
     solution: Solution | None
+
+    def negative_bound(
+        self, xs: Float[Array, "*batch times size"], noise_std: float, beta: Any = 1.0
+    ) -> Scalar:
+        """Minus the evidence lower bound of a series, with the divergences `beta` times; the mean
+        over series.
+        """
+        off = (xs - self.values) / noise_std
+        log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
+        log_likelihood = jnp.mean(jnp.sum(log_density, axis=(-2, -1)))
+        return beta * (self.path_kl + self.initial_kl) - log_likelihood
 
 
 class Normal(NamedTuple):
@@ -127,18 +138,6 @@ class LatentPrior(eqx.Module):
         sol = self.sde(self.first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
         return self.decoder(sol.ys, ts[0])
-
-
-def negative_bound(
-    latent: Latent, xs: Float[Array, "*batch times size"], noise_std: float, beta: Any
-) -> Scalar:
-    """Minus the evidence lower bound of a series, with the divergences `beta` times; the mean over
-    series.
-    """
-    off = (xs - latent.values) / noise_std
-    log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
-    log_likelihood = jnp.mean(jnp.sum(log_density, axis=(-2, -1)))
-    return beta * (latent.path_kl + latent.initial_kl) - log_likelihood
 
 
 def states_of(

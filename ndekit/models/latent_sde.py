@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, negative_bound, states_of
+from .latent_prior import Latent, LatentPrior, Normal, states_of
 
 
 class LatentSDE(eqx.Module):
@@ -98,7 +98,10 @@ class LatentSDE(eqx.Module):
         assert sol.ys is not None
         states = jnp.moveaxis(sol.ys, 0, -2)
         values = prior.decoder(states, ts[0])
-        return Latent(values, states, sol.costs["path_kl"], first.kl(prior.first), sol)
+        path_kl = sol.costs["path_kl"]
+        asked_for = {name: sol.costs[name] for name in prior.sde.costs}
+        sol = dataclasses.replace(sol, costs=asked_for)
+        return Latent(values, states, path_kl, first.kl(prior.first), sol)
 
     def loss(
         self,
@@ -111,7 +114,7 @@ class LatentSDE(eqx.Module):
     ) -> tuple[Scalar, Latent]:
         """The negative evidence lower bound of a series, divergences `beta` times; what it saw."""
         latent = self(ts, xs, key=key)
-        return negative_bound(latent, xs, noise_std, beta), latent
+        return latent.negative_bound(xs, noise_std, beta), latent
 
     def sample(
         self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]

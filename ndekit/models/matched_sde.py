@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, negative_bound, states_of
+from .latent_prior import Latent, LatentPrior, Normal, states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -181,7 +181,7 @@ class MatchedLatentSDE(eqx.Module):
     ) -> tuple[Scalar, Latent]:
         """The negative evidence lower bound of a series, divergences `beta` times; what it saw."""
         latent = self(ts, xs, key=key)
-        return negative_bound(latent, xs, noise_std, beta), latent
+        return latent.negative_bound(xs, noise_std, beta), latent
 
     def sample(
         self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]

@@ -15,8 +15,14 @@ STABILITY = {
     "Tsit5": 3.5068,  # Tsitouras 2011; OrdinaryDiffEq.jl alg_utils.jl
     "Dopri5": 3.3066,  # Hairer, Wanner II, IV.2; OrdinaryDiffEq.jl alg_utils.jl
     "Dopri8": 5.167,  # from the stability polynomial of diffrax's tableau (Prince and Dormand 8(7))
-    "SOSRI": 9.839,  # of the drift, from the polynomial of its deterministic part
+    # Of the drift, where the solver is for SDEs: from the polynomial of its deterministic part.
+    "SOSRI": 9.839,
+    "Euler": 2.0,
+    "Heun": 2.0,
+    "Midpoint": 2.0,
+    "Ralston": 2.0,
 }
+WITH_PAIR = ("Tsit5", "Dopri5", "Dopri8")
 
 
 class StepStiffness(AbstractStepCost):
@@ -71,7 +77,7 @@ def stiffness_of(step: Step) -> Scalar:
     if pair is None or step.rates is None or step.stages is None:
         raise ValueError(
             f"`StepStiffness` needs two stages at one node, which `{step.solver_name}` does not "
-            f"have. Use one of {', '.join(STABILITY)}."
+            f"have. Use one of {', '.join(WITH_PAIR)}."
         )
     i, j = pair
     difference = lambda a, b: jax.tree.map(jnp.subtract, a, b)
