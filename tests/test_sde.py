@@ -285,36 +285,3 @@ def test_extent_of_the_drift_s_stability_region():
     )
     extent = -zs[np.argmax(np.abs(growth) > 1)]
     assert_tree_close(np.float64(STABILITY["SOSRI"]), extent, rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("name", "order"),
-    [
-        pytest.param("Euler", 0.5, marks=pytest.mark.slow),
-        pytest.param("ItoMilstein", 1.0, marks=pytest.mark.slow),
-        ("SOSRI", 1.5),
-        pytest.param("SPaRK", 1.0, marks=pytest.mark.slow),
-        pytest.param("Heun", 1.0, marks=pytest.mark.slow),
-    ],
-)
-def test_strong_order(name, order, x64):
-    """Root mean square error at t = 1 on geometric Brownian motion, over 400 paths."""
-    solver, sizes = SOLVERS[name][0], 2.0 ** -np.arange(2, 6)
-    ito = isinstance(solver, diffrax.AbstractItoSolver)
-
-    def error(key, h):
-        path = nk.BrownianMotion((), key, AREA, ts=jnp.array([0.0, 1.0]))
-        terms = diffrax.MultiTerm(
-            diffrax.ODETerm(lambda t, y, args: 0.1 * y),
-            diffrax.ControlTerm(lambda t, y, args: 0.5 * y, path),
-        )
-        sol = nk.diffeqsolve(terms, solver, 0.0, 1.0, h, jnp.array(1.0), max_steps=64)
-        rate = 0.1 - (0.125 if ito else 0.0)
-        return sol.ys[-1] - jnp.exp(rate + 0.5 * path.evaluate(0.0, 1.0))
-
-    run = jax.jit(jax.vmap(error, in_axes=(0, None)))
-    keys = jr.split(jr.key(0), 400)
-    errors = [float(jnp.sqrt(jnp.mean(run(keys, h) ** 2))) for h in sizes]
-    slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-    # For commutative noise a scheme may be of a higher order than it is in general.
-    assert order - 0.2 < slope < order + 0.35
