@@ -74,6 +74,16 @@ def latent_of(key, model=nk.models.LatentSDE):
     return model(1, latent=2, context=4, width=8, dt0=0.05, key=key)
 
 
+@pytest.mark.parametrize("kind", [nk.models.LatentSDE, nk.models.MatchedLatentSDE])
+def test_the_diffusion_begins_where_it_is_told(kind):
+    arguments = dict(latent=2, context=4, width=8, dt0=0.05, key=jr.key(0))
+    for level in (0.1, 0.7):
+        g = kind(1, diffusion0=level, **arguments).prior.sde.diffusion(0.0, jnp.zeros(2), None)
+        assert jnp.all(jnp.abs(g - level) < 0.02)
+    with pytest.raises(ValueError, match="`diffusion0` must be between"):
+        kind(1, diffusion0=1.0, **arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [nk.models.LatentSDE, nk.models.MatchedLatentSDE])
 def test_latent_sde_learns_a_series(kind):

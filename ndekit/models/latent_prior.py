@@ -1,5 +1,6 @@
 """The prior of a latent SDE, and what its posteriors have in common."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -115,15 +116,18 @@ class LatentPrior(eqx.Module):
         *,
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
+        diffusion0: float = 0.1,
         **solve: Any,
     ):
+        if not 0 < diffusion0 < 1:
+            raise ValueError(f"`diffusion0` must be between 0 and 1, got {diffusion0}.")
         drift_key, diffusion_key, decoder_key = jr.split(key, 3)
+        drift = MLP(latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key)
+        diffusion = MLP(latent, width, 1, final="sigmoid", key=diffusion_key)
+        level = jnp.full(latent, math.log(diffusion0 / (1 - diffusion0)))
+        diffusion = eqx.tree_at(lambda field: field.layers[-1].bias, diffusion, level)
         self.first = Normal(jnp.zeros(latent), jnp.zeros(latent))
-        self.sde = NeuralSDE(
-            MLP(latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key),
-            MLP(latent, width, 1, final="sigmoid", key=diffusion_key),
-            dt0=dt0, **solve,
-        )  # fmt: skip
+        self.sde = NeuralSDE(drift, diffusion, dt0=dt0, **solve)
         self.decoder = Affine(latent, size, key=decoder_key)
 
     def kl_from(self, drift: Callable) -> PathKL:

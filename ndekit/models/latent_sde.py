@@ -34,8 +34,13 @@ class LatentSDE(eqx.Module):
         width: of every hidden layer.
         dt0: the step of the Euler scheme, in units of `ts`.
         key: draws the weights.
+        diffusion0: what $g$ is about to begin with, between 0 and 1. From a large one training
+            finds a prior that only diffuses, and a posterior that is driven all the way.
         solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
             `adjoint`, `costs`, `max_steps`.
+
+    Raises:
+        ValueError: for a `diffusion0` out of range.
 
     Example:
         ```python
@@ -67,10 +72,13 @@ class LatentSDE(eqx.Module):
         *,
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
+        diffusion0: float = 0.1,
         **solve: Any,
     ):
         keys = jr.split(key, 5)
-        self.prior = LatentPrior(size, latent, width, dt0=dt0, key=keys[0], **solve)
+        self.prior = LatentPrior(
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
+        )
         self.encoder = eqx.nn.GRUCell(size, width, key=keys[1])
         self.to_context = Affine(width, context, key=keys[2])
         self.to_first = Affine(context, 2 * latent, gain=0.1, key=keys[3])

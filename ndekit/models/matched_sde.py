@@ -80,11 +80,12 @@ class MatchedLatentSDE(eqx.Module):
         dt0: the step with which series are drawn from the prior, in units of `ts`.
         draws: of a time for the path divergence; one from each of so many equal intervals.
         key: draws the weights.
+        diffusion0: what $g$ is about to begin with, between 0 and 1.
         solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
             `adjoint`, `costs`, `max_steps`.
 
     Raises:
-        ValueError: for fewer than one draw.
+        ValueError: for fewer than one draw, or a `diffusion0` out of range.
 
     Example:
         ```python
@@ -119,12 +120,15 @@ class MatchedLatentSDE(eqx.Module):
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         draws: int = 1,
+        diffusion0: float = 0.1,
         **solve: Any,
     ):
         if draws < 1:
             raise ValueError(f"`draws` must be at least 1 time, got {draws}.")
         keys = jr.split(key, 5)
-        self.prior = LatentPrior(size, latent, width, dt0=dt0, key=keys[0], **solve)
+        self.prior = LatentPrior(
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
+        )
         self.forwards = eqx.nn.GRUCell(size, width, key=keys[1])
         self.backwards = eqx.nn.GRUCell(size, width, key=keys[2])
         self.to_context = Affine(2 * width, context, key=keys[3])
