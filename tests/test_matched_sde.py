@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jaxtyping
 import numpy as np
 import pytest
 from close import assert_tree_close
@@ -163,3 +164,36 @@ def test_the_marginals_are_continuous_across_observations():
 def test_fewer_than_one_draw_is_refused():
     with pytest.raises(ValueError, match="`draws` must be at least 1"):
         matched(draws=0)
+
+
+@pytest.fixture
+def as_users_have_it():
+    """Without the annotations' own checks, which come first in tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nk.models.LatentSDE(1, latent=2, context=4, width=8, dt0=0.05, key=jr.key(0)),
+        nk.models.MatchedLatentSDE(1, latent=2, context=4, width=8, dt0=0.05, key=jr.key(0)),
+        nk.models.SDEGAN(1, hidden=2, width=4, depth=1, dt0=0.1, key=jr.key(0)).discriminator,
+    ],
+    ids=lambda model: type(model).__name__,
+)
+@pytest.mark.parametrize(
+    ("ts", "xs", "message"),
+    [
+        (jnp.zeros(1), jnp.ones((3, 1, 1)), "at least two times"),
+        (TS, jnp.ones((3, 4, 2)), "must have shape"),
+        (TS, jnp.ones((3, 5, 1)), "must have shape"),
+        (TS, jnp.ones((4, 3, 1)), "must have shape"),
+    ],
+)
+def test_series_that_do_not_fit_are_refused(model, ts, xs, message, as_users_have_it):
+    xs = xs[0] if isinstance(model, nk.models.MatchedLatentSDE) else xs
+    given = {} if isinstance(model, nk.models.Discriminator) else {"key": jr.key(0)}
+    with pytest.raises(ValueError, match=message):
+        model(ts, xs, **given)

@@ -142,19 +142,3 @@ class LatentPrior(eqx.Module):
         sol = self.sde(self.first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
         return self.decoder(sol.ys, ts[0])
-
-
-def states_of(
-    cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], reverse: bool
-) -> Float[Array, "*batch times width"]:
-    """What a recurrent cell knows when it has read each observation."""
-
-    def of_series(xs: Array) -> Array:
-        def step(state: Array, x: Array) -> tuple[Array, Array]:
-            state = cell(x, state)
-            return state, state
-
-        return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
-
-    states = jax.vmap(of_series)(xs.reshape(-1, *xs.shape[-2:]))
-    return states.reshape(*xs.shape[:-1], cell.hidden_size)

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, states_of
+from .latent_prior import Latent, LatentPrior, Normal
+from .series import check_series, states_of
 
 
 class LatentSDE(eqx.Module):
@@ -40,7 +41,8 @@ class LatentSDE(eqx.Module):
             `adjoint`, `costs`, `max_steps`.
 
     Raises:
-        ValueError: for a `diffusion0` out of range.
+        ValueError: for a `diffusion0` out of range; when called with series that do not fit their
+            times or the model.
 
     Example:
         ```python
@@ -95,6 +97,7 @@ class LatentSDE(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
         """One sample of the posterior, given a series. A batch is solved as one state."""
+        check_series(ts, xs, self.encoder.input_size)
         first_key, path_key = jr.split(key)
         contexts = self.read(xs)
         first = Normal(*jnp.split(self.to_first(contexts[0], ts[0]), 2, axis=-1))

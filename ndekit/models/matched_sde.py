@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
 from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal, states_of
+from .latent_prior import Latent, LatentPrior, Normal
+from .series import check_series, states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -85,7 +86,8 @@ class MatchedLatentSDE(eqx.Module):
             `adjoint`, `costs`, `max_steps`.
 
     Raises:
-        ValueError: for fewer than one draw, or a `diffusion0` out of range.
+        ValueError: for fewer than one draw, or a `diffusion0` out of range; when called with
+            series that do not fit their times or the model.
 
     Example:
         ```python
@@ -142,6 +144,7 @@ class MatchedLatentSDE(eqx.Module):
         self, ts: Real[Array, " times"], xs: Float[Array, "times size"]
     ) -> Callable[[Time], Normal]:
         """The posterior's law at any time from `ts[0]` to `ts[-1]`, given a series."""
+        check_series(ts, xs, self.forwards.input_size)
         contexts = self.read(xs)
 
         def at(t: Time) -> Normal:

@@ -14,6 +14,7 @@ from ..fields import MLP, Affine, clip_weights, lipswish
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..shapes import Scalar
 from .neural_sde import NeuralSDE, SampleTerm
+from .series import check_series
 
 
 class Generator(eqx.Module):
@@ -68,6 +69,7 @@ class Discriminator(eqx.Module):
     def __call__(
         self, ts: Real[Array, " times"], xs: Float[Array, "batch times size"]
     ) -> Float[Array, " batch"]:
+        check_series(ts, xs, self.field.out[1] - 1)
         filled = jax.vmap(lambda x: _filled(ts, x))(xs)
         times = jnp.broadcast_to(ts[None, :, None], (*filled.shape[:-1], 1)).astype(filled.dtype)
         path = jnp.swapaxes(jnp.concatenate([times, filled], axis=-1), 0, 1)
@@ -101,6 +103,9 @@ class SDEGAN(eqx.Module):
         controller, dt0, max_steps, costs: of the generator's solve.
         adjoint: for both solves.
         key: draws the weights.
+
+    Raises:
+        ValueError: when called with series that do not fit their times or the model.
 
     Example:
         ```python
