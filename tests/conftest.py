@@ -8,6 +8,7 @@ import zlib
 import hypothesis
 import jax
 import jax.random as jr
+import jaxtyping
 import pytest
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
@@ -61,6 +62,14 @@ def x64():
     """
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def types_unchecked():
+    """As a user has it: the checks of types that the tests add would speak first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import jaxtyping
 import numpy as np
 import pytest
 from catalogue import CASES, GRADIENTS, SLOW, SLOW_GRADIENTS
@@ -25,6 +24,8 @@ from diffrax import RESULTS
 from marks import slow_but
 
 import ndekit as nk
+
+pytestmark = pytest.mark.usefixtures("types_unchecked")
 
 RTOL = 1e-9
 COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps", "max_steps")
@@ -56,14 +57,6 @@ def without_checks_at_run_time():
         patch.setattr("equinox._errors.EQX_ON_ERROR", "off")
         yield
     jax.clear_caches()
-
-
-@pytest.fixture(autouse=True)
-def types_unchecked():
-    """As a user has it: the checks of types that the tests add would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def everything(sol):

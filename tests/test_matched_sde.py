@@ -4,7 +4,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import jaxtyping
 import numpy as np
 import pytest
 from close import assert_tree_close
@@ -166,14 +165,6 @@ def test_fewer_than_one_draw_is_refused():
         matched(draws=0)
 
 
-@pytest.fixture
-def as_users_have_it():
-    """Without the annotations' own checks, which come first in tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.parametrize(
     "model",
     [
@@ -192,7 +183,7 @@ def as_users_have_it():
         (TS, jnp.ones((4, 3, 1)), "must have shape"),
     ],
 )
-def test_series_that_do_not_fit_are_refused(model, ts, xs, message, as_users_have_it):
+def test_series_that_do_not_fit_are_refused(model, ts, xs, message, types_unchecked):
     xs = xs[0] if isinstance(model, nk.models.MatchedLatentSDE) else xs
     given = {} if isinstance(model, nk.models.Discriminator) else {"key": jr.key(0)}
     with pytest.raises(ValueError, match=message):

@@ -3,19 +3,12 @@
 import diffrax
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import pytest
 from problems import PID, SOLVERS
 
 import ndekit as nk
 
-
-@pytest.fixture(autouse=True)
-def types_unchecked():
-    """As a user has it: the checks of types that the tests add would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("types_unchecked")
 
 
 def solve(solver="Tsit5", t0=0.0, t1=1.0, dt0=0.1, **options):
