@@ -22,7 +22,6 @@ from ndekit.experiments.classification import Classification
 from ndekit.experiments.measuring import measure, time_prediction, without_costs
 from ndekit.experiments.noisy import (
     MomentFit,
-    Moments,
     simulated_moments,
     spiral_moments,
 )
@@ -34,8 +33,9 @@ from ndekit.experiments.registry import (
     find_regularizer,
     make_job,
 )
-from ndekit.experiments.series import GAN, LatentFit, marginal_distance, parts_of_series, simulated
-from ndekit.experiments.task import AbstractSDETask
+from ndekit.experiments.series import GAN, LatentFit
+from ndekit.experiments.series_data import marginal_distance, parts_of_series, simulated
+from ndekit.experiments.task import AbstractSDETask, Timed
 from ndekit.experiments.training import Trainer, first_carry, make_loss
 from ndekit.experiments.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.train import column
@@ -69,7 +69,7 @@ def small_moments():
     mean, variance = simulated_moments(50, 29 * 4)
     x = np.tile(np.array([2.0, 0.0], np.float32), (16, 1))
     y = np.tile(np.concatenate([mean, variance], axis=1)[::7], (16, 1, 1))
-    return Moments(tuple(np.linspace(0, 1, y.shape[1]).tolist()), x, y, x, y, x, y)
+    return Timed(tuple(np.linspace(0, 1, y.shape[1]).tolist()), x, y, x, y, x, y)
 
 
 def small_series(missing):

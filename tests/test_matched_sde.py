@@ -1,5 +1,6 @@
 """SDEs with given marginals, and latent SDEs trained by them."""
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -174,17 +175,79 @@ def test_fewer_than_one_draw_is_refused():
     ],
     ids=lambda model: type(model).__name__,
 )
+def test_series_that_do_not_fit_are_refused(model, types_unchecked):
+    alone = isinstance(model, MatchedLatentSDE)
+    many = isinstance(model, nk.models.Discriminator)
+    given, leading = {} if many else {"key": jr.key(0)}, () if alone else (3,)
+    good = np.ones((*leading, 4, 1), np.float32)
+    wrong = [
+        (TS[:1], good[..., :1, :], "at least two times"),
+        (TS, np.ones((*leading, 4, 2)), "must have shape"),
+        (TS, np.ones((*leading, 5, 1)), "must have shape"),
+        (TS, np.ones((*leading, 1, 4)), "must have shape"),
+        (TS[::-1], good, "must increase"),
+        (TS.at[2].set(TS[1]), good, "must increase"),
+    ]
+    if alone:
+        wrong.append((TS, good[None], "jax.vmap"))
+    if many:
+        wrong.append((TS, good[0], r"\(batch, 4, 1\)"))
+    else:
+        wrong.append((TS, good * np.nan, "missing numbers"))
+    for ts, xs, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            model(ts, xs, **given)
+    # NumPy's arrays, of another precision, are taken.
+    seen = model(np.asarray(TS), good.astype(np.float64), **given)
+    assert all(
+        np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(eqx.filter(seen, eqx.is_array))
+    )
+
+
 @pytest.mark.parametrize(
-    ("ts", "xs", "message"),
-    [
-        (jnp.zeros(1), jnp.ones((3, 1, 1)), "at least two times"),
-        (TS, jnp.ones((3, 4, 2)), "must have shape"),
-        (TS, jnp.ones((3, 5, 1)), "must have shape"),
-        (TS, jnp.ones((4, 3, 1)), "must have shape"),
-    ],
+    ("options", "message"),
+    [({"solver": diffrax.Heun()}, "Ito"), ({"costs": {"steps": nk.StepCount()}}, "costs")],
 )
-def test_series_that_do_not_fit_are_refused(model, ts, xs, message, types_unchecked):
-    xs = xs[0] if isinstance(model, nk.models.MatchedLatentSDE) else xs
-    given = {} if isinstance(model, nk.models.Discriminator) else {"key": jr.key(0)}
+def test_what_a_matched_sde_cannot_use_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        model(ts, xs, **given)
+        matched(**options)
+
+
+def test_names_and_noise_of_a_latent_sde_are_checked():
+    arguments = dict(latent=2, context=4, width=8, dt0=0.05, key=jr.key(0))
+    with pytest.raises(ValueError, match="the model's own"):
+        nk.models.LatentSDE(1, costs={"path_kl": nk.StepCount()}, **arguments)
+    with pytest.raises(TypeError, match="noise"):
+        nk.models.LatentSDE(1, noise="scalar", **arguments)
+    with pytest.raises(ValueError, match="`noise_std` must be positive"):
+        matched().loss(TS, XS, noise_std=0.0, key=jr.key(0))
+
+
+def test_a_drift_of_marginals_takes_one_state(types_unchecked):
+    with pytest.raises(ValueError, match="one state"):
+        MarginalDrift(curved, coupled)(0.0, jnp.zeros((2, 2)))
+
+
+def test_the_path_divergence_is_the_integral_over_the_times_of_the_series():
+    """Against a quadrature in time and the mean over many states at each."""
+    model, ts = matched(draws=4), jnp.array([1.0, 1.2, 2.0, 4.0])
+    marginal = model.marginal(ts, XS)
+    kl = model.prior.kl_from(MarginalDrift(marginal, model.prior.sde.diffusion))
+    times, parts = np.polynomial.legendre.leggauss(12)
+
+    def rate(t, key):
+        return kl.rate(t, marginal(t).draw(key))
+
+    # The context has kinks at the observations: piece by piece.
+    whole, variance = 0.0, 0.0
+    for start, end in zip(ts[:-1], ts[1:], strict=True):
+        at = jnp.asarray(start + (end - start) * (1 + times) / 2, jnp.float32)
+        keys = jr.split(jr.key(7), (12, 4000))
+        rates = jax.jit(jax.vmap(jax.vmap(rate, in_axes=(None, 0))))(at, keys)
+        weights = np.asarray((end - start) * parts / 2)
+        whole += weights @ np.asarray(rates.mean(1))
+        variance += weights**2 @ np.asarray(rates.var(1)) / 4000
+    found = jax.jit(jax.vmap(lambda key: model(ts, XS, key=key).path_kl))(jr.split(jr.key(8), 8000))
+    error = np.sqrt(variance + float(found.var()) / 8000)
+    assert abs(whole - float(found.mean())) < 5 * error
+    assert error < 0.05 * whole

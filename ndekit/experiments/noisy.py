@@ -2,9 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,31 +13,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from ..data import DataError, mnist
 from ..fields import MLP, Affine
-from ..integrate import SOSRI, ReplayAdjoint
+from ..integrate import SOSRI
 from ..models import NeuralSDE
 from .classification import judge_classes
 from .config import Config
 from .regularizers import Regularizer
-from .task import AbstractSDETask
+from .task import AbstractSDETask, Timed, key_or_fixed, solve_options
 
 POPULATION, LOGITS = 100, 10
-# Of a prediction for which nobody gave a key.
-_KEY_SEED = 2021
-
-
-class Moments(NamedTuple):
-    """Mean and variance of a population at `ts`, from one first state.
-
-    The parts are the same: a population is drawn anew whenever one is solved.
-    """
-
-    ts: tuple[float, ...]
-    train_x: np.ndarray
-    train_y: np.ndarray
-    validation_x: np.ndarray
-    validation_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
 
 
 class Population(eqx.Module):
@@ -50,8 +32,7 @@ class Population(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch size"], *, key: Any = None
     ) -> tuple[Float[Array, "batch times size"], Any]:
-        key = jr.key(_KEY_SEED) if key is None else key
-        solution = self.ode(x, jnp.asarray(self.ts, x.dtype), key=key)
+        solution = self.ode(x, jnp.asarray(self.ts, x.dtype), key=key_or_fixed(key))
         assert solution.ys is not None
         return jnp.swapaxes(solution.ys, 0, 1), solution
 
@@ -65,7 +46,7 @@ class MomentFit(AbstractSDETask):
     unit_name: ClassVar[str] = "/1000"
 
     def build_model(
-        self, config: Any, regularizer: Regularizer, data: Moments, *, key: Key[Array, ""]
+        self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]
     ) -> Population:
         """Drift: the cubes of the state, then a hidden layer; diffusion: linear, and near zero to
         begin with: from Glorot's weights 250 updates are too few for some seeds.
@@ -110,7 +91,7 @@ class NoisyClassifier(eqx.Module):
         z = self.encoder(x)
         if key is None:
             z = jnp.broadcast_to(z, (LOGITS, *z.shape))
-        solution = self.ode(z, key=jr.key(_KEY_SEED) if key is None else key)
+        solution = self.ode(z, key=key_or_fixed(key))
         assert solution.ys is not None
         logits = self.head(solution.ys[-1])
         return (jnp.mean(logits, 0) if key is None else logits), solution
@@ -148,21 +129,13 @@ class NoisyClassification(AbstractSDETask):
 
 
 def _sde_of(config: Any, drift: Any, diffusion: Any, regularizer: Regularizer) -> NeuralSDE:
-    return NeuralSDE(
-        drift,
-        diffusion,
-        solver=SOSRI(),
-        controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
-        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
-        costs=regularizer.costs,
-        dt0=config.dt0,
-        max_steps=config.max_steps,
-    )
+    return NeuralSDE(drift, diffusion, **solve_options(config, regularizer, SOSRI()))
 
 
-def spiral_moments(folder: str | None = None) -> Moments:
+def spiral_moments(folder: str | None = None) -> Timed:
     """The published moments, from `spiral_sde.npz` in `folder` (or in `$NDEKIT_DATA`); else those
-    of our own simulation of the same equations.
+    of our own simulation of the same equations. The parts are the same: a population is drawn anew
+    whenever one is solved.
     """
     place = folder or os.environ.get("NDEKIT_DATA")
     path = None if place is None else Path(place) / "spiral_sde.npz"
@@ -176,7 +149,7 @@ def spiral_moments(folder: str | None = None) -> Moments:
     ts = np.linspace(0.0, 1.0, len(mean))
     x = np.tile(np.array([2.0, 0.0], np.float32), (POPULATION, 1))
     y = np.tile(np.concatenate([mean, variance], axis=1), (POPULATION, 1, 1))
-    return Moments(tuple(ts.tolist()), x, y, x, y, x, y)
+    return Timed(tuple(ts.tolist()), x, y, x, y, x, y)
 
 
 def simulated_moments(number: int = 10000, steps: int = 2900) -> tuple[np.ndarray, np.ndarray]:

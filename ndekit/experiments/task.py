@@ -2,17 +2,33 @@
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, Key
 
 from ..diagnose import StepTable, record_steps
-from ..integrate import AbstractStepCost, EachStep, Step
+from ..integrate import AbstractStepCost, EachStep, ReplayAdjoint, Step
 from ..regularize import StepError, StepStiffness
 from ..shapes import Scalar
+
+# Of a prediction for which nobody gave a key.
+_SEED = 2021
+
+
+class Timed(NamedTuple):
+    """Inputs, and what is to come of them at `ts`. NaN for what is missing."""
+
+    ts: tuple[float, ...]
+    train_x: np.ndarray
+    train_y: np.ndarray
+    validation_x: np.ndarray
+    validation_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
 
 
 class AbstractTask(abc.ABC):
@@ -76,6 +92,23 @@ class AbstractSDETask(AbstractTask):
         ends = model.ode.t0 + np.cumsum(seen["h"])
         starts = np.concatenate([[model.ode.t0], ends[:-1]])
         return StepTable(starts, ends, seen["error"] / seen["h"], seen["stiffness"], ends > starts)
+
+
+def key_or_fixed(key: Any) -> Any:
+    """The key given, or that of all predictions for which nobody gave one."""
+    return jr.key(_SEED) if key is None else key
+
+
+def solve_options(config: Any, regularizer: Any, solver: diffrax.AbstractSolver) -> dict[str, Any]:
+    """The solve of an SDE as the experiment has it."""
+    return dict(
+        solver=solver,
+        controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
+        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
+        costs=regularizer.costs,
+        dt0=config.dt0,
+        max_steps=config.max_steps,
+    )
 
 
 class _StepSize(AbstractStepCost):

@@ -82,6 +82,9 @@ def clip_weights(module: PyTree) -> PyTree:
     norm. Biases stay. Apply it after each update of a discriminator ("careful clipping"), for
     example by [`ndekit.train.projected`][].
 
+    Raises:
+        ValueError: if there is no such layer.
+
     Example:
         ```python
         import jax.numpy as jnp, jax.random as jr
@@ -94,13 +97,16 @@ def clip_weights(module: PyTree) -> PyTree:
     Reference: Kidger, Foster, Li and Lyons (2021), "Efficient and accurate gradients for neural
     SDEs", arXiv 2105.13493, section 5.
     """
+    is_affine = lambda node: isinstance(node, Affine)
+    if not any(map(is_affine, jax.tree.leaves(module, is_leaf=is_affine))):
+        raise ValueError("`clip_weights` found no `ndekit.fields.Affine` to clip.")
 
     def clipped(node: Any) -> Any:
-        if not isinstance(node, Affine):
+        if not is_affine(node):
             return node
-        limit = 1 / (node.weight.shape[0] + (node.time_weight is not None))
+        limit = 1 / (node.weight.shape[-2] + (node.time_weight is not None))
         weights = lambda affine: [affine.weight, affine.time_weight]
         kept = [None if w is None else jnp.clip(w, -limit, limit) for w in weights(node)]
         return eqx.tree_at(weights, node, kept, is_leaf=lambda x: x is None)
 
-    return jax.tree.map(clipped, module, is_leaf=lambda node: isinstance(node, Affine))
+    return jax.tree.map(clipped, module, is_leaf=is_affine)

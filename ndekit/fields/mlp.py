@@ -121,14 +121,16 @@ class MLP(eqx.Module):
 def lipswish(x: Array) -> Array:
     r"""$0.909\, x\, \mathrm{sigmoid}(x)$, elementwise: smooth, with a slope of at most 1.
 
-    With weights kept by [`ndekit.fields.clip_weights`][] it makes an `MLP` that is no steeper than
-    1: for the discriminator of an [`ndekit.models.SDEGAN`][].
+    With weights kept by [`ndekit.fields.clip_weights`][] it makes an `MLP` with `final="linear"` or
+    `"tanh"` that is no steeper than 1: for the discriminator of an [`ndekit.models.SDEGAN`][].
 
     Example:
         ```python
         import jax.random as jr, ndekit as nk
 
-        field = nk.fields.MLP(2, 16, 1, activation=nk.fields.lipswish, key=jr.key(0))
+        field = nk.fields.MLP(
+            2, 16, 1, activation=nk.fields.lipswish, final="tanh", key=jr.key(0)
+        )
         ```
 
     Reference: Chen, Behrmann, Duvenaud and Jacobsen (2019), "Residual flows for invertible

@@ -1,9 +1,11 @@
 """The prior of a latent SDE, and what its posteriors have in common."""
 
+import abc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,9 +13,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
-from ..integrate import AbstractStepCost, Solution, Step
+from ..integrate import AbstractStepCost, ReplayAdjoint, Solution, Step
+from ..integrate.setup import is_concrete
 from ..shapes import Args, Scalar, Time
 from .neural_sde import NeuralSDE
+from .series import as_series
 
 
 class PathKL(AbstractStepCost):
@@ -21,9 +25,9 @@ class PathKL(AbstractStepCost):
     $\tfrac{h}{2} \lvert (f(t_0, y_0) - f_0(t_0, y_0)) / g(t_0, y_0) \rvert^2$.
 
     Its sum over a solve of $dy = f\, dt + g\, dW$ has as its mean the Kullback-Leibler divergence
-    of the law of this path from that of $dy = f_0\, dt + g\, dW$ (Girsanov); the left end of the
-    step makes it an unbiased estimate for the Euler scheme itself. Of a batch that is one state,
-    `(*batch, size)`, it is the mean over samples.
+    of the law of this path from that of $dy = f_0\, dt + g\, dW$ (Girsanov). At the left end of
+    each step it is exact for the Euler scheme; for other solvers it is a sum of first order in the
+    steps. Of a batch that is one state, `(*batch, size)`, it is the mean over samples.
 
     Args:
         posterior, prior: $f$ and $f_0$, `drift(t, y, args)`.
@@ -52,7 +56,7 @@ class Latent(NamedTuple):
     Attributes:
         values: means of the observations at `ts`.
         states: latent states there: along one path, or, for a matched SDE, one by one.
-        path_kl: of the posterior path from the prior's, an unbiased estimate.
+        path_kl: of the posterior path from the prior's, an estimate.
         initial_kl: of the posterior of the first state from the prior's.
         solution: of the solve, with the costs asked for; `None` if there was none.
     """
@@ -68,7 +72,12 @@ class Latent(NamedTuple):
     ) -> Scalar:
         """Minus the evidence lower bound of a series, with the divergences `beta` times; the mean
         over series.
+
+        Raises:
+            ValueError: for a `noise_std` that is not positive.
         """
+        if is_concrete(noise_std) and not noise_std > 0:
+            raise ValueError(f"`noise_std` must be positive, got {noise_std}.")
         off = (xs - self.values) / noise_std
         log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
         log_likelihood = jnp.mean(jnp.sum(log_density, axis=(-2, -1)))
@@ -94,7 +103,8 @@ class Normal(NamedTuple):
 
 
 class LatentPrior(eqx.Module):
-    r"""Series from noise, $z(t_0) \sim N(m_0, s_0)$, $dz = f_0(t, z)\, dt + g(z)\, dW$ (Ito).
+    r"""Series from noise, $z(t_0) \sim N(m_0, s_0)$, $dz = f_0(t, z)\, dt + g(z)\, dW$ in
+    the sense of the solver, by default Ito's.
 
     Part of an [`ndekit.models.LatentSDE`][] and of an [`ndekit.models.MatchedLatentSDE`][].
 
@@ -117,7 +127,11 @@ class LatentPrior(eqx.Module):
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         diffusion0: float = 0.1,
-        **solve: Any,
+        solver: diffrax.AbstractSolver = diffrax.Euler(),
+        controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),
+        adjoint: Any = ReplayAdjoint(),
+        costs: Mapping[str, Any] | None = None,
+        max_steps: int = 4096,
     ):
         if not 0 < diffusion0 < 1:
             raise ValueError(f"`diffusion0` must be between 0 and 1, got {diffusion0}.")
@@ -127,8 +141,16 @@ class LatentPrior(eqx.Module):
         level = jnp.full(latent, math.log(diffusion0 / (1 - diffusion0)))
         diffusion = eqx.tree_at(lambda field: field.layers[-1].bias, diffusion, level)
         self.first = Normal(jnp.zeros(latent), jnp.zeros(latent))
-        self.sde = NeuralSDE(drift, diffusion, dt0=dt0, **solve)
+        self.sde = NeuralSDE(
+            drift, diffusion, dt0=dt0, solver=solver, controller=controller, adjoint=adjoint,
+            costs={} if costs is None else costs, max_steps=max_steps,
+        )  # fmt: skip
         self.decoder = Affine(latent, size, key=decoder_key)
+
+    def as_series(self, ts: Any, xs: Any, *, axes: int | None) -> tuple[Array, Array]:
+        """Times and series as arrays, if they fit each other and the model."""
+        weight = self.decoder.weight
+        return as_series(ts, xs, weight.shape[-1], weight.dtype, axes=axes, holes=False)
 
     def kl_from(self, drift: Callable) -> PathKL:
         """What divides the paths with another drift from those of the prior."""
@@ -141,4 +163,49 @@ class LatentPrior(eqx.Module):
         first_key, path_key = jr.split(key)
         sol = self.sde(self.first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
-        return self.decoder(sol.ys, ts[0])
+        return self.decoder(sol.ys)
+
+
+class AbstractLatentSDE(eqx.Module):
+    """A latent prior and a way to its posterior: what [`ndekit.models.LatentSDE`][] and
+    [`ndekit.models.MatchedLatentSDE`][] have in common.
+    """
+
+    prior: eqx.AbstractVar[LatentPrior]
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        ts: Real[Array, " times"],
+        xs: Float[Array, "*batch times size"],
+        *,
+        key: Key[Array, ""] | UInt[Array, "2"],
+    ) -> Latent:
+        """A sample of the posterior, and estimates of the divergences."""
+
+    def loss(
+        self,
+        ts: Real[Array, " times"],
+        xs: Float[Array, "*batch times size"],
+        *,
+        noise_std: float,
+        beta: Any = 1.0,
+        key: Key[Array, ""] | UInt[Array, "2"],
+    ) -> tuple[Scalar, Latent]:
+        """The negative evidence lower bound of a series, divergences `beta` times; what it saw.
+
+        Args:
+            ts: times, increasing.
+            xs: the series, without missing numbers.
+            noise_std: of an observation, above 0.
+            beta: grows from 0 to 1 along a training, for example.
+            key: for the sample.
+        """
+        latent = self(ts, xs, key=key)
+        return latent.negative_bound(xs, noise_std, beta), latent
+
+    def sample(
+        self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]
+    ) -> Float[Array, "times size"]:
+        """A series drawn from the prior, without noise of observation."""
+        return self.prior.sample(ts, key=key)

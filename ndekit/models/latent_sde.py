@@ -10,12 +10,12 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
-from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal
-from .series import check_series, states_of
+from ..shapes import Args, Time
+from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .series import states_of
 
 
-class LatentSDE(eqx.Module):
+class LatentSDE(AbstractLatentSDE):
     r"""A series $x$ at times `ts` as noisy readings of a latent SDE.
 
     $$dz = f_0(t, z)\, dt + g(z)\, dW, \qquad z(t_0) \sim N(m_0, s_0), \qquad
@@ -23,7 +23,7 @@ class LatentSDE(eqx.Module):
 
     The posterior has the same diffusion and the drift $f(t, z, c(t))$, where the context $c$ is
     what a GRU has read of the future of the series, constant between observations. One sample of
-    the posterior gives an unbiased estimate of the evidence lower bound:
+    the posterior gives an estimate of the evidence lower bound, unbiased for the Euler scheme:
 
     $$\log p(x) \ge E\left[ \sum_t \log p(x_t | z_t) \right]
     - \beta (\mathrm{KL}_{path} + \mathrm{KL}_{t_0}).$$
@@ -77,6 +77,8 @@ class LatentSDE(eqx.Module):
         diffusion0: float = 0.1,
         **solve: Any,
     ):
+        if "path_kl" in (solve.get("costs") or {}):
+            raise ValueError("The cost `path_kl` is the model's own. Give yours another name.")
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
             size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
@@ -97,10 +99,10 @@ class LatentSDE(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
         """One sample of the posterior, given a series. A batch is solved as one state."""
-        check_series(ts, xs, self.encoder.input_size)
+        ts, xs = self.prior.as_series(ts, xs, axes=None)
         first_key, path_key = jr.split(key)
         contexts = self.read(xs)
-        first = Normal(*jnp.split(self.to_first(contexts[0], ts[0]), 2, axis=-1))
+        first = Normal(*jnp.split(self.to_first(contexts[0]), 2, axis=-1))
         drift = _Driven(self.posterior, ts, contexts)
         prior = self.prior
         costs = {**prior.sde.costs, "path_kl": prior.kl_from(drift)}
@@ -108,35 +110,16 @@ class LatentSDE(eqx.Module):
         sol = posterior(first.draw(first_key), ts, key=path_key)
         assert sol.ys is not None
         states = jnp.moveaxis(sol.ys, 0, -2)
-        values = prior.decoder(states, ts[0])
+        values = prior.decoder(states)
         path_kl = sol.costs["path_kl"]
         asked_for = {name: sol.costs[name] for name in prior.sde.costs}
         sol = dataclasses.replace(sol, costs=asked_for)
         return Latent(values, states, path_kl, first.kl(prior.first), sol)
 
-    def loss(
-        self,
-        ts: Real[Array, " times"],
-        xs: Float[Array, "*batch times size"],
-        *,
-        noise_std: float,
-        beta: Any = 1.0,
-        key: Key[Array, ""] | UInt[Array, "2"],
-    ) -> tuple[Scalar, Latent]:
-        """The negative evidence lower bound of a series, divergences `beta` times; what it saw."""
-        latent = self(ts, xs, key=key)
-        return latent.negative_bound(xs, noise_std, beta), latent
-
-    def sample(
-        self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]
-    ) -> Float[Array, "times size"]:
-        """A series drawn from the prior, without noise of observation."""
-        return self.prior.sample(ts, key=key)
-
     def read(self, xs: Float[Array, "*batch times size"]) -> Float[Array, "times *batch context"]:
         """The context at each time: what is known of the series from there on."""
         states = states_of(self.encoder, xs, reverse=True)
-        return self.to_context(jnp.moveaxis(states, -2, 0), jnp.zeros((), xs.dtype))
+        return self.to_context(jnp.moveaxis(states, -2, 0))
 
 
 class _Driven(eqx.Module):
@@ -147,7 +130,7 @@ class _Driven(eqx.Module):
     contexts: Float[Array, "times *batch context"]
 
     def __call__(self, t: Time, z: Array, args: Args = None) -> Array:
-        # The context of the next observation: that of the last one has seen less than it may.
+        # Of the next observation: what is to come. That of the last one knows what has been, too.
         index = jnp.searchsorted(self.ts, t, side="right")
         context = self.contexts[jnp.minimum(index, len(self.ts) - 1)]
         return self.field(t, jnp.concatenate([z, context], axis=-1))

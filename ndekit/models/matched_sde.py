@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,9 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
-from ..shapes import Args, Scalar, Time
-from .latent_prior import Latent, LatentPrior, Normal
-from .series import check_series, states_of
+from ..shapes import Args, Time
+from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .series import states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -48,6 +49,10 @@ class MarginalDrift(eqx.Module):
     def __call__(
         self, t: Time, z: Float[Array, " latent"], args: Args = None
     ) -> Float[Array, " latent"]:
+        if jnp.ndim(z) != 1:
+            raise ValueError(
+                f"`MarginalDrift` takes one state, got shape {z.shape}. Use `jax.vmap`."
+            )
         t = jnp.asarray(t, z.dtype)
         (mean, log_std), (mean_rate, log_std_rate) = jax.jvp(
             self.marginal, (t,), (jnp.ones_like(t),)
@@ -58,7 +63,7 @@ class MarginalDrift(eqx.Module):
         return mean_rate + log_std_rate * (z - mean) + 0.5 * (spread + squared(z) * score)
 
 
-class MatchedLatentSDE(eqx.Module):
+class MatchedLatentSDE(AbstractLatentSDE):
     r"""The model of [`ndekit.models.LatentSDE`][], trained without solving anything.
 
     Its posterior is given by its marginals, $z(t) \sim N(m(t, x), s(t, x)^2)$, networks of the time
@@ -71,7 +76,7 @@ class MatchedLatentSDE(eqx.Module):
 
     An update costs so many evaluations of the fields as there are draws, in parallel, however long
     the series is. The estimate of the evidence lower bound is unbiased, and that of the equation,
-    not of a scheme's steps.
+    not of a scheme's steps. A series at a time; `jax.vmap` is for many.
 
     Args:
         size: of an observation.
@@ -82,12 +87,12 @@ class MatchedLatentSDE(eqx.Module):
         draws: of a time for the path divergence; one from each of so many equal intervals.
         key: draws the weights.
         diffusion0: what $g$ is about to begin with, between 0 and 1.
-        solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
-            `adjoint`, `costs`, `max_steps`.
+        solve: how series are drawn from the prior: `solver` (for Ito equations), `controller`,
+            `max_steps`.
 
     Raises:
-        ValueError: for fewer than one draw, or a `diffusion0` out of range; when called with
-            series that do not fit their times or the model.
+        ValueError: for fewer than one draw, `costs`, a solver that is not Ito's, or a `diffusion0`
+            out of range; when called with series that do not fit their times or the model.
 
     Example:
         ```python
@@ -127,6 +132,16 @@ class MatchedLatentSDE(eqx.Module):
     ):
         if draws < 1:
             raise ValueError(f"`draws` must be at least 1 time, got {draws}.")
+        if solve.get("costs"):
+            raise ValueError(
+                "`costs` read the steps of a solve, and this model is trained without."
+            )
+        solver = solve.get("solver", diffrax.Euler())
+        if not isinstance(solver, diffrax.AbstractItoSolver):
+            raise ValueError(
+                f"The drifts that are matched are those of Ito's equation, but `{solver}` solves "
+                "Stratonovich's. Use `diffrax.Euler()` or `ndekit.SOSRI()`."
+            )
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
             size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
@@ -144,7 +159,7 @@ class MatchedLatentSDE(eqx.Module):
         self, ts: Real[Array, " times"], xs: Float[Array, "times size"]
     ) -> Callable[[Time], Normal]:
         """The posterior's law at any time from `ts[0]` to `ts[-1]`, given a series."""
-        check_series(ts, xs, self.forwards.input_size)
+        ts, xs = self.prior.as_series(ts, xs, axes=0)
         contexts = self.read(xs)
 
         def at(t: Time) -> Normal:
@@ -163,6 +178,7 @@ class MatchedLatentSDE(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
         """Samples of the posterior at `ts`, each for itself, and estimates of the divergences."""
+        ts, xs = self.prior.as_series(ts, xs, axes=0)
         marginal = self.marginal(ts, xs)
         divergence = self.prior.kl_from(MarginalDrift(marginal, self.prior.sde.diffusion))
         draw = jax.vmap(lambda t, key: marginal(t).draw(key))
@@ -175,26 +191,7 @@ class MatchedLatentSDE(eqx.Module):
         rates = jax.vmap(divergence.rate)(times, draw(times, jr.split(key, self.draws)))
         path_kl = (ts[-1] - ts[0]) * jnp.mean(rates)
         initial_kl = marginal(ts[0]).kl(self.prior.first)
-        return Latent(self.prior.decoder(states, ts[0]), states, path_kl, initial_kl, None)
-
-    def loss(
-        self,
-        ts: Real[Array, " times"],
-        xs: Float[Array, "times size"],
-        *,
-        noise_std: float,
-        beta: Any = 1.0,
-        key: Key[Array, ""] | UInt[Array, "2"],
-    ) -> tuple[Scalar, Latent]:
-        """The negative evidence lower bound of a series, divergences `beta` times; what it saw."""
-        latent = self(ts, xs, key=key)
-        return latent.negative_bound(xs, noise_std, beta), latent
-
-    def sample(
-        self, ts: Real[Array, " times"], *, key: Key[Array, ""] | UInt[Array, "2"]
-    ) -> Float[Array, "times size"]:
-        """A series drawn from the prior, without noise of observation."""
-        return self.prior.sample(ts, key=key)
+        return Latent(self.prior.decoder(states), states, path_kl, initial_kl, None)
 
     def read(self, xs: Float[Array, "times size"]) -> Float[Array, "times context"]:
         """What is known of the series at each of its times, from either side."""
@@ -202,4 +199,4 @@ class MatchedLatentSDE(eqx.Module):
             states_of(cell, xs, reverse=reverse)
             for cell, reverse in ((self.forwards, False), (self.backwards, True))
         ]
-        return self.to_context(jnp.concatenate(sides, axis=-1), jnp.zeros((), xs.dtype))
+        return self.to_context(jnp.concatenate(sides, axis=-1))

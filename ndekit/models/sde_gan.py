@@ -14,7 +14,10 @@ from ..fields import MLP, Affine, clip_weights, lipswish
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..shapes import Scalar
 from .neural_sde import NeuralSDE, SampleTerm
-from .series import check_series
+from .series import as_series
+
+# For Stratonovich's equations, with noise as well as along a path with a derivative.
+SOLVERS = (diffrax.ReversibleHeun, diffrax.Heun, diffrax.Midpoint, diffrax.Ralston)
 
 
 class Generator(eqx.Module):
@@ -49,7 +52,7 @@ class Generator(eqx.Module):
         y0 = self.first(ts[0], jr.normal(first_key, shape, self.readout.weight.dtype))
         solution = self.sde(y0, ts, key=path_key)
         assert solution.ys is not None
-        return jnp.swapaxes(self.readout(solution.ys, ts[0]), 0, 1), solution
+        return jnp.swapaxes(self.readout(solution.ys), 0, 1), solution
 
 
 class Discriminator(eqx.Module):
@@ -69,7 +72,8 @@ class Discriminator(eqx.Module):
     def __call__(
         self, ts: Real[Array, " times"], xs: Float[Array, "batch times size"]
     ) -> Float[Array, " batch"]:
-        check_series(ts, xs, self.field.out[1] - 1)
+        weight = self.readout.weight
+        ts, xs = as_series(ts, xs, self.field.out[1] - 1, weight.dtype, axes=1, holes=True)
         filled = jax.vmap(lambda x: _filled(ts, x))(xs)
         times = jnp.broadcast_to(ts[None, :, None], (*filled.shape[:-1], 1)).astype(filled.dtype)
         path = jnp.swapaxes(jnp.concatenate([times, filled], axis=-1), 0, 1)
@@ -81,7 +85,7 @@ class Discriminator(eqx.Module):
             stepsize_controller=diffrax.StepTo(ts),
         )  # fmt: skip
         assert sol.ys is not None
-        ends = self.readout(jnp.stack([h0, sol.ys[-1]]), ts[0])
+        ends = self.readout(jnp.stack([h0, sol.ys[-1]]))
         return jnp.mean(ends[..., 0], axis=0)
 
 
@@ -99,13 +103,14 @@ class SDEGAN(eqx.Module):
         width, depth: of their networks.
         initial_noise_size: of the noise that a series begins with.
         noise_size: of the Brownian motion; `hidden` of them, one for each number, if `None`.
-        solver: Stratonovich, for both equations.
+        solver: for both equations: `ReversibleHeun`, `Heun`, `Midpoint` or `Ralston`.
         controller, dt0, max_steps, costs: of the generator's solve.
         adjoint: for both solves.
         key: draws the weights.
 
     Raises:
-        ValueError: when called with series that do not fit their times or the model.
+        ValueError: for another solver; when called with series that do not fit their times or the
+            model.
 
     Example:
         ```python
@@ -151,6 +156,9 @@ class SDEGAN(eqx.Module):
         max_steps: int = 4096,
         costs: Any = None,
     ):
+        if not isinstance(solver, SOLVERS):
+            names = ", ".join(f"diffrax.{solver.__name__}()" for solver in SOLVERS)
+            raise ValueError(f"`solver` must be one of {names}, for both equations; got {solver}.")
         keys = jr.split(key, 7)
         layers: dict[str, Any] = dict(
             width=width, depth=depth, activation=lipswish, near_zero=False

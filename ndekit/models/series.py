@@ -1,22 +1,46 @@
 """Time series as models take them."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Real
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..integrate.setup import is_concrete
 
 
-def check_series(
-    ts: Real[Array, " times"], xs: Float[Array, "*batch times size"], size: int
-) -> None:
-    """Refuse series that do not belong to their times, or to a model of observations of `size`."""
-    if jnp.ndim(ts) != 1 or len(ts) < 2:
-        raise ValueError(f"`ts` must be at least two times, but has shape {jnp.shape(ts)}.")
-    if jnp.ndim(xs) < 2 or xs.shape[-2:] != (len(ts), size):
+def as_series(
+    ts: Any, xs: Any, size: int, dtype: Any, *, axes: int | None, holes: bool
+) -> tuple[Array, Array]:
+    """Times and series as arrays, the latter of the model's dtype.
+
+    Args:
+        size: of an observation.
+        axes: how many leading axes series must have; any number if `None`.
+        holes: whether numbers may be missing (NaN).
+
+    Raises:
+        ValueError: for shapes that do not fit each other or the model, times that do not increase,
+            or missing numbers. Of values that are traced nothing is known.
+    """
+    ts, xs = jnp.asarray(ts), jnp.asarray(xs, dtype)
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"`ts` must be at least two times, but has shape {ts.shape}.")
+    fits = xs.ndim >= 2 and xs.shape[-2:] == (len(ts), size)
+    if not fits or axes not in (None, xs.ndim - 2):
+        leading = {None: "..., ", 0: "", 1: "batch, "}[axes]
         raise ValueError(
-            f"`xs` must have shape (..., {len(ts)}, {size}): one observation of {size} numbers for "
-            f"each of the times `ts`; but has {jnp.shape(xs)}."
+            f"`xs` must have shape ({leading}{len(ts)}, {size}): {size} numbers for each of the "
+            f"times `ts`; but has {xs.shape}."
+            + (" Use `jax.vmap` for many series." if axes == 0 and xs.ndim > 2 else "")
         )
+    if is_concrete(ts) and not np.all(np.diff(ts) > 0):
+        raise ValueError(f"`ts` must increase, but got {ts}.")
+    if not holes and is_concrete(xs) and np.any(np.isnan(xs)):
+        raise ValueError("`xs` has missing numbers (NaN). Fill them in, or train an `SDEGAN`.")
+    return ts, xs
 
 
 def states_of(

@@ -13,8 +13,9 @@ class WeightAverage(eqx.Module):
     w = \max\left(\tfrac{1}{n}, 1 - \mathrm{decay}\right)$$
 
     with $n$ the number of models seen since `start`; before it $\bar\theta = \theta$. For the
-    `carry` of [`ndekit.train.fit`][], which keeps it in the checkpoints. Training with an adversary
-    goes round its solution rather than towards it: there the mean is the better model.
+    `carry` of [`ndekit.train.fit`][], which keeps it in the checkpoints. A loss sees the model
+    before each update, so the first of all counts and what the last update makes does not. Training
+    with an adversary goes round its solution rather than towards it: there the mean is better.
 
     Args:
         model: any PyTree; its floating-point arrays are averaged.

@@ -12,7 +12,9 @@ def projected(
     optimizer: optax.GradientTransformation, project: Callable[[PyTree], PyTree]
 ) -> optax.GradientTransformation:
     r"""The optimiser, and after each of its updates $\theta \leftarrow
-    \mathrm{project}(\theta)$.
+    \mathrm{project}(\theta)$, to the last digit of what $\theta$ was before.
+
+    To be the outermost of all transformations: one around it would change its updates.
 
     Args:
         optimizer: any optax transformation.
@@ -39,7 +41,7 @@ def projected(
             raise ValueError("`projected` needs the parameters: `update(updates, state, params)`.")
         changes, state = optimizer.update(updates, state, params, **extra)
         wanted = project(optax.apply_updates(params, changes))
-        # As changes, which the caller adds: what is rounded off is below the last digit.
+        # As changes, which the caller adds: rounded to the last digit of the old value.
         return jax.tree.map(lambda new, old: new - old, wanted, params), state
 
     return optax.GradientTransformationExtraArgs(optimizer.init, update)
