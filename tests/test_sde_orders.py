@@ -40,7 +40,7 @@ ORDERS = {
     (diffrax.Ralston(), "diagonal"): (1.0, 1.0),
     (diffrax.Ralston(), "general"): (0.5, 1.0),
     (diffrax.ReversibleHeun(), "diagonal"): (0.5, 1.0),
-    (diffrax.ReversibleHeun(), "additive"): (1.0, 1.0),
+    (diffrax.ReversibleHeun(), "additive"): (1.0, 2.0),
     (diffrax.ReversibleHeun(), "general"): (0.5, 1.0),
     (diffrax.SEA(), "additive"): (1.0, 1.0),
     (diffrax.SRA1(), "additive"): (1.5, 2.0),
