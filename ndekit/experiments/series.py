@@ -196,7 +196,7 @@ LORENZ_LATENT_SDE = {
         optimizer=lambda num_updates: optax.adam(optax.exponential_decay(0.01, 1, 0.997)),
         updates_per_call=6,
         predict_batch=128,
-        coefficients=_coefficients(5e-3, 10.0, 1.0),
+        coefficients=_coefficients(0.02, 30.0, 1.0),
         max_steps=1024,
     )
 }
