@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 from problems import PROBLEMS, SOLVERS
 
 import ndekit as nk
@@ -206,7 +207,7 @@ def by_diffrax():
         return jax.jit(jax.grad(function, argnums=(0, 1, 2)))(y0, args, ts)
 
 
-@pytest.mark.parametrize("checkpoints", [1, 2, 3, 7, None])
+@pytest.mark.parametrize("checkpoints", slow_but([1, 3, None], [1, 2, 3, 7, None]))
 def test_gradient_is_right_whatever_the_number_of_checkpoints(checkpoints):
     y0, args, t1, ts = [x[-1] for x in lanes()]
 

@@ -81,7 +81,10 @@ def published_by_hand(weights, t, frozen, through_state):
     return jnp.sqrt(jnp.mean((error / scale) ** 2)) * (t1 - t)
 
 
-@pytest.mark.parametrize(("first_stage", "through_state"), [("recompute", True), ("frozen", False)])
+@pytest.mark.parametrize(
+    ("first_stage", "through_state"),
+    [pytest.param("recompute", True, marks=pytest.mark.slow), ("frozen", False)],
+)
 def test_the_published_scheme_by_hand(x64, first_stage, through_state):
     class Beginning(nk.AbstractStepCost):
         def of_step(self, step):
@@ -171,8 +174,8 @@ def noisy(weights, cost, adjoint, solver, y0, key):
 @pytest.mark.parametrize(
     ("solver", "adjoint"),
     [
-        (diffrax.Heun(), "backsolve"),
-        pytest.param(diffrax.Heun(), "replay", marks=pytest.mark.slow),
+        pytest.param(diffrax.Heun(), "backsolve", marks=pytest.mark.slow),
+        (diffrax.Heun(), "replay"),
         pytest.param(diffrax.SPaRK(), "replay", marks=pytest.mark.slow),
     ],
     ids=["heun by backsolve", "heun", "spark"],
@@ -227,6 +230,7 @@ def test_local_costs_are_global_ones_on_average(x64, cost):
         assert abs(jnp.mean(values) - whole[name]) < 4 * standard_error
 
 
+@pytest.mark.slow
 def test_a_time_that_the_solve_never_reaches_costs_nothing():
     costs = {
         "c": nk.OneStep(nk.StepError(), step_size="initial"),

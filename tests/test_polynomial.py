@@ -7,6 +7,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from close import assert_tree_close
+from marks import slow_but
 
 import ndekit as nk
 
@@ -31,7 +32,7 @@ def test_equals_least_squares(x64, degree, points):
     assert_tree_close(cost.of_states(ts, ys), squares.sum() / columns.size, rtol=1e-8)
 
 
-@pytest.mark.parametrize("degree", [0, 1, 2])
+@pytest.mark.parametrize("degree", slow_but([2], [0, 1, 2]))
 def test_a_polynomial_costs_nothing(x64, degree):
     field = lambda t, y, args: jnp.ones_like(y) * (degree * t ** (degree - 1) if degree else 0.0)
     cost = nk.TrajectoryPolynomial(degree, degree + 2)

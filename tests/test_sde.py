@@ -33,7 +33,7 @@ SOLVERS = {
     "SPaRK": (diffrax.SPaRK(), "general"),
     "SOSRI": (nk.SOSRI(), "diagonal"),
 }
-FAST = ["Euler", "SRA1", "SPaRK", "SOSRI"]
+FAST = ["SRA1", "SPaRK", "SOSRI"]
 ADAPTIVE = ["Heun", "ReversibleHeun", "ShARK", "SPaRK", "SOSRI"]
 
 
@@ -107,7 +107,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("adjoint", "steps"),
     [
-        (nk.ReplayAdjoint(checkpoints=3), "fixed"),
+        pytest.param(nk.ReplayAdjoint(checkpoints=3), "fixed", marks=SLOW),
         pytest.param(nk.ReplayAdjoint(checkpoints=3), "adaptive", marks=SLOW),
         pytest.param(nk.ReversibleAdjoint(), "fixed", marks=SLOW),
         (nk.ReversibleAdjoint(), "adaptive"),
