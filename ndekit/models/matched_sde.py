@@ -31,6 +31,9 @@ class MarginalDrift(eqx.Module):
         marginal: `marginal(t)`, a pair of $m$ and $\log s$, differentiable in `t`.
         diffusion: $g$ as `diffusion(t, z, args)`, diagonal.
 
+    Raises:
+        ValueError: when called with more than one state at once.
+
     Example:
         ```python
         import jax.numpy as jnp, ndekit as nk
