@@ -106,7 +106,7 @@ def test_latent_sde_learns_a_series(kind):
         for step in range(60):
             model, state, loss = update(model, state, jr.key(step))
             losses.append(float(loss))
-    assert sum(losses[-5:]) / 5 < 0.25 * losses[0]
+    assert losses[-1] < 0.2 * losses[0]
     drawn = jax.vmap(lambda key: model.sample(ts, key=key))(jr.split(jr.key(2), 16))
     assert drawn.shape == (16, 9, 1) and bool(jnp.all(jnp.isfinite(drawn)))
 
