@@ -75,7 +75,9 @@ def small_moments():
 def small_series(missing):
     ts = np.linspace(0.0, 1.0, 5)
     starts = np.random.default_rng(0).standard_normal((96, 2))
-    return parts_of_series(ts, simulated(lambda t, y: -y, 0.3, starts, ts, 1), missing=missing)
+    return parts_of_series(
+        ts, simulated(lambda t, y: -y, lambda y: 0.3, starts, ts, 1), missing=missing
+    )
 
 
 def data_for(config):

@@ -18,6 +18,7 @@ from ..models import NeuralSDE
 from .classification import judge_classes
 from .config import Config
 from .regularizers import Regularizer
+from .series_data import simulated
 from .task import AbstractSDETask, Timed, key_or_fixed, solve_options
 
 POPULATION, LOGITS = 100, 10
@@ -161,15 +162,11 @@ def simulated_moments(number: int = 10000, steps: int = 2900) -> tuple[np.ndarra
     with $\alpha = 0.1$, $\beta = 2$, $\gamma = 0.2$. The paper prints the signs of $\beta$ the
     other way round; its data have these.
     """
-    rng, h = np.random.default_rng(0), 1.0 / steps
-    drift, u = np.array([[-0.1, 2.0], [-2.0, -0.1]]), np.tile([2.0, 0.0], (number, 1))
-    saved = [u]
-    for n in range(1, steps + 1):
-        u = u + h * u**3 @ drift + 0.2 * u * np.sqrt(h) * rng.standard_normal(u.shape)
-        if n % (steps // 29) == 0:
-            saved.append(u)
-    mean = np.stack([u.mean(axis=0) for u in saved])
-    variance = np.stack([u.var(axis=0, ddof=1) for u in saved])
+    matrix, u0 = np.array([[-0.1, 2.0], [-2.0, -0.1]]), np.tile([2.0, 0.0], (number, 1))
+    u = simulated(
+        lambda t, u: u**3 @ matrix, lambda u: 0.2 * u, u0, np.linspace(0.0, 1.0, 30), 0, steps // 29
+    )
+    mean, variance = u.mean(axis=0), u.var(axis=0, ddof=1)
     return mean.astype(np.float32), variance.astype(np.float32)
 
 

@@ -14,15 +14,17 @@ LORENZ_NOISE = 0.1
 
 
 def simulated(
-    drift: Callable, diffusion: float | np.ndarray, y0: np.ndarray, ts: np.ndarray, seed: int
+    drift: Callable, diffusion: Callable, y0: np.ndarray, ts: np.ndarray, seed: int, steps: int = 50
 ) -> np.ndarray:
-    """`dy = drift(t, y) dt + diffusion dW` at `ts`, by 50 steps of Euler from each to the next."""
+    """`dy = drift(t, y) dt + diffusion(y) dW`, diagonal, at `ts`: from each to the next by so many
+    steps of Euler.
+    """
     rng, y, saved = np.random.default_rng(seed), y0, [y0]
     for start, end in zip(ts[:-1], ts[1:], strict=True):
-        h = (end - start) / 50
-        for i in range(50):
+        h = (end - start) / steps
+        for i in range(steps):
             noise = np.sqrt(h) * rng.standard_normal(y.shape)
-            y = y + h * drift(start + i * h, y) + diffusion * noise
+            y = y + h * drift(start + i * h, y) + diffusion(y) * noise
         saved.append(y)
     return np.stack(saved, axis=1)
 
@@ -46,7 +48,7 @@ def ornstein_uhlenbeck(folder: str | None = None) -> Timed:
     t = np.arange(32.0)
     y0 = np.random.default_rng(1).uniform(-1, 1, (4096, 1))
     return parts_of_series(
-        t / 8, simulated(lambda t, y: 0.02 * t - 0.1 * y, 0.4, y0, t, 2), missing=0.3
+        t / 8, simulated(lambda t, y: 0.02 * t - 0.1 * y, lambda y: 0.4, y0, t, 2), missing=0.3
     )
 
 
@@ -62,7 +64,7 @@ def stochastic_lorenz(folder: str | None = None) -> Timed:
 
     ts = np.linspace(0.0, 2.0, 40)
     y0 = np.random.default_rng(3).standard_normal((1024, 3))
-    series = simulated(drift, np.array([0.1, 0.28, 0.3]), y0, ts, 4)
+    series = simulated(drift, lambda y: np.array([0.1, 0.28, 0.3]), y0, ts, 4)
     noise = np.random.default_rng(5).standard_normal(series.shape)
     return parts_of_series(ts, series + LORENZ_NOISE * series.std((0, 1)) * noise)
 

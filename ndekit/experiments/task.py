@@ -20,7 +20,10 @@ _SEED = 2021
 
 
 class Timed(NamedTuple):
-    """Inputs, and what is to come of them at `ts`. NaN for what is missing."""
+    """Inputs, and what is to come of them at `ts`; NaN for what is missing.
+
+    `rates` are the true derivatives at `test_y`, where the true field is known.
+    """
 
     ts: tuple[float, ...]
     train_x: np.ndarray
@@ -29,6 +32,7 @@ class Timed(NamedTuple):
     validation_y: np.ndarray
     test_x: np.ndarray
     test_y: np.ndarray
+    rates: np.ndarray | None = None
 
 
 class AbstractTask(abc.ABC):

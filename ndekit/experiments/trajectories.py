@@ -1,7 +1,7 @@
 """Fits of known dynamics to irregularly sampled trajectories: what a penalty does to them."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,26 +16,9 @@ from ..shapes import Args
 from .classification import ode_of
 from .config import Config
 from .regularizers import Regularizer
-from .task import AbstractODETask
+from .task import AbstractODETask, Timed
 
 NUMBER, TIMES = 896, 24
-
-
-class Trajectories(NamedTuple):
-    """First states, the states at `ts` (one irregular set of times), and the true rates there.
-
-    States are divided by their standard deviation. Four sevenths are to train on, one is for
-    validation, two are for the test.
-    """
-
-    ts: tuple[float, ...]
-    rates: np.ndarray  # of the test trajectories
-    train_x: np.ndarray
-    train_y: np.ndarray
-    validation_x: np.ndarray
-    validation_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
 
 
 class Fitted(eqx.Module):
@@ -62,7 +45,7 @@ class TrajectoryFit(AbstractODETask):
     unit_name: ClassVar[str] = "% of the spread"
 
     def build_model(
-        self, config: Any, regularizer: Regularizer, data: Trajectories, *, key: Key[Array, ""]
+        self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]
     ) -> Fitted:
         field = MLP(data.train_x.shape[1], config.width, config.depth, final=config.final, key=key)
         return Fitted(ode_of(config, field, regularizer, t1=data.ts[-1]), data.ts)
@@ -77,8 +60,9 @@ class TrajectoryFit(AbstractODETask):
         loss = jnp.mean((prediction - targets) ** 2)
         return loss, jnp.sqrt(loss)
 
-    def bias(self, model: Fitted, data: Trajectories) -> float:
+    def bias(self, model: Fitted, data: Timed) -> float:
         """Relative error of the field, root mean square along the true test trajectories."""
+        assert data.rates is not None
         found = model.ode.field(0.0, jnp.asarray(data.test_y), None)
         off = np.sqrt(np.mean((np.asarray(found) - data.rates) ** 2))
         return float(off / np.sqrt(np.mean(data.rates**2)))
@@ -86,8 +70,13 @@ class TrajectoryFit(AbstractODETask):
 
 def sample_trajectories(
     field: Callable[[np.ndarray], np.ndarray], starts: np.ndarray, span: float, seed: int
-) -> Trajectories:
-    """Trajectories of `y' = field(y)` to a relative accuracy of 1e-8 (SciPy's LSODA)."""
+) -> Timed:
+    """Trajectories of `y' = field(y)` to a relative accuracy of 1e-8 (SciPy's LSODA), from first
+    states to states at irregular times, and the true rates there.
+
+    States are divided by their standard deviation. Four sevenths are to train on, one is for
+    validation, two are for the test.
+    """
     rng = np.random.default_rng(seed)
     ts = np.concatenate([[0.0], np.sort(rng.uniform(0, span, TIMES - 2)), [span]])
 
@@ -104,10 +93,10 @@ def sample_trajectories(
     first, second = 4 * len(ys) // 7, 5 * len(ys) // 7
     parts = [ys[:first], ys[first:second], ys[second:]]
     paired = [array for part in parts for array in (part[:, 0], part)]
-    return Trajectories(tuple(ts.tolist()), rates[second:].astype(np.float32), *paired)
+    return Timed(tuple(ts.tolist()), *paired, rates=rates[second:].astype(np.float32))
 
 
-def spiral(folder: str | None = None) -> Trajectories:
+def spiral(folder: str | None = None) -> Timed:
     """y' = A y^3, A = [[-0.1, 2], [-2, -0.1]] (Chen et al. 2018), from a ring, to t = 1."""
     rng = np.random.default_rng(1)
     angle, radius = rng.uniform(0, 2 * np.pi, NUMBER), rng.uniform(0.5, 2.0, NUMBER)
@@ -116,7 +105,7 @@ def spiral(folder: str | None = None) -> Trajectories:
     return sample_trajectories(lambda y: matrix @ y**3, starts, 1.0, 2)
 
 
-def stiff_van_der_pol(folder: str | None = None) -> Trajectories:
+def stiff_van_der_pol(folder: str | None = None) -> Timed:
     """x'' = mu (1 - x^2) x' - x, mu = 5, from states on and about the limit cycle, to t = 0.4."""
     mu, rng = 5.0, np.random.default_rng(3)
     field = lambda y: np.stack([y[1], mu * (1 - y[0] ** 2) * y[1] - y[0]])

@@ -162,7 +162,9 @@ class MatchedLatentSDE(AbstractLatentSDE):
         self, ts: Real[Array, " times"], xs: Float[Array, "times size"]
     ) -> Callable[[Time], Normal]:
         """The posterior's law at any time from `ts[0]` to `ts[-1]`, given a series."""
-        ts, xs = self.prior.as_series(ts, xs, axes=0)
+        return self._marginal(*self.prior.as_series(ts, xs, axes=0))
+
+    def _marginal(self, ts: Array, xs: Array) -> Callable[[Time], Normal]:
         contexts = self.read(xs)
 
         def at(t: Time) -> Normal:
@@ -182,7 +184,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
     ) -> Latent:
         """Samples of the posterior at `ts`, each for itself, and estimates of the divergences."""
         ts, xs = self.prior.as_series(ts, xs, axes=0)
-        marginal = self.marginal(ts, xs)
+        marginal = self._marginal(ts, xs)
         divergence = self.prior.kl_from(MarginalDrift(marginal, self.prior.sde.diffusion))
         draw = jax.vmap(lambda t, key: marginal(t).draw(key))
 

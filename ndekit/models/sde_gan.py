@@ -227,7 +227,10 @@ def turned(module: Any) -> Any:
 
 
 def _filled(ts: Array, x: Array) -> Array:
-    """Straight lines across what is missing; the first and last known values beyond."""
+    """Straight lines across what is missing; the first and last known values beyond.
+
+    The values are those of `diffrax.linear_interpolation`, whose gradient is NaN at holes.
+    """
     number = jnp.arange(len(ts))
 
     def fill(column: Array) -> Array:

@@ -26,7 +26,7 @@ def projected(
 
     Example:
         ```python
-        import jax.random as jr, optax
+        import optax
         import ndekit as nk
 
         optimizer = nk.train.projected(optax.rmsprop(1e-3), nk.fields.clip_weights)
