@@ -7,16 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optimistix as optx
 from jax import lax
 
 from ..shapes import Args, State, Time
-from ..tree import sum_in_order
 from .converted import Converted, convert
-from .pinned import lanes_last
-
-_FEW = 8
+from .norms import preferred
 
 
 def convert_controller(
@@ -34,23 +29,8 @@ def convert_controller(
     if isinstance(controller, diffrax.PIDController):
         # As in diffrax, tolerances and coefficients have no derivative.
         controller = _without_derivative(controller)
-        if controller.norm is optx.rms_norm:
-            controller = eqx.tree_at(lambda c: c.norm, controller, _rms_norm)
+        controller = eqx.tree_at(lambda c: c.norm, controller, preferred(controller.norm))
     return convert(adapt, *example)
-
-
-def _rms_norm(tree: Any) -> Any:
-    """`optimistix.rms_norm`, which with lanes is a product of matrices: for a few numbers half of a
-    step. Written out as a sum it is part of what stands around it. For values alone: its derivative
-    at 0 is NaN.
-    """
-    leaves = jax.tree.leaves(tree)
-    size, dtypes = sum(leaf.size for leaf in leaves), {leaf.dtype for leaf in leaves}
-    if not 0 < size <= _FEW or len(dtypes) > 1:
-        return optx.rms_norm(tree)
-    squares = [x[i] * x[i] for x in map(lanes_last, map(jnp.ravel, leaves)) for i in range(x.size)]
-    total = sum_in_order(squares)
-    return jnp.sqrt(total) / np.sqrt(size).astype(total.dtype)
 
 
 def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:
@@ -63,7 +43,7 @@ def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:
         return (None, None), None, error_order
     own_order = getattr(controller, "error_order", None)
     tolerances = _without_derivative((controller.rtol, controller.atol))
-    return tolerances, controller.norm, error_order if own_order is None else own_order
+    return tolerances, preferred(controller.norm), error_order if own_order is None else own_order
 
 
 def frozen(x: Any) -> Any:

@@ -1,5 +1,7 @@
 """The forward loop: attempts until every lane has arrived."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,7 +17,7 @@ from .costs import read_totals
 from .events import Watched
 from .lanes import Lanes
 from .problem import Operands, Problem
-from .record import Details, Record, append, empty_record
+from .record import Details, Record, empty_record
 from .saving import any_lane
 from .streams import Streams, empty_streams, flow
 
@@ -44,6 +46,14 @@ class Recording(eqx.Module):
     end: Any  # the last state, where steps are undone from it
 
 
+class Solved(eqx.Module):
+    """A solve that has been made, for the reverse pass."""
+
+    flat: list[Any]  # the operands
+    outcome: Outcome
+    recording: Recording
+
+
 class _Loop(eqx.Module):
     lane: Lane
     streams: Streams
@@ -52,30 +62,64 @@ class _Loop(eqx.Module):
     go: Flag
 
 
-def solve_forward(
-    problem: Problem, lanes: Lanes, flat: list, recording: bool
-) -> tuple[Outcome, Recording | None]:
-    """Solve in all lanes at once; with `recording`, keep what the reverse pass needs."""
-    on_operands = lambda fn: lanes.map(lambda flat, _: fn(problem, _join(problem, flat)))
-    lane = on_operands(start)(flat, None)
-    streams = on_operands(empty_streams)(flat, None)
-    record = None
-    if recording:
-        assert problem.max_steps is not None
-        memo = on_operands(lambda problem, operands: problem.memo_like(operands))(flat, None)
-        state, details = (*recorded_state(problem, lane), memo), _details_like(problem, lane)
-        checkpoints = problem.checkpoints if problem.undo is None else 0
-        record = empty_record(lane.t, state, details, problem.max_steps, checkpoints)
+def solve_forward(problem: Problem, lanes: Lanes, flat: list) -> Outcome:
+    """Solve in all lanes at once."""
+    return _finished(problem, lanes, flat, _looped(problem, lanes, flat, None))
+
+
+def record_forward(
+    problem: Problem, lanes: Lanes, alone: bool, flat: list
+) -> tuple[Outcome, Recording]:
+    """Solve, and keep what the reverse pass needs. `alone`: the stages of each step, if that is
+    how this problem is replayed where there are no lanes.
+    """
+    record = _empty_record(problem, lanes, flat)
+    loop = _looped(problem, lanes, flat, record, alone and problem.in_stretches)
+    assert loop.record is not None  # as one was given
+    end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
+    return _finished(problem, lanes, flat, loop), Recording(loop.record, loop.lane.totals, end)
+
+
+def _looped(
+    problem: Problem, lanes: Lanes, flat: list, record: Record | None, notes_stages: bool = False
+) -> _Loop:
+    lane = _in_all(problem, lanes, start)(flat, None)
+    streams = _in_all(problem, lanes, empty_streams)(flat, None)
     loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
-    loop = lax.while_loop(
-        lambda loop: loop.go, lambda loop: _turn(problem, lanes, flat, loop), loop
-    )
+    turn = lambda loop: _turn(problem, lanes, flat, loop, notes_stages)
+    if record is None or not record.page:
+        return lax.while_loop(lambda loop: loop.go, turn, loop)
+    return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
+
+
+def _turn_page(turn: Callable[[_Loop], _Loop], loop: _Loop) -> _Loop:
+    """As many turns as a page of the record holds."""
+    record: Any = loop.record
+    goes_on = lambda loop: loop.go & (loop.record.num_steps < record.page)
+    loop = lax.while_loop(goes_on, turn, dataclasses.replace(loop, record=record.new_page()))
+    return dataclasses.replace(loop, record=record.with_page(loop.record))
+
+
+def _finished(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Outcome:
     outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
-    kept = None
-    if loop.record is not None:
-        end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
-        kept = Recording(loop.record, loop.lane.totals, end)
-    return outcome(flat, None, loop.lane, loop.streams), kept
+    return outcome(flat, None, loop.lane, loop.streams)
+
+
+def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
+    assert problem.max_steps is not None  # refused before
+    lane = _in_all(problem, lanes, start)(flat, None)
+    memo = _in_all(problem, lanes, lambda problem, operands: problem.memo_like(operands))
+    state = (*recorded_state(problem, lane), memo(flat, None))
+    checkpoints = problem.checkpoints if problem.undo is None else 0
+    room = problem.max_steps, checkpoints
+    details, stages = _details_like(problem, lane), None
+    if problem.in_stretches:
+        stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
+    return empty_record(lane.t, state, details, stages, *room)
+
+
+def _in_all(problem: Problem, lanes: Lanes, fn: Any) -> Any:
+    return lanes.map(lambda flat, _: fn(problem, _join(problem, flat)))
 
 
 def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
@@ -83,7 +127,7 @@ def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
     return lane.y, lane.carry if problem.stepper.keeps_carry else ()
 
 
-def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
+def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages: bool) -> _Loop:
     one_attempt = lambda flat, number, lane: attempt(problem, _join(problem, flat), number, lane)
     before = loop.lane
     lane, proposal = lanes.map(one_attempt)(flat, loop.number, before)
@@ -93,8 +137,13 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> _Loop:
         wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
         details = lanes.map(lambda _, __, *given: _details(problem, *given))
         noted = details(flat, None, before, proposal)
-        state = (*recorded_state(problem, before), proposal.memo)
-        record = append(record, state, lane.t, noted, wanted)
+        state = stages = None
+        if notes_stages:
+            stages = proposal.trial.stages[: problem.num_stages]
+            stages = jax.tree.map(lambda *rows: jnp.stack(rows), *stages)
+        else:
+            state = (*recorded_state(problem, before), proposal.memo)
+        record = record.append(state, stages, lane.t, noted, wanted)
     number = loop.number + 1
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:

@@ -8,19 +8,25 @@ lanes known.
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from .forward import Outcome, outcome_struct, solve_forward
+from .checkpoints import Rows
+from .forward import Outcome, Recording, Solved, outcome_struct, record_forward, solve_forward
 from .keeping import with_stages_kept
 from .lanes import Lanes
+from .one_lane import for_one_lane
 from .problem import Operands, Problem
 from .replay import replay
+from .stretch import goes_in_stretches
 
 _solve_p = Primitive("ndekit_solve")
 _solve_p.multiple_results = True
@@ -37,7 +43,7 @@ def solve(problem: Problem, operands: Operands) -> Outcome:
 
 
 def _run(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
-    outcome, _ = solve_forward(problem, lanes, list(flat), recording=False)
+    outcome = solve_forward(problem, lanes, list(flat))
     return jax.tree.leaves(outcome)
 
 
@@ -100,6 +106,7 @@ def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) ->
     recorded = problem
     if problem.keeps_stages:
         recorded = with_stages_kept(problem, jax.tree.unflatten(problem.treedef, perturbed))
+    recorded = dataclasses.replace(recorded, in_stretches=goes_in_stretches(recorded, lanes))
 
     def join(active: list, rest: list) -> list:
         values = iter(active)
@@ -111,16 +118,42 @@ def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) ->
 
     def forward(active: list, rest: list) -> tuple[list[Any], Any]:
         flat = join(active, rest)
-        outcome, recording = solve_forward(recorded, lanes, flat, recording=True)
-        return jax.tree.leaves(outcome), (flat, outcome, recording)
+        record = lambda alone: partial(record_forward, recorded, lanes, alone)
+        outcome, recording = _either(recorded, record, _recorded_in_lanes, flat)
+        return jax.tree.leaves(outcome), Solved(flat, outcome, recording)
 
-    def backward(residuals: Any, ct: list) -> tuple[list, None]:
-        flat, outcome, recording = residuals
-        ct_outcome = jax.tree.unflatten(jax.tree.structure(outcome), ct)
-        return replay(recorded, lanes, perturbed, flat, recording, outcome, ct_outcome), None
+    def backward(solved: Solved, ct: list) -> tuple[list, None]:
+        go_back = lambda alone: partial(replay, recorded, lanes, perturbed, alone)
+        said = map(_of_integer_too, jax.tree.leaves(solved.outcome), ct)
+        ct_outcome = jax.tree.unflatten(jax.tree.structure(solved.outcome), said)
+        everything = lambda out: jax.tree.map(lambda _: True, out)
+        return _either(recorded, go_back, everything, solved, ct_outcome), None
 
     run.defvjp(forward, backward)
     return run
+
+
+def _of_integer_too(value: Any, ct: Any) -> Any:
+    """The cotangent of an integer as an array like any other."""
+    return jnp.zeros_like(value) if ct.dtype == jax.dtypes.float0 else ct
+
+
+def _either(problem: Problem, way: Callable, mapped: Callable, *args: Any) -> Any:
+    """The way of one lane alone, if there is one."""
+    if problem.in_stretches:
+        return for_one_lane(way(True), way(False), mapped, *args)
+    return way(False)(*args)
+
+
+def _recorded_in_lanes(found: tuple[Outcome, Recording]) -> Any:
+    """What of a recorded solve has lanes, if `jax.vmap` maps it: all but how rows are counted."""
+    outcome, recording = jax.tree.map(lambda _: True, found)
+    counted = lambda r: (r.num_steps, r.stages)
+    if isinstance(recording.record.rows, Rows):
+        counted = lambda r: (r.num_steps, r.stages, r.rows.orders, r.rows.doublings)
+    shared = lambda recording: counted(recording.record)
+    nothing = jax.tree.map(lambda _: False, shared(recording))
+    return outcome, eqx.tree_at(shared, recording, nothing)
 
 
 _solve_p.def_impl(_run)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import Count, State, Time
+from .at_stages import step_at_stages
 from .converted import Converted, convert
 from .costs import Placements
 from .fences import Fence, fence_at, is_duplicated, no_fence
@@ -90,6 +91,7 @@ class Problem:
     walks: bool = False  # whether the controller's state knows already what it draws
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
+    in_stretches: bool = False  # whether one lane alone is replayed many steps at once
     kept: Linearized | None = None  # the dynamics and what their derivative reads, if recorded
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
@@ -160,6 +162,20 @@ class Problem:
             kept.again(operands.constants, next(rest), *fence(args), *drawn)
         )
         return self.stepper.step(noted, *ends, *state, None)
+
+    def at_stages(
+        self, operands: Operands, attempt: Any, ends: tuple[Time, Time], y0: State, stages: Any
+    ) -> Trial:
+        """A recorded step, to be differentiated once, its stages all at once."""
+        scheme: Any = self.stepper
+        return step_at_stages(scheme, self.dynamics_of(operands, attempt), *ends, y0, stages)
+
+    @property
+    def num_stages(self) -> int:
+        """How many stages of an explicit scheme anybody reads."""
+        scheme: Any = self.stepper
+        looked_at = self.interpolates or bool(self.placements)
+        return len(scheme.c) if looked_at else scheme.evals_per_step
 
     def draw(
         self, operands: Operands, ends: tuple[Time, Time], number: Count, memory: Any = None

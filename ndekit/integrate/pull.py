@@ -37,23 +37,15 @@ class Replay:
     num_accepted: Count
     ct_outcome: Any
     saved: list[SavedValues | None]
+    # Whether the carry of a step is an input of its own, whose cotangent goes to the step before,
+    # where it was an output. If not, a step is replayed as a function of its state alone, and the
+    # first stage is part of it.
+    chained: bool
+    side_by_side: bool = False  # whether steps are lanes
 
     @property
     def wants_times(self) -> bool:
         return bool(self.perturbed.t0 or self.perturbed.t1 or self.problem.moving)
-
-    @property
-    def chained(self) -> bool:
-        """Whether the carry of a step matters beyond being the next step's first stage.
-
-        If not, a step is replayed as a function of its state alone, and the first stage is part of
-        it. If so, the carry is an input of its own, whose cotangent goes to the step before, where
-        it was an output; else the first stage would be differentiated twice.
-        """
-        problem = self.problem
-        asked = bool(self.ct_outcome.costs) or problem.interpolates or problem.returns_state
-        asked = asked or problem.kept is not None
-        return problem.stepper.keeps_carry or problem.moving or asked
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
@@ -86,19 +78,19 @@ class Cotangents(eqx.Module):
 
 def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Cotangents:
     """The loss's derivative before a step, from that after it."""
-    out, vjp = _linearize(pass_, step, number)
+    out, vjp = linearize(pass_, step, number)
     remaining = ct.remaining - step.accepted.astype(ct.remaining.dtype)
-    parameters, found, ct_info, d_times = _pull_inside(pass_, ct, step, out.info, remaining)
+    parameters, found, ct_info, d_times = pull_inside(pass_, ct, step, out.info, remaining)
     after = (ct.y, ct.carry)
     ct_y1, ct_carry1 = pass_.where(step.accepted, after, tree.zeros_like(after))
-    ct_readings = _ct_readings(pass_, step, remaining)
+    ct_readings = ct_of_readings(pass_, step, remaining)
     kept = [None if kept is None else kept.rows for kept in pass_.ct_outcome.streams.at_steps]
     at_steps = pass_.map(lambda ops, _, *rest: ct_of_steps(pass_.problem, *rest))
     ct_steps = at_steps(pass_.flat, None, kept, step.accepted, remaining)
     ct_grid, tried = ct.grid, step.t1 > step.t0
     if ct_grid is not None:
         ct_grid = pass_.where(tried, ct_grid, tree.zeros_like(ct_grid))
-    pulled = vjp(_Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps, ct_grid))
+    pulled = vjp(Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps, ct_grid))
     ct_times, before = (ct.t0, ct.t1), (pulled.y, pulled.carry)
     if pulled.times is not None:
         d_times = tree.add(pulled.times, d_times)
@@ -113,13 +105,13 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Co
         before = pass_.where(step.accepted, before, after)
         if pass_.wants_times:
             ends = (step.t0, step.t1, step.accepted)
-            ct_times = pass_.map(_own_times)(pass_.flat, None, ends, d_times, ct_times)
+            ct_times = pass_.map(own_times)(pass_.flat, None, ends, d_times, ct_times)
     parameters = tree.add(parameters, pulled.parameters)
     (y, carry), (t0, t1) = before, ct_times
     return Cotangents(parameters, y, carry, t0, t1, found, remaining, ct_grid)
 
 
-def _pull_inside(
+def pull_inside(
     pass_: Replay, ct: Cotangents, step: RecordedStep, info: Any, remaining: Count
 ) -> tuple[list[Any], list[Found | None], Any, tuple[Time, Time]]:
     """What the loss says of the inside of a step: of values at `ts`, dense output, an event."""
@@ -145,7 +137,7 @@ def _pull_inside(
     return parameters, found, ct_info, d_times
 
 
-class _Given(eqx.Module):
+class Given(eqx.Module):
     """Everything that one step depends on."""
 
     parameters: list[Any]
@@ -155,7 +147,7 @@ class _Given(eqx.Module):
     grid: Any  # (past errors, t1), where step sizes are differentiated
 
 
-class _Advanced(eqx.Module):
+class Advanced(eqx.Module):
     """Everything of one step that a loss can depend on."""
 
     y1: State
@@ -166,9 +158,9 @@ class _Advanced(eqx.Module):
     grid: Grid | None
 
 
-def _linearize(
+def linearize(
     pass_: Replay, step: RecordedStep, number: Count
-) -> tuple[_Advanced, Callable[[_Advanced], _Given]]:
+) -> tuple[Advanced, Callable[[Advanced], Given]]:
     """The step in all lanes, and its vjp."""
     problem, flat = pass_.problem, pass_.flat
     stepper, carry, memo = problem.stepper, step.carry, step.memo
@@ -188,7 +180,7 @@ def _linearize(
         grid = (step.details.memory[:2], t1)
     advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
 
-    def run(given: _Given) -> _Advanced:
+    def run(given: Given) -> Advanced:
         start = (given.y, eqx.combine(given.carry, fixed))
         ends = times if given.times is None else given.times
         filled = pass_.with_parameters(given.parameters)
@@ -196,7 +188,7 @@ def _linearize(
         return advance(filled, number, start, ends, given.grid, *given_also)
 
     parameters = [flat[i] for i in pass_.parameters]
-    given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
+    given = Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
     out, vjp = jax.vjp(run, given)
     if "dot_general" not in primitive_names(problem.dynamics.jaxpr.jaxpr):
         return out, lambda ct: vjp(ct)[0]
@@ -213,7 +205,7 @@ def _advance(
     memo: Any,
     accepted: Flag,
     details: Any,
-) -> _Advanced:
+) -> Advanced:
     """One step of one lane."""
     problem, (y, carry), (t0, t1) = pass_.problem, start, ends
     stepper = problem.stepper
@@ -222,7 +214,10 @@ def _advance(
         carry, made_jump = stepper.init(problem.dynamics_of(operands, number), t0, y), None
     # An attempt that overflowed is not looked into: a step of no length stands for it.
     t_end = jnp.where(details.finite, t1, t0) if problem.moving else t1
-    trial = problem.again(operands, number, (t0, t_end), (y, carry), memo, made_jump)
+    if pass_.side_by_side:
+        trial = problem.at_stages(operands, number, (t0, t_end), y, memo)
+    else:
+        trial = problem.again(operands, number, (t0, t_end), (y, carry), memo, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
@@ -240,10 +235,10 @@ def _advance(
         verdict = (accepted, details.finite)
         after = next_grid(problem, operands, now, at_dtmin, end, y, trial, *verdict)
     carry = eqx.filter(trial.carry, eqx.is_inexact_array) if pass_.chained else ()
-    return _Advanced(trial.y1, carry, readings, info, at_steps, after)
+    return Advanced(trial.y1, carry, readings, info, at_steps, after)
 
 
-def _ct_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str, Any]:
+def ct_of_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str, Any]:
     """What the loss says of each cost of accepted step `number`."""
 
     def of_lane(
@@ -260,7 +255,7 @@ def _ct_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str, 
     return pass_.map(of_lane)(pass_.flat, None, totals, ct, pass_.num_accepted, place)
 
 
-def _own_times(operands: Operands, _: Any, ends: tuple, d_times: tuple, ct: tuple) -> tuple:
+def own_times(operands: Operands, _: Any, ends: tuple, d_times: tuple, ct: tuple) -> tuple:
     """Times that the user owns: only the first step sees t0, only the last sees t1."""
     t0, t1, accepted = ends
     at_start = accepted & (t0 == operands.t0)

@@ -14,20 +14,25 @@ from jax import lax
 
 from .. import tree
 from ..shapes import Count
-from .checkpoints import Stack, stack_of
-from .forward import Outcome, Recording
+from .checkpoints import Rows, Stack, stack_of
+from .forward import Outcome, Solved
 from .lanes import Lanes
 from .moving import Grid
 from .problem import Operands, Problem
 from .pull import Cotangents, Replay, pull
-from .record import RecordedStep
+from .record import AllRows, RecordedStep
 from .saved_values import SavedValues, nothing_found, padded_in_front
-from .saving import block_size
+from .stretch import pull_stretch
+
+# Values at `ts` that are looked at together.
+_BLOCK, _BLOCK_OF_STRETCH = 8, 128
 
 
 class _Walk(eqx.Module):
     ct: Cotangents
-    states: Any  # the stack of checkpoints; or the state after the step, where steps are undone
+    # The stack of checkpoints; or the state after the step, where steps are undone; or nothing,
+    # where all are there.
+    states: Any
     step: Count
 
 
@@ -35,19 +40,23 @@ def replay(
     problem: Problem,
     lanes: Lanes,
     perturbed: tuple[bool, ...],
-    flat: list[Any],
-    recording: Recording,
-    outcome: Outcome,
+    alone: bool,
+    solved: Solved,
     ct_outcome: Any,
 ) -> list[Any]:
     """Cotangents of the perturbed operands, in their order."""
-    pass_ = _prepare(problem, lanes, perturbed, flat, recording, outcome, ct_outcome)
-    ct, record = _at_the_end(pass_, outcome), recording.record
-    states = recording.end
-    if record.rows is not None:
+    in_stretches = alone and problem.in_stretches
+    pass_ = _prepare(problem, lanes, perturbed, solved, ct_outcome, in_stretches)
+    ct, record = _at_the_end(pass_, solved.outcome), solved.recording.record
+    if in_stretches:
+        walk = (ct, record.num_steps)
+        turn = lambda walk: pull_stretch(pass_, *walk)
+        return _collect(pass_, perturbed, lax.while_loop(lambda w: w[1] > 0, turn, walk)[0])
+    states, turn = solved.recording.end, _turn_page if record.page else _turn
+    if isinstance(record.rows, Rows):
         states = stack_of(record.rows, record.num_steps)
     walk = _Walk(ct, states, record.num_steps - 1)
-    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(pass_, w), walk)
+    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: turn(pass_, w), walk)
     return _collect(pass_, perturbed, walk.ct)
 
 
@@ -55,11 +64,11 @@ def _prepare(
     problem: Problem,
     lanes: Lanes,
     perturbed: tuple[bool, ...],
-    flat: list[Any],
-    recording: Recording,
-    outcome: Outcome,
+    solved: Solved,
     ct_outcome: Any,
+    in_stretches: bool,
 ) -> Replay:
+    flat = solved.flat
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
     if problem.noise is not None and any(jax.tree.leaves((flags.t0, flags.t1, flags.ts))):
         raise ValueError(
@@ -69,19 +78,45 @@ def _prepare(
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
     parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
-    saved = []
+    saved, operands = [], jax.tree.unflatten(problem.treedef, flat)
     for index, values in enumerate(ct_outcome.streams.at_ts):
         if values is None:
             saved.append(None)
             continue
-        pad = lambda flat, _, ys, index=index: padded_in_front(
-            jax.tree.unflatten(problem.treedef, flat).ts[index], ys
-        )
+        size = _block_size(lanes, operands.ts[index], in_stretches)
+        ct_ys = lanes.map(lambda _, __, ys, size=size: padded_in_front(ys, size))
         of_fn = tuple(i for i in positions.fns[index] if perturbed[i])
-        ct_ys = lanes.map(pad)(flat, None, values.ys)
-        saved.append(SavedValues(problem, lanes, flat, index, of_fn, ct_ys))
-    count = outcome.num_accepted
-    return Replay(problem, lanes, flags, parameters, flat, recording, count, ct_outcome, saved)
+        given = (problem, lanes, flat, index, of_fn, size, ct_ys(flat, None, values.ys))
+        saved.append(SavedValues(*given))
+    return Replay(
+        problem,
+        lanes,
+        flags,
+        parameters,
+        flat,
+        solved.recording,
+        solved.outcome.num_accepted,
+        ct_outcome,
+        saved,
+        chained=_is_chained(problem, ct_outcome),
+    )
+
+
+def _block_size(lanes: Lanes, ts: Any, in_stretches: bool) -> int:
+    """How many times of a solve are looked at at once: more, where more steps are."""
+    length = ts.shape[0 if lanes.last else -1]
+    return min(_BLOCK_OF_STRETCH if in_stretches else _BLOCK, length)
+
+
+def _is_chained(problem: Problem, ct_outcome: Any) -> bool:
+    """Where the first stage matters beyond being part of the step, it is differentiated once as the
+    last stage of the step before.
+    """
+    if problem.in_stretches:  # whose steps are on their own
+        return False
+    asked = bool(ct_outcome.costs) or problem.interpolates or problem.returns_state
+    asked = asked or problem.kept is not None
+    return problem.stepper.keeps_carry or problem.moving or asked
 
 
 def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
@@ -92,9 +127,9 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
         carry = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(flat, None)
     carry = eqx.filter(carry, eqx.is_inexact_array) if pass_.chained else ()
     found = []
-    for index, saved in enumerate(outcome.streams.at_ts):
-        nothing = pass_.map(lambda ops, _, n, index=index: nothing_found(ops.ts[index], n))
-        found.append(None if saved is None else nothing(flat, None, saved.count))
+    for values, saved in zip(pass_.saved, outcome.streams.at_ts, strict=True):
+        nothing = lambda ops, _, n, v=values: nothing_found(ops.ts[v.index], n, v.size)
+        found.append(None if saved is None else pass_.map(nothing)(flat, None, saved.count))
     # Where step sizes are differentiated the end is reached by the last step's own times.
     owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
     at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
@@ -124,8 +159,27 @@ def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
 def _turn(pass_: Replay, walk: _Walk) -> _Walk:
     """Go one step back."""
     go_before = _arrive if pass_.problem.undo is None else _undo
+    if isinstance(pass_.recording.record.rows, AllRows):
+        go_before = _look_up
     states, step = go_before(pass_, walk.states, walk.step)
     return _Walk(pull(pass_, walk.ct, step, walk.step), states, walk.step - 1)
+
+
+def _turn_page(pass_: Replay, walk: _Walk) -> _Walk:
+    """Go a page of steps back."""
+    record = pass_.recording.record
+    first = jnp.maximum(walk.step + 1 - record.page, 0)
+    recording = dataclasses.replace(pass_.recording, record=record.page_from(first))
+    of_page = dataclasses.replace(pass_, recording=recording)
+    walk = _Walk(walk.ct, walk.states, walk.step - first)
+    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(of_page, w), walk)
+    return _Walk(walk.ct, walk.states, first - 1)
+
+
+def _look_up(pass_: Replay, nothing: Any, wanted: Count) -> tuple[Any, RecordedStep]:
+    """The state before step `wanted`, where the record has all."""
+    record: Any = pass_.recording.record
+    return nothing, record.step(wanted, tree.read(record.rows.states, wanted))
 
 
 def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedStep]:
@@ -184,23 +238,28 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:
-    """The cotangents in the operands' order, summed over lanes that an operand lacks."""
+    """The cotangents in the operands' order, summed over lanes that an operand lacks. `None` for
+    what nothing depends on, so that JAX goes no further there.
+    """
     operands: Operands = jax.tree.unflatten(pass_.problem.treedef, pass_.flat)
     carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
     ct_carry0 = eqx.combine(ct.carry, carry0) if pass_.chained else carry0
     ct_ts: list[Any] = [None] * len(ct.found)
     for index, found in enumerate(ct.found):
         if found is not None:
-            unpad = lambda ops, _, ts, index=index: ts[block_size(ops.ts[index]) :]
+            unpad = lambda _, __, ts, size=pass_.saved[index].size: ts[size:]
             ct_ts[index] = pass_.map(unpad)(pass_.flat, None, found.ts)
     filled = dataclasses.replace(operands, y0=ct.y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
     if ct.grid is not None:
         filled = dataclasses.replace(filled, t0=ct.grid.t, t_next0=ct.grid.t_end)
     found = jax.tree.leaves(filled)
     by_parameter = dict(zip(pass_.parameters, ct.parameters, strict=True))
+    positions: Operands = jax.tree.unflatten(pass_.problem.treedef, range(len(pass_.flat)))
+    unread = () if pass_.chained else jax.tree.leaves(positions.carry0)
     wanted = []
     for i, (is_perturbed, value) in enumerate(zip(perturbed, found, strict=True)):
         if is_perturbed:
             in_full = i not in by_parameter
-            wanted.append(pass_.lanes.sum_missing(value, i) if in_full else by_parameter[i])
+            value = pass_.lanes.sum_missing(value, i) if in_full else by_parameter[i]
+            wanted.append(None if i in unread else value)
     return wanted

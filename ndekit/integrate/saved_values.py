@@ -3,6 +3,7 @@
 The mirror of `saving.py`: blocks of consecutive times, from the last to the first.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from .. import tree
 from ..shapes import Count, Flag, Time
 from .lanes import Lanes
 from .problem import Operands, Problem
-from .saving import any_lane, block_size, values_at
+from .saving import any_lane, values_at
 
 
 class Found(eqx.Module):
@@ -26,7 +28,7 @@ class Found(eqx.Module):
 
 
 class Inside(eqx.Module):
-    """A step as interpolation sees it."""
+    """A step as interpolation sees it; or rows, one for each of several steps."""
 
     t0: Time
     t1: Time
@@ -43,13 +45,13 @@ class ForStep(eqx.Module):
     constants: list[Any]  # summed over the lanes that share them
 
 
-def nothing_found(ts: Any, count: Count) -> Found:
-    return Found(jnp.zeros(ts.shape[0] + block_size(ts), ts.dtype), count)
+def nothing_found(ts: Any, count: Count, size: int) -> Found:
+    return Found(jnp.zeros(ts.shape[0] + size, ts.dtype), count)
 
 
-def padded_in_front(ts: Any, ys: Any) -> Any:
+def padded_in_front(ys: Any, size: int) -> Any:
     """Values at `ts` with one block of zeros before them."""
-    zeros = lambda y: jnp.zeros((block_size(ts), *y.shape[1:]), y.dtype)
+    zeros = lambda y: jnp.zeros((size, *y.shape[1:]), y.dtype)
     return jax.tree.map(lambda y: jnp.concatenate([zeros(y), y]), ys)
 
 
@@ -62,10 +64,22 @@ class SavedValues:
     flat: list[Any]
     index: int
     parameters: tuple[int, ...]  # positions in `flat` of the perturbed constants of `fn`
+    size: int  # of a block
     ct_ys: Any  # with a block of padding in front
+    # Where many steps of one lane come side by side: the axis along which, of a step's
+    # interpolation.
+    along: int | None = None
 
     def pull(self, found: Found, inside: Inside) -> tuple[Found, ForStep]:
-        """Add up the cotangents of the values in one step."""
+        """Add up the cotangents of the values in one step, or in several side by side."""
+        if self.along is None:
+            return self._pull(found, inside)
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x, self.along, 0), inside.info)
+        found, d = self._pull(found, Inside(inside.t0, inside.t1, rows, inside.accepted))
+        info = jax.tree.map(lambda x: jnp.moveaxis(x, 0, self.along), d.info)
+        return found, ForStep(d.t0, d.t1, info, d.constants)
+
+    def _pull(self, found: Found, inside: Inside) -> tuple[Found, ForStep]:
         nothing = tree.zeros_like((inside.t0, inside.t1, inside.info))
         of_fn = [jnp.zeros_like(self.flat[i]) for i in self.parameters]
 
@@ -85,7 +99,7 @@ class SavedValues:
 
     def _pull_block(self, found: Found, ct: ForStep, inside: Inside) -> tuple[Found, ForStep]:
         """The block of times that ends just before `found.remaining`."""
-        block = self.lanes.map(lambda flat, _, *rest: _block(*self._of(flat), *rest))
+        block = self.lanes.map(lambda flat, _, *rest: _block(self.size, *self._of(flat), *rest))
         wanted, times, ct_values = block(self.flat, None, found, inside, self.ct_ys)
 
         def values(constants: list, t0: Time, t1: Time, info: Any, times: Any) -> Any:
@@ -99,43 +113,68 @@ class SavedValues:
         constants = [self.flat[i] for i in self.parameters]
         _, vjp = jax.vjp(values, constants, inside.t0, t1, inside.info, times)
         d_constants, d_t0, d_t1, d_info, d_ts = vjp(ct_values)
-        write = self.lanes.map(lambda flat, _, *rest: _found(*self._of(flat), *rest))
+        write = self.lanes.map(lambda flat, _, *rest: _found(self.size, *rest))
         found = write(self.flat, None, found, wanted, d_ts)
         d = ForStep(d_t0, d_t1, d_info, d_constants)
         return found, tree.add(ct, d)
 
     def _values(self, flat: list, _: Any, *step: Any) -> Any:
         operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
-        plan = self.problem.plans[self.index]
-        return values_at(self.problem, plan, operands.fns[self.index], *step)
+        plan, constants = self.problem.plans[self.index], operands.fns[self.index]
+        value_at = functools.partial(values_at, self.problem, plan, constants)
+        if self.along is None:
+            return value_at(*step)
+        *steps, times = step
+        own = _of_its_step(steps, times)
+        return jax.tree.map(lambda x: x[:, 0], jax.vmap(value_at)(*own, times[:, None]))
 
     def _of(self, flat: list[Any]) -> tuple[Time, Any]:
         operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
         return operands.t0, operands.ts[self.index]
 
 
+def _of_its_step(steps: list[Any], times: Any) -> list[Any]:
+    """For each time what is known of the step that holds it, from rows of steps. As a product, for
+    whose derivative no row is written to twice.
+    """
+    _, t1, _ = steps
+    rows = jax.vmap(lambda step: ravel_pytree(step)[0])(steps)
+    unravel = ravel_pytree(jax.tree.map(lambda x: x[0], steps))[1]
+    which = jnp.argmax(t1[None] >= times[:, None], axis=1)
+    chosen = jax.nn.one_hot(which, rows.shape[0], dtype=rows.dtype)
+    return jax.vmap(unravel)(jnp.matmul(chosen, rows, precision=lax.Precision.HIGHEST))
+
+
 def _is_left(t0: Time, ts: Any, found: Found, inside: Inside) -> Flag:
     last = ts[jnp.maximum(found.remaining - 1, 0)]
-    return inside.accepted & (found.remaining > 0) & (last > _start_of(t0, inside))
+    wanted = (found.remaining > 0) & (last > _start_of(t0, inside))
+    return wanted & jnp.any(inside.accepted)
 
 
 def _start_of(t0: Time, inside: Inside) -> Time:
     """The first step also owns the times at its very start."""
-    return jnp.where(inside.t0 == t0, -jnp.inf, inside.t0)
+    start = _start(inside)
+    return jnp.where(start == t0, -jnp.inf, start)
 
 
-def _block(t0: Time, ts: Any, found: Found, inside: Inside, ct_ys: Any) -> tuple[Flag, Any, Any]:
+def _start(inside: Inside) -> Time:
+    """Of the step, or of the first of them."""
+    return jnp.ravel(inside.t0)[0]
+
+
+def _block(
+    size: int, t0: Time, ts: Any, found: Found, inside: Inside, ct_ys: Any
+) -> tuple[Flag, Any, Any]:
     """Which times of the block the step holds, the times, and the cotangents of their values."""
-    size = block_size(ts)
     take = lambda x: lax.dynamic_slice_in_dim(x, found.remaining, size)
     block = take(jnp.concatenate([jnp.full(size, -jnp.inf, ts.dtype), ts]))
-    wanted = inside.accepted & (block > _start_of(t0, inside))
-    times = jnp.where(wanted, block, inside.t0)
+    wanted = jnp.any(inside.accepted) & (block > _start_of(t0, inside))
+    times = jnp.where(wanted, block, _start(inside))
     return wanted, times, tree.masked(wanted, jax.tree.map(take, ct_ys))
 
 
-def _found(t0: Time, ts: Any, found: Found, wanted: Flag, d_ts: Any) -> Found:
-    here = lax.dynamic_slice_in_dim(found.ts, found.remaining, block_size(ts))
+def _found(size: int, found: Found, wanted: Flag, d_ts: Any) -> Found:
+    here = lax.dynamic_slice_in_dim(found.ts, found.remaining, size)
     d_ts = jnp.where(wanted, d_ts, here)
     ct_ts = lax.dynamic_update_slice_in_dim(found.ts, d_ts, found.remaining, 0)
     return Found(ct_ts, found.remaining - jnp.sum(wanted, dtype=found.remaining.dtype))

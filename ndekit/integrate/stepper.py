@@ -159,9 +159,7 @@ class ExplicitRungeKutta(AbstractStepper):
     def solution(self, field: Field, t0: Time, t1: Time, y0: State) -> State:
         """$y_1$ alone, by a loop over the stages: slower than `step`, a sixth of the program."""
         number = len(self.c) - int(self.first_same_as_last)
-        a = np.zeros((number, number))
-        for i, row in enumerate(self.a[:number]):
-            a[i, : len(row)] = row
+        a = self.lower(number)
         h, nodes = t1 - t0, jnp.asarray(self.c[:number], jnp.result_type(t0))
 
         def combine(weights: Any, rates: State) -> State:
@@ -177,6 +175,13 @@ class ExplicitRungeKutta(AbstractStepper):
 
         rates = jax.tree.map(lambda y: jnp.zeros((number, *y.shape), y.dtype), y0)
         return combine(np.asarray(self.b[:number]), lax.fori_loop(0, number, stage, rates))
+
+    def lower(self, number: int) -> np.ndarray:
+        """$a$ of the first stages, as a matrix."""
+        a = np.zeros((number, number))
+        for i, row in enumerate(self.a[:number]):
+            a[i, : len(row)] = row
+        return a
 
     def interpolant(self, h: Time, y0: State, trial: Trial) -> dict[str, Any]:
         """The ends and the increments h k_i, stacked."""

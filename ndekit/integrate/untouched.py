@@ -17,7 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 # Less than this is zeroed in a few microseconds.
-_LARGE = 2**20
+_LARGE = 2**16
 # LAPACK's factorization of a batch of matrices, one of the calls that JAX keeps stable. Of a batch
 # of no matrices it writes nothing, whatever the size of what it is asked to write to.
 _FACTORIZE = {"float32": "lapack_sgetrf_ffi", "float64": "lapack_dgetrf_ffi"}

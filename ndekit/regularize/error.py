@@ -4,9 +4,9 @@ from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
-import optimistix as optx
 
 from ..integrate import AbstractStepCost, Step
+from ..integrate.norms import rms_norm
 from ..shapes import Scalar
 
 
@@ -64,4 +64,4 @@ class StepError(AbstractStepCost):
 
 def rms(x: object, step: Step) -> Scalar:
     """Root mean square over all leaves; its derivative at zero is zero, not NaN."""
-    return jnp.asarray(optx.rms_norm(x)).astype(step.h.dtype)
+    return jnp.asarray(rms_norm(x)).astype(step.h.dtype)
