@@ -113,26 +113,28 @@ class Record(eqx.Module):
         """An empty record of a few steps, from where this one ends."""
         blank = lambda rows: lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype)
         times = tree.write(blank(self.page + 1)(self.times), self.times[self.num_steps], 0)
-        rest = jax.tree.map(blank(self.page), (self.details, self.rows, self.stages))
-        return Record(times, *rest, jnp.zeros_like(self.num_steps), max_steps=self.page)
+        kept = jax.tree.map(blank(self.page), (self.details, self.rows, self.stages))
+        return self._page(times, kept, jnp.zeros_like(self.num_steps))
 
     def with_page(self, page: "Record") -> "Record":
         """The steps of a page after those that are there."""
         step = self.num_steps
         put = lambda x, new: lax.dynamic_update_slice_in_dim(x, new, step, 0)
-        times, *rest = jax.tree.map(
-            put,
-            (self.times, self.details, self.rows, self.stages),
-            (page.times, page.details, page.rows, page.stages),
-        )
-        return Record(times, *rest, step + page.num_steps, self.max_steps, self.page)
+        parts = lambda r: (r.times, r.details, r.rows, r.stages)
+        times, details, rows, stages = jax.tree.map(put, parts(self), parts(page))
+        num_steps = step + page.num_steps
+        return Record(times, details, rows, stages, num_steps, self.max_steps, self.page)
 
     def page_from(self, first: Count) -> "Record":
         """A page of steps."""
         cut = lambda rows: lambda x: lax.dynamic_slice_in_dim(x, first, rows)
-        rest = jax.tree.map(cut(self.page), (self.details, self.rows, self.stages))
+        kept = jax.tree.map(cut(self.page), (self.details, self.rows, self.stages))
         number = jnp.minimum(self.num_steps - first, self.page)
-        return Record(cut(self.page + 1)(self.times), *rest, number, max_steps=self.page)
+        return self._page(cut(self.page + 1)(self.times), kept, number)
+
+    def _page(self, times: Any, kept: tuple, num_steps: Count) -> "Record":
+        details, rows, stages = kept
+        return Record(times, details, rows, stages, num_steps, max_steps=self.page)
 
 
 def empty_record(

@@ -128,8 +128,11 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
     carry = eqx.filter(carry, eqx.is_inexact_array) if pass_.chained else ()
     found = []
     for values, saved in zip(pass_.saved, outcome.streams.at_ts, strict=True):
+        if values is None or saved is None:
+            found.append(None)
+            continue
         nothing = lambda ops, _, n, v=values: nothing_found(ops.ts[v.index], n, v.size)
-        found.append(None if saved is None else pass_.map(nothing)(flat, None, saved.count))
+        found.append(pass_.map(nothing)(flat, None, saved.count))
     # Where step sizes are differentiated the end is reached by the last step's own times.
     owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
     at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
@@ -245,9 +248,9 @@ def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list
     carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
     ct_carry0 = eqx.combine(ct.carry, carry0) if pass_.chained else carry0
     ct_ts: list[Any] = [None] * len(ct.found)
-    for index, found in enumerate(ct.found):
-        if found is not None:
-            unpad = lambda _, __, ts, size=pass_.saved[index].size: ts[size:]
+    for index, (values, found) in enumerate(zip(pass_.saved, ct.found, strict=True)):
+        if values is not None and found is not None:
+            unpad = lambda _, __, ts, size=values.size: ts[size:]
             ct_ts[index] = pass_.map(unpad)(pass_.flat, None, found.ts)
     filled = dataclasses.replace(operands, y0=ct.y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
     if ct.grid is not None:

@@ -72,11 +72,12 @@ class SavedValues:
 
     def pull(self, found: Found, inside: Inside) -> tuple[Found, ForStep]:
         """Add up the cotangents of the values in one step, or in several side by side."""
-        if self.along is None:
+        axis = self.along
+        if axis is None:
             return self._pull(found, inside)
-        rows = jax.tree.map(lambda x: jnp.moveaxis(x, self.along, 0), inside.info)
+        rows = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), inside.info)
         found, d = self._pull(found, Inside(inside.t0, inside.t1, rows, inside.accepted))
-        info = jax.tree.map(lambda x: jnp.moveaxis(x, 0, self.along), d.info)
+        info = jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), d.info)
         return found, ForStep(d.t0, d.t1, info, d.constants)
 
     def _pull(self, found: Found, inside: Inside) -> tuple[Found, ForStep]:
@@ -121,7 +122,7 @@ class SavedValues:
     def _values(self, flat: list, _: Any, *step: Any) -> Any:
         operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
         plan, constants = self.problem.plans[self.index], operands.fns[self.index]
-        value_at = functools.partial(values_at, self.problem, plan, constants)
+        value_at: Any = functools.partial(values_at, self.problem, plan, constants)
         if self.along is None:
             return value_at(*step)
         *steps, times = step

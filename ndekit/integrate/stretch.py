@@ -42,7 +42,8 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     """Whether the reverse pass takes steps side by side: those of one small state, by an explicit
     scheme on a vector field, where a step depends on nothing else of the step before.
     """
-    if lanes.levels or not isinstance(problem.stepper, ExplicitRungeKutta):
+    explicit = isinstance(problem.stepper, ExplicitRungeKutta)
+    if lanes.levels or not explicit or problem.max_steps is None:
         return False
     numbers = lambda x: sum(leaf.size for leaf in jax.tree.leaves(x))
     y, costs = problem.outcome.y, problem.outcome.costs
@@ -50,10 +51,9 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     small = numbers(y) <= _LARGEST_STATE and numbers(costs) <= _LARGEST_COSTS
     small = small and problem.max_steps * problem.num_stages * num_bytes <= _LARGEST_RECORD
     # Of a field of a few additions and products nothing is to be gained: see `record.py`.
-    special = (
-        problem.fenced or problem.moving or problem.undo is not None or problem.kept is not None
-    )
-    special = special or problem.returns_state or problem.checkpoints is not None
+    special = problem.fenced or problem.moving or problem.undo is not None
+    special = special or problem.kept is not None or problem.checkpoints is not None
+    special = special or problem.returns_state
     watched = problem.dense or problem.watch is not None
     watched = watched or any(plan.every for plan in problem.plans)
     return small and not (special or watched)
@@ -138,12 +138,9 @@ def _from_step_to_step(
     weights = jnp.eye(size + says, size + 1, dtype=flat_y.dtype)[:, -1]
     pulled = jax.vmap(before, out_axes=-1)(directions, weights)
     accepted = steps.accepted[:, None]
-    jacobians = jnp.where(
-        accepted[..., None], pulled[..., :size], jnp.eye(size, dtype=flat_y.dtype)[None]
-    )
-    sources = (
-        jnp.where(accepted, pulled[..., -1], 0) if says else jnp.zeros((number, size), flat_y.dtype)
-    )
+    standstill = jnp.eye(size, dtype=flat_y.dtype)[None], jnp.zeros_like(flat_y)[None]
+    jacobians = jnp.where(accepted[..., None], pulled[..., :size], standstill[0])
+    sources = jnp.where(accepted, pulled[..., -1] if says else standstill[1], standstill[1])
     lambdas = _solved(jacobians, sources, flat_y)
     after = jnp.where(accepted, lambdas[1:], 0)
     return unravel(lambdas[0]), _as_lanes(lanes, jax.vmap(unravel)(after))
