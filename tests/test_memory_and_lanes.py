@@ -45,6 +45,24 @@ def test_what_is_looked_for_nans_is_zeroed():
         assert not np.any(np.isnan(jax.jit(lambda: untouched(LARGE, jnp.float32))()))
 
 
+def test_loops_of_a_few_numbers_are_compiled_whole():
+    """XLA's CPU compiler makes a call of a loop that touches little memory: of the forward loop,
+    which writes its record page by page.
+    """
+
+    def end(args):
+        return jnp.sum(nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: jnp.stack([y[1], -args * y[0]])), diffrax.Tsit5(),
+            0.0, 1.0, 0.1, jnp.ones(2), args, throw=False,
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
+        ).ys)  # fmt: skip
+
+    if jax.default_backend() != "cpu":
+        pytest.skip("This is about XLA's CPU compiler.")
+    program = jax.jit(jax.grad(end)).lower(1.0).compile().as_text()
+    assert program.count(" call(") >= 1
+
+
 def test_lanes_go_behind():
     y = jnp.arange(12.0).reshape(4, 3)
     mapped = jax.vmap(lambda y: lanes_last(y) ** 2, out_axes=1)

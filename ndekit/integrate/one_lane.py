@@ -38,13 +38,14 @@ def _run(*leaves: Any, program: Any, **_: Any) -> list[Any]:
 
 
 def _batch(leaves: Any, axes: Any, *, otherwise: Callable, out_axes: tuple, **_: Any) -> tuple:
-    out = jax.vmap(otherwise, axes, list(out_axes))(*leaves)
+    # What has no lanes may be NumPy's.
+    out = jax.vmap(otherwise, axes, list(out_axes))(*map(jnp.asarray, leaves))
     return out, list(out_axes)
 
 
 def _jvp(primals: Any, tangents: Any, *, otherwise: Callable, **_: Any) -> tuple:
     directions = [_instantiated(x, t) for x, t in zip(primals, tangents, strict=True)]
-    return jax.jvp(otherwise, primals, directions)
+    return jax.jvp(otherwise, tuple(map(jnp.asarray, primals)), tuple(directions))
 
 
 def _instantiated(primal: Any, tangent: Any) -> Any:

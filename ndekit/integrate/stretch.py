@@ -22,6 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from .. import tree
 from ..shapes import Count, State
+from .fences import primitive_names
 from .lanes import Lanes
 from .problem import Problem
 from .pull import Advanced, Cotangents, Replay, ct_of_readings, linearize, own_times, pull_inside
@@ -45,6 +46,7 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     explicit = isinstance(problem.stepper, ExplicitRungeKutta)
     if lanes.levels or not explicit or problem.max_steps is None:
         return False
+    dtypes = {x.dtype for x in jax.tree.leaves((problem.outcome.y, problem.outcome.t))}
     numbers = lambda x: sum(leaf.size for leaf in jax.tree.leaves(x))
     y, costs = problem.outcome.y, problem.outcome.costs
     num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(y))
@@ -53,10 +55,15 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     # Of a field of a few additions and products nothing is to be gained: see `record.py`.
     special = problem.fenced or problem.moving or problem.undo is not None
     special = special or problem.kept is not None or problem.checkpoints is not None
-    special = special or problem.returns_state
+    special = special or problem.returns_state or _calls_back(problem)
     watched = problem.dense or problem.watch is not None
     watched = watched or any(plan.every for plan in problem.plans)
-    return small and not (special or watched)
+    return small and len(dtypes) == 1 and not (special or watched)
+
+
+def _calls_back(problem: Problem) -> bool:
+    """Whether the field leaves the program, which need not allow many calls at once."""
+    return any("callback" in name for name in primitive_names(problem.dynamics.jaxpr.jaxpr))
 
 
 def pull_stretch(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents, Count]:
