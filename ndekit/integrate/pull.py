@@ -137,7 +137,7 @@ def pull_inside(
     return parameters, found, ct_info, d_times
 
 
-class Given(eqx.Module):
+class _Given(eqx.Module):
     """Everything that one step depends on."""
 
     parameters: list[Any]
@@ -160,7 +160,7 @@ class Advanced(eqx.Module):
 
 def linearize(
     pass_: Replay, step: RecordedStep, number: Count
-) -> tuple[Advanced, Callable[[Advanced], Given]]:
+) -> tuple[Advanced, Callable[[Advanced], _Given]]:
     """The step in all lanes, and its vjp."""
     problem, flat = pass_.problem, pass_.flat
     stepper, carry, memo = problem.stepper, step.carry, step.memo
@@ -180,7 +180,7 @@ def linearize(
         grid = (step.details.memory[:2], t1)
     advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
 
-    def run(given: Given) -> Advanced:
+    def run(given: _Given) -> Advanced:
         start = (given.y, eqx.combine(given.carry, fixed))
         ends = times if given.times is None else given.times
         filled = pass_.with_parameters(given.parameters)
@@ -188,7 +188,7 @@ def linearize(
         return advance(filled, number, start, ends, given.grid, *given_also)
 
     parameters = [flat[i] for i in pass_.parameters]
-    given = Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
+    given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
     out, vjp = jax.vjp(run, given)
     if "dot_general" not in primitive_names(problem.dynamics.jaxpr.jaxpr):
         return out, lambda ct: vjp(ct)[0]

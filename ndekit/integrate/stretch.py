@@ -63,7 +63,8 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
 
 def _calls_back(problem: Problem) -> bool:
     """Whether the field leaves the program, which need not allow many calls at once."""
-    return any("callback" in name for name in primitive_names(problem.dynamics.jaxpr.jaxpr))
+    jaxpr = problem.dynamics.jaxpr.jaxpr
+    return bool(jaxpr.effects) or any("callback" in name for name in primitive_names(jaxpr))
 
 
 def pull_stretch(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents, Count]:
