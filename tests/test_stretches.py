@@ -90,7 +90,8 @@ def test_many_steps_at_once_are_as_one_by_one(solver):
     with_costs = {} if solver == "Euler" else dict(costs=COSTS)
     for more in ({}, dict(saveat=SAVES["ts"], **with_costs)):
         many, single = (loss_of(solver, adjoint=how, **more) for how in (None, ONE_BY_ONE))
-        assert_tree_close(gradient(many, *given()), gradient(single, *given()), 1e-8, 1e-9)
+        # Roots of small errors multiply what is rounded.
+        assert_tree_close(gradient(many, *given()), gradient(single, *given()), 1e-7, 1e-8)
 
 
 @pytest.mark.parametrize("name", slow_but(("ts", "fn"), list(SAVES)))
@@ -145,7 +146,7 @@ def test_each_sample_has_its_gradient_under_vmap():
     mapped = jax.jit(jax.vmap(of_one, (None, 0)))
     one_by_one = [of_one(weights, y0) for y0 in y0s]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one_by_one)
-    assert_tree_close(mapped(weights, y0s), stacked, 1e-8, 1e-9)
+    assert_tree_close(mapped(weights, y0s), stacked, 1e-7, 1e-8)
     memory = mapped.lower(weights, y0s).compile().memory_analysis()
     of_the_stages = 5 * 4096 * 7 * 2 * 8
     assert memory.temp_size_in_bytes < of_the_stages
