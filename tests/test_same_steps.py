@@ -145,7 +145,7 @@ class TestEverySolverOnEveryFlatProblem:
         theirs, ours = flat_pair(solver_name, problem_name, kind)
         number = int(theirs.stats["num_accepted_steps"])
         assert np.all(np.isfinite(theirs.ys[:number]))
-        # The weights of Dopri8 add up to hundreds, and multiply what a processor rounds its own way.
+        # The weights of Dopri8 add up to hundreds, and multiply what is rounded.
         rounding = 1e-9 if solver_name == "Dopri8" else 1e-10
         assert_tree_close(ours.ys[:number], theirs.ys[:number], rtol=rounding, atol=rounding)
 
