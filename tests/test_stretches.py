@@ -100,7 +100,10 @@ def test_saved_values_reach_their_steps(name):
     assert_tree_close(gradient(many, *given()), gradient(single, *given()), 1e-10, 1e-11)
 
 
-@pytest.mark.parametrize("steps", [1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3])
+LENGTHS = (1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3)
+
+
+@pytest.mark.parametrize("steps", slow_but((1, STEPS + 1), LENGTHS))
 def test_stretches_of_any_length_give_diffrax_gradient(steps):
     weights, y0, t0, t1 = given()
 
@@ -115,7 +118,7 @@ def test_stretches_of_any_length_give_diffrax_gradient(steps):
     assert_tree_close(mine, gradient(by_diffrax, weights, y0), 1e-11, 1e-12)
 
 
-@pytest.mark.parametrize("size", [1, 8, 9])
+@pytest.mark.parametrize("size", slow_but((8,), (1, 8, 9)))
 def test_states_of_any_size_have_the_same_gradient(size):
     many, single = (loss_of(adjoint=how, size=size) for how in (None, ONE_BY_ONE))
     assert_tree_close(gradient(many, *given(size)), gradient(single, *given(size)), 1e-10, 1e-11)
