@@ -91,6 +91,16 @@ def write(buffers: PyTree, rows: PyTree, index: Any) -> PyTree:
     )
 
 
+def num_bytes(tree: PyTree) -> int:
+    """What the arrays of a tree take."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def zero_with_derivative(x: Array) -> Array:
+    """Zero, with the derivative of `x`."""
+    return x - jax.lax.stop_gradient(x)
+
+
 def real_dtype(tree: PyTree) -> jnp.dtype:
     """The real floating dtype that the leaves promote to."""
     leaves = jax.tree.leaves(tree)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from .. import tree
 from ..shapes import State, Time
 from .stepper import ExplicitRungeKutta, Trial
 
@@ -39,8 +40,8 @@ def step_at_stages(
     jacobians = lax.stop_gradient(jax.vmap(jax.jacrev(flat_field, argnums=1))(ts, g))
     a = jnp.asarray(scheme.lower(number), k.dtype)
     held = lax.stop_gradient(k)
-    moved_arguments = _zero_with_derivative(flat_y[None] + h * _product(a, held))
-    forced = _zero_with_derivative(k) + _product(jacobians, moved_arguments[..., None])[..., 0]
+    moved_arguments = tree.zero_with_derivative(flat_y[None] + h * _product(a, held))
+    forced = tree.zero_with_derivative(k) + _product(jacobians, moved_arguments[..., None])[..., 0]
     system = _system(lax.stop_gradient(h) * a, jacobians)
     moved = lax.linalg.triangular_solve(
         system, forced.reshape(-1, 1), left_side=True, lower=True, unit_diagonal=True
@@ -64,7 +65,3 @@ def _system(ha: Any, jacobians: Any) -> Any:
 
 def _product(a: Any, b: Any) -> Any:
     return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
-
-def _zero_with_derivative(x: Any) -> Any:
-    return x - lax.stop_gradient(x)

@@ -47,14 +47,14 @@ class DiagonallyImplicit(OpaqueStepper):
         tableau, h, (flat_y, unravel) = self.tableau, t1 - t0, ravel_pytree(y0)
         k = jax.vmap(lambda k: ravel_pytree(k)[0])(eqxi.nondifferentiable(memo, msg=_ONCE))
         stages = _Stages.at(tableau, field, t0, t1, lax.stop_gradient(flat_y), k, unravel)
-        moved_y, moved = _zero_with_derivative(flat_y), []
+        moved_y, moved = tree.zero_with_derivative(flat_y), []
         for i, row in enumerate(_lower(tableau)):
             moved_base = tree.sum_in_order(
                 [moved_y, *[a * d for a, d in zip(row, moved, strict=False) if a != 0]]
             )
             if i == 0 and tableau.fsal:
                 rate = _first_rate(field, t0, y0, carry, made_jump)
-                moved.append(_zero_with_derivative(ravel_pytree(tree.multiply(h, rate))[0]))
+                moved.append(tree.zero_with_derivative(ravel_pytree(tree.multiply(h, rate))[0]))
             else:
                 moved.append(stages.moved(i, moved_base))
         increments = k + jnp.stack(moved)
@@ -93,16 +93,12 @@ class _Stages(eqx.Module):
         coupling = lax.stop_gradient(h * jacobians)
         gammas = jnp.asarray(np.diag(a), k.dtype)[:, None, None]
         inverse = jnp.linalg.inv(jnp.eye(y0.size, dtype=k.dtype)[None] - gammas * coupling)
-        forced = _zero_with_derivative(h * jax.vmap(flat_field)(ts, ys))
+        forced = tree.zero_with_derivative(h * jax.vmap(flat_field)(ts, ys))
         assert forced.shape == (number, y0.size)
         return _Stages(forced, coupling, lax.stop_gradient(inverse))
 
     def moved(self, i: int, moved_base: Any) -> Any:
         return self.inverse[i] @ (self.forced[i] + self.coupling[i] @ moved_base)
-
-
-def _zero_with_derivative(x: Any) -> Any:
-    return x - lax.stop_gradient(x)
 
 
 def _lower(tableau: Any) -> list[tuple[float, ...]]:

@@ -148,12 +148,12 @@ def empty_record(
     """Rows and times for all lanes; the lane axes of `t0`, `state0` and `details` come after the
     rows. `stages`: like those of one step, if there shall be room for them.
     """
-    row_bytes = _num_bytes(state0)
+    row_bytes = tree.num_bytes(state0)
     if checkpoints is None:
         checkpoints = default_checkpoints(max_steps, row_bytes)
     page, has_all = 0, checkpoints >= max_steps
     if has_all and stages is None:
-        page = _page_length(row_bytes + _num_bytes((t0, details)), max_steps)
+        page = _page_length(row_bytes + tree.num_bytes((t0, details)), max_steps)
     allocate = lambda rows: lambda like: untouched((rows, *like.shape), like.dtype)
     rows = None
     if has_all:
@@ -171,7 +171,3 @@ def _page_length(row_bytes: int, max_steps: int) -> int:
     """
     length = min(_PAGE_BYTES // row_bytes, _LONGEST_PAGE)
     return length if _SHORTEST_PAGE <= length < max_steps else 0
-
-
-def _num_bytes(x: Any) -> int:
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(x))

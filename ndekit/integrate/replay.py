@@ -22,10 +22,11 @@ from .problem import Operands, Problem
 from .pull import Cotangents, Replay, pull
 from .record import AllRows, RecordedStep
 from .saved_values import SavedValues, nothing_found, padded_in_front
+from .saving import BLOCK
 from .stretch import pull_stretch
 
-# Values at `ts` that are looked at together.
-_BLOCK, _BLOCK_OF_STRETCH = 8, 128
+# Values at `ts` that are looked at together, where many steps are.
+_BLOCK_OF_STRETCH = 128
 
 
 class _Walk(eqx.Module):
@@ -105,7 +106,7 @@ def _prepare(
 def _block_size(lanes: Lanes, ts: Any, in_stretches: bool) -> int:
     """How many times of a solve are looked at at once: more, where more steps are."""
     length = ts.shape[0 if lanes.last else -1]
-    return min(_BLOCK_OF_STRETCH if in_stretches else _BLOCK, length)
+    return min(_BLOCK_OF_STRETCH if in_stretches else BLOCK, length)
 
 
 def _is_chained(problem: Problem, ct_outcome: Any) -> bool:

@@ -19,7 +19,7 @@ from .attempt import Proposal
 from .lanes import Lanes
 from .problem import Operands, Plan, Problem
 
-_BLOCK = 8
+BLOCK = 8
 
 
 class Saved(eqx.Module):
@@ -30,7 +30,7 @@ class Saved(eqx.Module):
 
 
 def block_size(ts: Any) -> int:
-    return min(_BLOCK, ts.shape[0])
+    return min(BLOCK, ts.shape[0])
 
 
 def nothing_saved(problem: Problem, operands: Operands, index: int) -> Saved:

@@ -49,9 +49,8 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     dtypes = {x.dtype for x in jax.tree.leaves((problem.outcome.y, problem.outcome.t))}
     numbers = lambda x: sum(leaf.size for leaf in jax.tree.leaves(x))
     y, costs = problem.outcome.y, problem.outcome.costs
-    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(y))
     small = numbers(y) <= _LARGEST_STATE and numbers(costs) <= _LARGEST_COSTS
-    small = small and problem.max_steps * problem.num_stages * num_bytes <= _LARGEST_RECORD
+    small = small and problem.max_steps * problem.num_stages * tree.num_bytes(y) <= _LARGEST_RECORD
     # Of a field of a few additions and products nothing is to be gained: see `record.py`.
     special = problem.fenced or problem.moving or problem.undo is not None
     special = special or problem.kept is not None or problem.checkpoints is not None
