@@ -1,6 +1,5 @@
 """One attempt at a step, for one lane: propose, judge, commit."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -104,22 +103,9 @@ class Verdict(eqx.Module):
     result: RESULTS
 
 
-def without_nans(trial: Trial, y0: State) -> Trial:
-    """The step as the controller sees it: written as there, so that it is computed once for both.
-
-    A NaN error or an infinite state means that the step went where the field is not defined; it
-    will be rejected.
-    """
-    finite = tree.all_finite(trial.y1)
-    error = jax.tree.map(lambda e: jnp.where(finite & ~jnp.isnan(e), e, jnp.inf), trial.error)
-    y1 = jax.tree.map(lambda y1, y: jnp.where(finite, y1, y), trial.y1, y0)
-    return dataclasses.replace(trial, y1=y1, error=error)
-
-
 def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
-    seen = without_nans(trial, lane.y)
     accepted, t, t_next, made_jump, state, result = problem.controller(
-        operands.controller, lane.t, t_end, lane.y, seen.y1, seen.error, lane.controller_state
+        operands.controller, lane.t, t_end, lane.y, trial.y1, trial.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
     t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
@@ -183,8 +169,7 @@ def commit(
     placements = problem.full_placements(operands)
     totals = lane.totals
     if placements:
-        seen = without_nans(trial, proposal.y)
-        step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, seen)
+        step = problem.view(operands, proposal.t, proposal.t_end, proposal.y, trial)
         readings = readings_of(placements, step)
         place = Place(lane.num_accepted, proposal.t, proposal.t_end, accepted)
         totals = add_readings(placements, totals, readings, place)

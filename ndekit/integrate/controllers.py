@@ -11,7 +11,8 @@ from jax import lax
 
 from ..shapes import Args, State, Time
 from .converted import Converted, convert
-from .norms import preferred
+from .norms import preferred, rms_norm
+from .scaled import scaled_error, without_nans
 
 
 def convert_controller(
@@ -21,16 +22,40 @@ def convert_controller(
     result) as a program, traced with an example of what it takes. `around` makes another of it.
     """
 
-    def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
-        rule = controller if around is None else around(controller)
-        decided = rule.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
-        return jax.tree.map(jnp.asarray, decided)
-
+    judge = _as_it_is
     if isinstance(controller, diffrax.PIDController):
         # As in diffrax, tolerances and coefficients have no derivative.
         controller = _without_derivative(controller)
         controller = eqx.tree_at(lambda c: c.norm, controller, preferred(controller.norm))
+        if type(controller) is diffrax.PIDController and controller.norm is rms_norm:
+            judge = _by_one_number
+
+    def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
+        rule, *seen = judge(controller, y, y1, error)
+        y, y1, error = seen
+        rule = rule if around is None else around(rule)
+        decided = rule.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
+        return jax.tree.map(jnp.asarray, decided)
+
     return convert(adapt, *example)
+
+
+def _as_it_is(controller: Any, y: State, y1: State, error: Any) -> tuple:
+    return controller, y, *without_nans(y, y1, error)
+
+
+def _by_one_number(controller: Any, y: State, y1: State, error: Any) -> tuple:
+    """The rule for a state of one number, whose error is the scaled error.
+
+    The root mean square hides nothing that is not finite, so states and errors need not be looked
+    through, nor replaced: of a large state that is a seventh of all that a step reads and writes.
+    """
+    if error is None:
+        return controller, y, y1, error
+    scaled = scaled_error(controller.norm, error, y, y1, controller.rtol, controller.atol)
+    parts = lambda c: (c.rtol, c.atol, c.norm)
+    rule = eqx.tree_at(parts, controller, (0.0, 1.0, lambda x: x))
+    return rule, jnp.zeros_like(scaled), jnp.zeros_like(scaled), scaled
 
 
 def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:

@@ -24,13 +24,20 @@ class Converted:
     shapes: Any  # of what it returns
 
     def __call__(self, constants: list[Any], *args: Any) -> Any:
-        filled = list(self.jaxpr.consts)
-        for position, value in zip(self.hoisted, constants, strict=True):
-            filled[position] = value
-        run = jex_core.jaxpr_as_fun(jex_core.ClosedJaxpr(self.jaxpr.jaxpr, filled))
+        run = jex_core.jaxpr_as_fun(filled(self.jaxpr, self.hoisted, constants))
         # What does not depend on the arguments comes back as a Python number.
         leaves = map(jnp.asarray, run(*jax.tree.leaves(args)))
         return jax.tree.unflatten(jax.tree.structure(self.shapes), leaves)
+
+
+def filled(
+    program: jex_core.ClosedJaxpr, hoisted: tuple[int, ...], constants: list[Any]
+) -> jex_core.ClosedJaxpr:
+    """A program with `constants` at these of its constants."""
+    consts = list(program.consts)
+    for position, value in zip(hoisted, constants, strict=True):
+        consts[position] = value
+    return jex_core.ClosedJaxpr(program.jaxpr, consts)
 
 
 def convert(fn: Callable, *examples: Any) -> tuple[Converted, list[Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import diffrax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import Count, State, Time
+from .ahead import Ahead, ahead_of
 from .at_stages import step_at_stages
 from .converted import Converted, convert
 from .costs import Placements
@@ -108,7 +110,15 @@ class Problem:
         """What the stepper steps with; inside a loop, with the loop's counter, fenced if wanted."""
         run = lambda *args: self.dynamics(operands.constants, *args, *drawn)
         fence = self.fence(attempt)
-        return run if fence is no_fence else lambda t, y: fence(run(t, fence(y)))
+        whole = run if fence is no_fence else lambda t, y: fence(run(t, fence(y)))
+        ahead = self.ahead
+        return whole if ahead is None else ahead.timed(operands.constants, whole, fence)
+
+    @cached_property
+    def ahead(self) -> Ahead | None:
+        """The field in two programs, where stages gain by it."""
+        is_field = isinstance(self.stepper, ExplicitRungeKutta)
+        return ahead_of(self.dynamics) if is_field else None
 
     def step(
         self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import Scalar, State, Time
+from .scaled import scale_of, scaled_error
 
 
 class Step(eqx.Module):
@@ -58,24 +59,25 @@ class Step(eqx.Module):
     @property
     def scale(self) -> State:
         r"""The controller's yardstick, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
+        return scale_of(self.y0, self.y1, *self.tolerances)
+
+    @property
+    def scaled_error(self) -> Scalar:
+        """The norm of error / scale: the number that the controller compares with one."""
+        error, tolerances = self.checked_error(), self.tolerances
+        assert self.norm is not None  # given together with them
+        return scaled_error(self.norm, error, self.y0, self.y1, *tolerances)
+
+    @property
+    def tolerances(self) -> tuple[Time, Time]:
+        """The controller's rtol and atol."""
         if self.rtol is None or self.atol is None:
             raise ValueError(
                 "A scaled error needs `rtol` and `atol`, but the step size controller has none. "
                 "Use `diffrax.PIDController(rtol=..., atol=...)`, or an unscaled cost such as "
                 "`StepError(scaled=False)`."
             )
-        largest = jax.tree.map(lambda a, b: jnp.maximum(jnp.abs(a), jnp.abs(b)), self.y0, self.y1)
-        with jax.numpy_dtype_promotion("standard"):
-            return jax.tree.map(lambda x: self.atol + x * self.rtol, largest)
-
-    @property
-    def scaled_error(self) -> Scalar:
-        """The norm of error / scale: the number that the controller compares with one."""
-        error, scale = self.checked_error(), self.scale
-        with jax.numpy_dtype_promotion("standard"):
-            ratio = jax.tree.map(lambda e, s: e / s, error, scale)
-        assert self.norm is not None  # given together with rtol and atol
-        return jnp.asarray(self.norm(ratio)).astype(tree.real_dtype(self.y0))
+        return self.rtol, self.atol
 
     @property
     def stiff_pair(self) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from jax import lax
 
 from .. import tree
 from ..shapes import State, Time
+from .ahead import at_times
 
 Field = Callable[[Time, State], State]
 
@@ -134,14 +135,15 @@ class ExplicitRungeKutta(AbstractStepper):
     ) -> Trial:
         field, h = dynamics, t1 - t0
         carry = self.after_jump(field, t0, y0, carry, made_jump)
-        rates = [carry if self.first_same_as_last else field(t0, y0)]
+        nodes = sorted({*self.c[1:]} if self.first_same_as_last else {*self.c})
+        # Exactly t1 at the last node, as the next step's first stage has it.
+        at = at_times(field, [t1 if c == 1 else t0 + c * h for c in nodes])
+        rates = [carry if self.first_same_as_last else at(nodes.index(self.c[0]), y0)]
         stages = [y0]
         for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
             stage = tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates)))
-            # Exactly t1 at the last node, as the next step's first stage has it.
-            t = t1 if c_i == 1 else t0 + c_i * h
             stages.append(stage)
-            rates.append(field(t, stage))
+            rates.append(at(nodes.index(c_i), stage))
         if self.last_stage_is_solution:
             y1 = stages[-1]
         else:
@@ -161,6 +163,7 @@ class ExplicitRungeKutta(AbstractStepper):
         number = len(self.c) - int(self.first_same_as_last)
         a = self.lower(number)
         h, nodes = t1 - t0, jnp.asarray(self.c[:number], jnp.result_type(t0))
+        at = at_times(field, jnp.where(nodes == 1, t1, t0 + nodes * h))
 
         def combine(weights: Any, rates: State) -> State:
             def along_stages(y: Any, k: Any) -> Any:
@@ -170,8 +173,7 @@ class ExplicitRungeKutta(AbstractStepper):
             return jax.tree.map(along_stages, y0, rates)
 
         def stage(i: Any, rates: State) -> State:
-            t = jnp.where(nodes[i] == 1, t1, t0 + nodes[i] * h)
-            return tree.write(rates, field(t, combine(jnp.asarray(a)[i], rates)), i)
+            return tree.write(rates, at(i, combine(jnp.asarray(a)[i], rates)), i)
 
         rates = jax.tree.map(lambda y: jnp.zeros((number, *y.shape), y.dtype), y0)
         return combine(np.asarray(self.b[:number]), lax.fori_loop(0, number, stage, rates))
