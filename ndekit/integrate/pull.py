@@ -171,8 +171,7 @@ def linearize(
             memo = pass_.where(sound, memo, tree.zeros_like(memo))
         carry = carry if stepper.keeps_carry else memo[0]
     elif pass_.chained and not stepper.keeps_carry:
-        init = pass_.map(lambda ops, _, t, y: stepper.init(problem.dynamics_of(ops), t, y))
-        carry = init(flat, None, step.t0, step.y)
+        carry = stepper.stand_in(step.y)
     smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
     times, grid = (step.t0, step.t1), None
     if problem.moving and step.details is not None:
@@ -211,7 +210,7 @@ def _advance(
     stepper = problem.stepper
     made_jump = getattr(details, "made_jump", None)
     if not pass_.chained:
-        carry, made_jump = stepper.init(problem.dynamics_of(operands, number), t0, y), None
+        carry, made_jump = (), None
     # An attempt that overflowed is not looked into: a step of no length stands for it.
     t_end = jnp.where(details.finite, t1, t0) if problem.moving else t1
     if pass_.side_by_side:

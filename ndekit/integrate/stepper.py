@@ -68,8 +68,12 @@ class AbstractStepper(eqx.Module):
         self, dynamics: Any, field: Any, t0: Time, t1: Time, y0: State, carry: Any, memo: Any,
         made_jump: Any,
     ) -> Trial:  # fmt: skip
-        """A recorded step, to be differentiated."""
+        """A recorded step, to be differentiated. `carry` is as recorded, or what `stand_in` gives."""
         return self.step(dynamics, t0, t1, y0, carry, made_jump)
+
+    def stand_in(self, y0: State) -> Any:
+        """A carry of zeros, where the record keeps none: its derivative is wanted, not its value."""
+        return ()
 
     @abc.abstractmethod
     def advance(
@@ -133,12 +137,37 @@ class ExplicitRungeKutta(AbstractStepper):
     def step(
         self, dynamics: Field, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None
     ) -> Trial:
-        field, h = dynamics, t1 - t0
-        carry = self.after_jump(field, t0, y0, carry, made_jump)
-        nodes = sorted({*self.c[1:]} if self.first_same_as_last else {*self.c})
+        if not self.first_same_as_last:
+            return self._by_stages(dynamics, t0, t1, y0, lambda first: first)
+        carry = self.after_jump(dynamics, t0, y0, carry, made_jump)
+        return self._by_stages(dynamics, t0, t1, y0, carry)
+
+    def stand_in(self, y0: State) -> Any:
+        return tree.zeros_like(y0) if self.first_same_as_last else ()
+
+    def again(
+        self, dynamics: Field, field: Any, t0: Time, t1: Time, y0: State, carry: Any, memo: Any,
+        made_jump: Any,
+    ) -> Trial:  # fmt: skip
+        """The first stage is evaluated with the others; with a `stand_in` its derivative goes to
+        the step before, unless the field has jumped since.
+        """
+
+        def first(rate: State) -> State:
+            if not jax.tree.leaves(carry):
+                return rate
+            before = tree.add(lax.stop_gradient(rate), carry)
+            return before if made_jump is None else tree.where(made_jump, rate, before)
+
+        return self._by_stages(dynamics, t0, t1, y0, first)
+
+    def _by_stages(self, field: Field, t0: Time, t1: Time, y0: State, first: Any) -> Trial:
+        """`first` is the first rate, or what to make of it once it is evaluated."""
+        h, known = t1 - t0, not callable(first)
+        nodes = sorted({*self.c[1:]} if known else {*self.c})
         # Exactly t1 at the last node, as the next step's first stage has it.
         at = at_times(field, [t1 if c == 1 else t0 + c * h for c in nodes])
-        rates = [carry if self.first_same_as_last else at(nodes.index(self.c[0]), y0)]
+        rates = [first if known else first(at(nodes.index(self.c[0]), y0))]
         stages = [y0]
         for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
             stage = tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates)))
