@@ -10,6 +10,7 @@ import jax.random as jr
 import pytest
 from close import assert_tree_close
 from jax.extend import core as jex_core
+from marks import slow_but
 
 import ndekit as nk
 from ndekit.integrate.ahead import ahead_of, at_times
@@ -96,7 +97,7 @@ def test_a_field_that_has_nothing_to_gain_stays_whole(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", slow_but(["control inside jit", "schedule"], FIELDS))
 def test_steps_values_and_gradients_are_those_of_diffrax(name):
     field, (y, args) = FIELDS[name](), given()
 
@@ -152,6 +153,22 @@ def count(jaxpr):
         for inner in jex_core.jaxprs_in_params(eqn.params):
             names += count(inner)
     return names
+
+
+def test_a_field_may_print_beside():
+    seen = []
+
+    def field(t, y, args):
+        jax.debug.callback(seen.append, t)
+        return jnp.interp(t, jnp.arange(3.0), jnp.ones(3)) * y
+
+    sol = nk.diffeqsolve(
+        diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, 1.0, 0.25, jnp.ones(2),
+        stepsize_controller=diffrax.ConstantStepSize(),
+    )  # fmt: skip
+    jax.block_until_ready(sol.ys)
+    jax.effects_barrier()
+    assert len(seen) == sol.stats["num_evals"]
 
 
 def test_a_field_that_asks_the_host_is_asked_for_one_stage_at_a_time():

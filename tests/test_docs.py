@@ -10,6 +10,7 @@ import types
 
 import jax
 import pytest
+from marks import slow_but
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -18,6 +19,10 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 # A fence, perhaps indented (in a tab or an admonition): indent, info string, code.
 FENCE = re.compile(r"^([ ]*)```([^\n`]*)\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
+
+
+# Pages whose code takes half a minute to compile.
+LONG = ("generate_series", "regularize_one_step", "solve_sdes", "stiff_problems", "penalise_the_path")
 
 
 def name_of(path):
@@ -68,9 +73,10 @@ def run_page(text, file):
 
 
 WITH_CODE = [path for path in PAGES if any(python_blocks(path.read_text()))]
+QUICK = [path for path in WITH_CODE if path.stem not in LONG]
 
 
-@pytest.mark.parametrize("path", WITH_CODE, ids=name_of)
+@pytest.mark.parametrize("path", slow_but(QUICK, WITH_CODE), ids=name_of)
 def test_code_of_page_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NDEKIT_QUICK", "1")

@@ -45,8 +45,8 @@ CASES = [pytest.param(case, id=f"{case.solver_name}-{case.problem_name}") for ca
     for case in SLOW
 ]
 
-# diffrax's reverse pass takes long to compile.
-BY_DIFFRAX = CASES[:1] + [
+# What takes long to compile.
+FIRST_ALONE = CASES[:1] + [
     pytest.param(*c.values, id=c.id, marks=pytest.mark.slow) for c in CASES[1:]
 ]
 
@@ -82,7 +82,7 @@ def diffrax_gradients(case, adjoint, on_grid):
     return gradients(function, case.inputs, len(names_of(case)))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", FIRST_ALONE)
 def test_values_are_those_of_the_replay(case):
     ours = jax.jit(lambda inputs: by_engine(case, inputs))(case.inputs)
     assert_tree_close(ours, replayed(case)(case.inputs), **rounding(case))
@@ -104,7 +104,7 @@ def test_gradient_is_the_finite_difference_of_the_replay(case, name):
 
 
 @pytest.mark.parametrize("name", INPUTS)
-@pytest.mark.parametrize("case", BY_DIFFRAX)
+@pytest.mark.parametrize("case", FIRST_ALONE)
 def test_gradient_is_the_recorders_on_the_same_grid(case, name):
     truth = diffrax_gradients(case, diffrax.RecursiveCheckpointAdjoint(), on_grid=True)
     assert_tree_close(engine_gradients(case)[name], truth[name], **rounding(case))

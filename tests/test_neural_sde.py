@@ -120,6 +120,7 @@ def test_every_part_of_a_latent_sde_has_a_gradient():
         assert bool(jnp.any(leaf != 0)), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_a_batch_of_series_as_one_state_is_the_mean_over_series(x64):
     """Laws without noise: series of their own have the same paths then, batched or not."""
     model = latent_of(jr.key(0))

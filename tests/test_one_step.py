@@ -58,7 +58,11 @@ def test_steps_are_picked_as_often_as_stated(sample):
     assert squared < degrees + 4 * np.sqrt(2 * degrees)
 
 
-@pytest.mark.parametrize("adjoint", [nk.ReplayAdjoint(), diffrax.RecursiveCheckpointAdjoint()])
+@pytest.mark.parametrize("adjoint", [
+        nk.ReplayAdjoint(),
+        pytest.param(diffrax.RecursiveCheckpointAdjoint(), marks=pytest.mark.slow),
+    ],
+)
 def test_value_and_gradient_are_those_of_that_step_alone(x64, adjoint):
     y0 = jnp.asarray(Y0)
     costs = {"picked": nk.OneStep(nk.StepError(power=2)), "end": nk.OneStep(StepEnd())}

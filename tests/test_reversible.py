@@ -37,7 +37,7 @@ def loss(inputs, solver, dt0, controller, adjoint, t1=3.0, **options):
     return total, sol.stats["num_rejected_steps"]
 
 
-@pytest.mark.parametrize("stepping", STEPPING)
+@pytest.mark.parametrize("stepping", slow_but(("adaptive",), STEPPING))
 @pytest.mark.parametrize("name", slow_but(("Tsit5", "leapfrog"), SOLVERS))
 def test_gradient_is_that_of_the_states_kept(name, stepping):
     dt0, controller = STEPPING[stepping]

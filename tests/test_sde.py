@@ -33,7 +33,7 @@ SOLVERS = {
     "SPaRK": (diffrax.SPaRK(), "general"),
     "SOSRI": (nk.SOSRI(), "diagonal"),
 }
-FAST = ["SRA1", "SPaRK", "SOSRI"]
+FAST = ["SRA1", "SOSRI"]
 ADAPTIVE = ["Heun", "ReversibleHeun", "ShARK", "SPaRK", "SOSRI"]
 
 

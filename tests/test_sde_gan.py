@@ -40,6 +40,7 @@ def test_every_part_gets_a_finite_gradient(noise_size):
         assert np.any(leaf != 0), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 def test_the_players_pull_in_opposite_directions(x64):
     """A step along minus the gradient: the generator's lowers the distance, the other's raises it,
     each by the square of the gradient's length to first order.

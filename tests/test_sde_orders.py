@@ -98,7 +98,7 @@ def reference_of(solver, kind):
     return diffrax.ItoMilstein() if isinstance(solver, nk.SOSRI) else nk.SOSRI()
 
 
-@pytest.mark.parametrize("name", slow_but(["SPaRK-general"], CASES))
+@pytest.mark.parametrize("name", slow_but([], CASES))
 def test_strong_order(name):
     """The root mean square distance at t = 1 from the end of 512 steps of another scheme along the
     same path.

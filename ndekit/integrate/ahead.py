@@ -94,7 +94,9 @@ def ahead_of(field: Converted) -> Ahead | None:
     if not any(map(_is_worth_it, early)):
         return None
     known = {v for eqn in early for v in eqn.outvars}
-    late = _needed([e for e in jaxpr.eqns if known.isdisjoint(e.outvars)], jaxpr.outvars)
+    # What prints or checks has no outputs, and is needed all the same.
+    late = [e for e in jaxpr.eqns if known.isdisjoint(e.outvars)]
+    late = _needed(late, jaxpr.outvars, lambda eqn: bool(eqn.effects))
     read = set(_variables([v for eqn in late for v in eqn.invars] + jaxpr.outvars))
     handed_on = [v for eqn in early for v in eqn.outvars if v in read]
     t, *y = jaxpr.invars
@@ -131,11 +133,13 @@ def _early(jaxpr: jex_core.Jaxpr) -> list[Any]:
     return early
 
 
-def _needed(eqns: list[Any], wanted: list[Any]) -> list[Any]:
-    """Those equations that `wanted` are computed by."""
+def _needed(
+    eqns: list[Any], wanted: list[Any], besides: Callable[[Any], bool] = lambda eqn: False
+) -> list[Any]:
+    """Those equations that `wanted` are computed by, and those that `besides` says."""
     needed, kept = set(_variables(wanted)), []
     for eqn in reversed(eqns):
-        if needed.intersection(eqn.outvars):
+        if needed.intersection(eqn.outvars) or besides(eqn):
             kept.append(eqn)
             needed |= set(_variables(eqn.invars))
     return kept[::-1]
