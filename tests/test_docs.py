@@ -22,7 +22,13 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 
 # Pages whose code takes half a minute to compile.
-LONG = ("generate_series", "regularize_one_step", "solve_sdes", "stiff_problems", "penalise_the_path")
+LONG = (
+    "generate_series",
+    "regularize_one_step",
+    "solve_sdes",
+    "stiff_problems",
+    "penalise_the_path",
+)
 
 
 def name_of(path):

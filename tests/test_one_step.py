@@ -58,7 +58,9 @@ def test_steps_are_picked_as_often_as_stated(sample):
     assert squared < degrees + 4 * np.sqrt(2 * degrees)
 
 
-@pytest.mark.parametrize("adjoint", [
+@pytest.mark.parametrize(
+    "adjoint",
+    [
         nk.ReplayAdjoint(),
         pytest.param(diffrax.RecursiveCheckpointAdjoint(), marks=pytest.mark.slow),
     ],

@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import equinox.internal as eqxi
-import jax
 import jax.numpy as jnp
 import numpy as np
 from diffrax import RESULTS, is_successful

@@ -21,7 +21,6 @@ def convert_controller(
     """The controller's rule (t0, t1, y0, y1, error, state) -> (accepted, t0, t1, made_jump, state,
     result) as a program, traced with an example of what it takes. `around` makes another of it.
     """
-
     judge = _as_it_is
     if isinstance(controller, diffrax.PIDController):
         # As in diffrax, tolerances and coefficients have no derivative.

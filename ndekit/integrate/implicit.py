@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from .. import tree
 from ..shapes import State, Time
 from .opaque import OpaqueStepper
+from .small_systems import inverse
 from .stepper import Trial
 
 _ONCE = (
@@ -92,10 +93,10 @@ class _Stages(eqx.Module):
         jacobians = jax.vmap(jax.jacfwd(flat_field, argnums=1))(ts, ys)
         coupling = lax.stop_gradient(h * jacobians)
         gammas = jnp.asarray(np.diag(a), k.dtype)[:, None, None]
-        inverse = jnp.linalg.inv(jnp.eye(y0.size, dtype=k.dtype)[None] - gammas * coupling)
+        inverses = inverse(jnp.eye(y0.size, dtype=k.dtype)[None] - gammas * coupling)
         forced = tree.zero_with_derivative(h * jax.vmap(flat_field)(ts, ys))
         assert forced.shape == (number, y0.size)
-        return _Stages(forced, coupling, lax.stop_gradient(inverse))
+        return _Stages(forced, coupling, lax.stop_gradient(inverses))
 
     def moved(self, i: int, moved_base: Any) -> Any:
         return self.inverse[i] @ (self.forced[i] + self.coupling[i] @ moved_base)

@@ -32,6 +32,7 @@ from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .reversible import undo_of
 from .setup import reflected_field
+from .small_systems import by_inverses
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 from .stochastic import counted_drift, drift_evals, is_sde
 from .walk import first_walk, walking
@@ -97,6 +98,7 @@ def _motion(given: Given) -> _Motion:
         return _by_stages(given, stepper)
     t, y, carry0 = given.t0, given.state0.y, given.state0.solver_state
     terms: Any = given.terms
+    solver = by_inverses(given.solver, y)
     last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
     if is_ode and is_diagonally_implicit(given.solver):
         # On the reflected field, so that the stages are those of the field that is replayed.
@@ -106,7 +108,7 @@ def _motion(given: Given) -> _Motion:
     noisy, noise = is_sde(terms), noise_of(given)
     if noisy:
         terms, calls = counted_drift(terms)
-    step_by = lambda terms: step_of(given.solver, terms, given.args, y, carry0, given.jumps, noisy)
+    step_by = lambda terms: step_of(solver, terms, given.args, y, carry0, given.jumps, noisy)
     step, drawn = on_drawn(noise, terms, step_by, t)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
     field, of_field = None, []

@@ -68,11 +68,11 @@ class AbstractStepper(eqx.Module):
         self, dynamics: Any, field: Any, t0: Time, t1: Time, y0: State, carry: Any, memo: Any,
         made_jump: Any,
     ) -> Trial:  # fmt: skip
-        """A recorded step, to be differentiated. `carry` is as recorded, or what `stand_in` gives."""
+        """A recorded step, to be differentiated. `carry`: as recorded, or what `stand_in` gives."""
         return self.step(dynamics, t0, t1, y0, carry, made_jump)
 
     def stand_in(self, y0: State) -> Any:
-        """A carry of zeros, where the record keeps none: its derivative is wanted, not its value."""
+        """A carry of zeros, where the record keeps none, for its derivative."""
         return ()
 
     @abc.abstractmethod
