@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..shapes import Args
+from .setup import reflected_field
 
 _NEVER_JUMPS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
 
@@ -41,6 +43,11 @@ class Given:
     @functools.cached_property
     def state0(self) -> Any:
         return jax.tree.map(jnp.asarray, self.init_state)
+
+    @property
+    def field(self) -> Callable:
+        """The vector field in growing time, of a term that is an `ODETerm`."""
+        return reflected_field(self.terms.term, self.args, self.terms.direction)
 
     @property
     def around_events(self) -> dict[str, Any]:

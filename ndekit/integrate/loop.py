@@ -102,7 +102,7 @@ def _motion(given: Given) -> _Motion:
     last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
     if is_ode and is_diagonally_implicit(given.solver):
         # On the reflected field, so that the stages are those of the field that is replayed.
-        reflected, kind = _field_of(given), DiagonallyImplicit
+        reflected, kind = given.field, DiagonallyImplicit
         terms = diffrax.ODETerm(lambda t, y, args: reflected(t, y))
         carry0, last_state = _turned(given, carry0), lambda outcome: _turned(given, outcome.carry)
     noisy, noise = is_sde(terms), noise_of(given)
@@ -120,7 +120,7 @@ def _motion(given: Given) -> _Motion:
         f = reflected_field(drift.term, given.args, drift.direction)
         field, of_field = convert_field(f, t, y)
     elif is_ode:
-        field, of_field = convert_field(_field_of(given), t, y)
+        field, of_field = convert_field(given.field, t, y)
     return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise)
 
 
@@ -138,7 +138,7 @@ def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
     sign of time, and a flag that says whether there was one.
     """
     t, y, state0 = given.t0, given.state0.y, given.state0.solver_state
-    dynamics, constants = convert_field(_field_of(given), t, y)
+    dynamics, constants = convert_field(given.field, t, y)
     field = lambda t, y: dynamics(constants, t, y)
     if not stepper.first_same_as_last:
         return _Motion(stepper, dynamics, constants, (), lambda outcome: state0)
@@ -153,10 +153,6 @@ def _by_stages(given: Given, stepper: ExplicitRungeKutta) -> _Motion:
         return _turned(given, (state0[0] & (outcome.num_accepted == 0), outcome.carry))
 
     return _Motion(stepper, dynamics, constants, carry0, last_state, first_evals=1)
-
-
-def _field_of(given: Given) -> Callable:
-    return reflected_field(given.terms.term, given.args, given.terms.direction)
 
 
 def _prepare(
