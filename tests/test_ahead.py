@@ -155,6 +155,23 @@ def count(jaxpr):
     return names
 
 
+def test_a_state_may_be_callable():
+    """A network's weights flow downhill; the network is not taken for a function of the step."""
+    weights = eqx.nn.Linear(2, 1, key=jr.key(0))
+
+    def end(weights):
+        sol = nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: jax.tree.map(jnp.negative, y)), diffrax.Tsit5(),
+            0.0, 1.0, 0.25, weights, stepsize_controller=diffrax.ConstantStepSize(),
+        )  # fmt: skip
+        return jax.tree.map(lambda y: y[0], sol.ys)
+
+    shrunk = jax.tree.map(lambda w: w * jnp.exp(-1.0), weights)
+    assert_tree_close(jax.tree.leaves(end(weights)), jax.tree.leaves(shrunk), rtol=1e-5)
+    slope = eqx.filter_grad(lambda w: jnp.sum(end(w).weight))(weights)
+    assert_tree_close(slope.weight, jnp.full((1, 2), jnp.exp(-1.0)), rtol=1e-5)
+
+
 def test_a_field_may_print_beside():
     seen = []
 

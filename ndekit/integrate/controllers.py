@@ -30,8 +30,7 @@ def convert_controller(
             judge = _by_one_number
 
     def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
-        rule, *seen = judge(controller, y, y1, error)
-        y, y1, error = seen
+        rule, y, y1, error = judge(controller, y, y1, error)
         rule = rule if around is None else around(rule)
         decided = rule.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
         return jax.tree.map(jnp.asarray, decided)

@@ -17,7 +17,7 @@ from .. import tree
 from ..shapes import Flag, State, Time
 from .attempt import smallest_step_after, within
 from .problem import Operands, Problem
-from .scaled import without_nans
+from .scaled import scale_of, without_nans
 from .stepper import Trial
 
 # Controllers that take the steps that they were told, whatever the error.
@@ -93,12 +93,9 @@ def _inverse_error(pid: Any, y: State, trial: Trial, finite: Flag) -> tuple[Any,
     """1 / scaled error, and whether that is a number that can be differentiated."""
     y1, error = without_nans(y, trial.y1, trial.error)
 
-    def ratio(y0: Any, y1: Any, error: Any) -> Any:
-        scale = pid.atol + jnp.maximum(jnp.abs(y0), jnp.abs(y1)) * pid.rtol
-        return (error / scale).astype(error.dtype)
-
     with jax.numpy_dtype_promotion("standard"):
-        ratios = jax.tree.map(ratio, y, y1, error)
+        scale = scale_of(y, y1, pid.rtol, pid.atol)
+        ratios = jax.tree.map(lambda e, s: (e / s).astype(e.dtype), error, scale)
     usable = finite & jnp.any(jnp.array([jnp.any(r != 0) for r in jax.tree.leaves(ratios)]))
     safe = jax.tree.map(lambda r: jnp.where(usable, r, 1), ratios)
     return 1 / jnp.asarray(pid.norm(safe)), usable

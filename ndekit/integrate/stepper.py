@@ -137,10 +137,13 @@ class ExplicitRungeKutta(AbstractStepper):
     def step(
         self, dynamics: Field, t0: Time, t1: Time, y0: State, carry: Any, made_jump: Any = None
     ) -> Trial:
-        if not self.first_same_as_last:
-            return self._by_stages(dynamics, t0, t1, y0, lambda first: first)
-        carry = self.after_jump(dynamics, t0, y0, carry, made_jump)
-        return self._by_stages(dynamics, t0, t1, y0, carry)
+        if self.first_same_as_last:
+            at = self._at_nodes(dynamics, t0, t1, self.c[1:])
+            first = self.after_jump(dynamics, t0, y0, carry, made_jump)
+        else:
+            at = self._at_nodes(dynamics, t0, t1, self.c)
+            first = at(self.c[0], y0)
+        return self._by_stages(at, t1 - t0, y0, first)
 
     def stand_in(self, y0: State) -> Any:
         return tree.zeros_like(y0) if self.first_same_as_last else ()
@@ -152,27 +155,27 @@ class ExplicitRungeKutta(AbstractStepper):
         """The first stage is evaluated with the others; with a `stand_in` its derivative goes to
         the step before, unless the field has jumped since.
         """
+        at = self._at_nodes(dynamics, t0, t1, self.c)
+        first = rate = at(self.c[0], y0)
+        if jax.tree.leaves(carry):
+            first = tree.add(lax.stop_gradient(rate), carry)
+            first = first if made_jump is None else tree.where(made_jump, rate, first)
+        return self._by_stages(at, t1 - t0, y0, first)
 
-        def first(rate: State) -> State:
-            if not jax.tree.leaves(carry):
-                return rate
-            before = tree.add(lax.stop_gradient(rate), carry)
-            return before if made_jump is None else tree.where(made_jump, rate, before)
-
-        return self._by_stages(dynamics, t0, t1, y0, first)
-
-    def _by_stages(self, field: Field, t0: Time, t1: Time, y0: State, first: Any) -> Trial:
-        """`first` is the first rate, or what to make of it once it is evaluated."""
-        h, known = t1 - t0, not callable(first)
-        nodes = sorted({*self.c[1:]} if known else {*self.c})
+    def _at_nodes(self, field: Field, t0: Time, t1: Time, c: tuple[float, ...]) -> Callable:
+        """The field by the node $c_i$ and the state."""
+        nodes, h = sorted({*c}), t1 - t0
         # Exactly t1 at the last node, as the next step's first stage has it.
-        at = at_times(field, [t1 if c == 1 else t0 + c * h for c in nodes])
-        rates = [first if known else first(at(nodes.index(self.c[0]), y0))]
-        stages = [y0]
+        at = at_times(field, [t1 if c_i == 1 else t0 + c_i * h for c_i in nodes])
+        return lambda c_i, y: at(nodes.index(c_i), y)
+
+    def _by_stages(self, at: Callable, h: Time, y0: State, first: State) -> Trial:
+        """A step from its first rate on."""
+        rates, stages = [first], [y0]
         for a_i, c_i in zip(self.a[1:], self.c[1:], strict=True):
             stage = tree.add(y0, tree.multiply(h, tree.weighted_sum(a_i, rates)))
             stages.append(stage)
-            rates.append(at(nodes.index(c_i), stage))
+            rates.append(at(c_i, stage))
         if self.last_stage_is_solution:
             y1 = stages[-1]
         else:
