@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import equinox as eqx
 
@@ -21,6 +21,7 @@ from .experiments.registry import (
 from .experiments.row import Row, RowsError
 from .experiments.runs import run_jobs
 from .experiments.search import search_table
+from .experiments.turns import seconds_table, train_in_turns, write_seconds
 from .train import CheckpointError, NonFiniteLossError
 
 USER_ERROR = 2
@@ -96,10 +97,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    names = list(dict.fromkeys(name.strip() for name in options.regularizers.split(",")))
-    return _do(
-        [_job(options, name, seed) for name in names for seed in range(options.seeds)], options
-    )
+    jobs = [_job(options, name, seed) for name in _names(options) for seed in range(options.seeds)]
+    return _do(jobs, options)
 
 
 def _search(options: argparse.Namespace) -> int:
@@ -111,6 +110,22 @@ def _search(options: argparse.Namespace) -> int:
     ]
     print(search_table(_run_all(jobs, options), baseline, options.allow))
     return 0
+
+
+def _time(options: argparse.Namespace) -> int:
+    jobs, out = [_job(options, name, options.seed) for name in _names(options)], _out(options)
+    rows = train_in_turns(jobs, options.updates, data_folder=options.data, say=_say)
+    print(seconds_table(jobs[0], rows))
+    print(f"rows: {write_seconds(out, rows)}")
+    return 0
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in options.regularizers.split(",")))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _job(
@@ -125,7 +140,7 @@ def _job(
 def _run_all(jobs: list[Job], options: argparse.Namespace) -> list[Row]:
     return run_jobs(
         jobs, _out(options), data_folder=options.data, progress=sys.stderr.isatty(),
-        fresh=options.fresh, say=lambda line: print(line, file=sys.stderr, flush=True),
+        fresh=options.fresh, say=_say,
     )  # fmt: skip
 
 
@@ -165,10 +180,28 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="train a model for each regularizer and seed")
     compare.set_defaults(command=_compare)
     compare.add_argument("experiment")
-    compare.add_argument(
-        "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
-    )
     compare.add_argument("--seeds", type=_count(1), default=3, help="how many (default: 3)")
+    timing = commands.add_parser("time", help="seconds of the regularizers' updates, in turns")
+    timing.set_defaults(command=_time)
+    timing.add_argument("experiment")
+    timing.add_argument("--updates", type=_count(1), default=100, help="of each (default: 100)")
+    timing.add_argument("--seed", type=_count(0), default=0, help="default: 0")
+    search = _add_search(commands)
+    for command in (compare, timing):
+        command.add_argument(
+            "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
+        )
+    for command in (run, compare, search, timing):
+        command.add_argument("--preset", help="see `ndekit list`; default: the first")
+        command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
+        command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
+        command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
+    for command in (run, compare, search):
+        command.add_argument("--fresh", action="store_true", help="do again what is already there")
+    return parser
+
+
+def _add_search(commands: Any) -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="choose a coefficient on validation data")
     search.set_defaults(command=_search)
     search.add_argument("experiment")
@@ -181,13 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow", type=_number, default=0.003,
         help="by how much the metric may be worse than without (default: 0.003, a fraction)",
     )  # fmt: skip
-    for command in (run, compare, search):
-        command.add_argument("--preset", help="see `ndekit list`; default: the first")
-        command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
-        command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
-        command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
-        command.add_argument("--fresh", action="store_true", help="do again what is already there")
-    return parser
+    return search
 
 
 def _count(least: int):

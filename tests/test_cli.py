@@ -1,5 +1,6 @@
 """The command line: what it prints, what it leaves, and how it fails."""
 
+import csv
 import gzip
 import json
 import os
@@ -54,6 +55,19 @@ def test_compare_runs_the_product_and_prints_one_table(tiny, tmp_path, capsys):
     ]  # fmt: skip
     out = capsys.readouterr().out.splitlines()
     assert [row.split()[0] for row in out[2:4]] == ["none", "error"]
+
+
+def test_time_prints_and_keeps_seconds_beside_the_first(tiny, tmp_path, capsys):
+    line = ["time", "digits", "--regularizers", "none,error", "--updates", "3"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [row.split()[0] for row in out[2:4]] == ["none", "error"]
+    assert out[3].count("x") == 4
+    with (tmp_path / "seconds.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["regularizer"], row["num_updates"]) for row in rows] == [
+        ("none", "3"), ("error", "3"),
+    ]  # fmt: skip
 
 
 def failed(capsys, arguments):

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import equinox as eqx
@@ -17,9 +18,9 @@ from marks import slow_but
 from scipy.stats import wasserstein_distance
 
 from ndekit.data import Dataset
-from ndekit.experiments import compare, registry, row, runs, search
+from ndekit.experiments import compare, registry, row, runs, search, turns
 from ndekit.experiments.classification import Classification
-from ndekit.experiments.measuring import measure, time_prediction, without_costs
+from ndekit.experiments.measuring import measure, time_predictions, without_costs
 from ndekit.experiments.noisy import (
     MomentFit,
     simulated_moments,
@@ -306,7 +307,7 @@ def test_a_prediction_measures_nothing():
 
 def test_prediction_time_is_that_of_one_call():
     model, _, data = model_and_data()
-    assert 0 < time_prediction(model, data.test_x) < 1
+    assert 0 < time_predictions([model], data.test_x)[0] < 1
 
 
 TINY = small(CONFIGS["digits-default"], epochs=2, updates_per_call=3)
@@ -391,6 +392,22 @@ def test_seeds_differ_and_repeat(tiny, finished, tmp_path):
     again, other = runs.run_jobs(jobs_of("none", seeds=2), tmp_path, progress=False)
     assert again.test_loss == first.test_loss
     assert other.test_loss != first.test_loss
+
+
+def test_trainings_in_turns_are_those_of_a_training_at_once(tiny):
+    jobs = jobs_of("none", "steps")
+    found = turns.train_in_turns(jobs, num_updates=20)
+    assert [seconds.regularizer for seconds in found] == ["none", "steps"]
+    for job, seconds in zip(jobs, found, strict=True):
+        trainer = runs.trainer_of(job, {}, None)
+        assert seconds.num_updates == 21  # whole calls of three
+        with tempfile.TemporaryDirectory() as place:
+            model = trainer.go_on(0, Path(place), 21, progress=False).model
+        batch = trainer.data.test_x[: TINY.predict_batch], trainer.data.test_y[: TINY.predict_batch]
+        assert seconds.evals == measure(TINY.task, model, *batch, TINY.predict_batch).evals
+        assert min(seconds[3:]) > 0
+    # Compilation was paid by the first part, and is not in the seconds of an update.
+    assert found[0].update_seconds * 21 < found[0].compile_seconds
 
 
 def test_a_second_seed_compiles_nothing(tiny, tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -58,13 +58,15 @@ def measure(
     )
 
 
-def time_prediction(model: Any, x: np.ndarray) -> float:
-    """Seconds for one batch: the median of several, compiled and waited for."""
-    model, batch = without_costs(model), jnp.asarray(x)
-    jax.block_until_ready(predict(model, batch)[0])
-    seconds = []
-    for _ in range(NUM_TIMINGS):
-        start = time.perf_counter()
+def time_predictions(models: Sequence[Any], x: np.ndarray) -> list[float]:
+    """Seconds for one batch by each model, in turns: medians, compiled and waited for."""
+    models, batch = [without_costs(model) for model in models], jnp.asarray(x)
+    for model in models:
         jax.block_until_ready(predict(model, batch)[0])
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    seconds: list[list[float]] = [[] for _ in models]
+    for _ in range(NUM_TIMINGS):
+        for model, of_model in zip(models, seconds, strict=True):
+            start = time.perf_counter()
+            jax.block_until_ready(predict(model, batch)[0])
+            of_model.append(time.perf_counter() - start)
+    return [statistics.median(of_model) for of_model in seconds]

@@ -11,7 +11,7 @@ import numpy as np
 from ..diagnose import StepTable
 from ..train import FitResult
 from .config import Config
-from .measuring import measure, time_prediction
+from .measuring import measure, time_predictions
 from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
 from .training import Trainer
@@ -53,7 +53,7 @@ def run_jobs(
         say(f"{job.name}: training")
         family = job._replace(seed=0)
         if family not in trainers:
-            trainers = {family: _trainer(job, datasets, data_folder)}
+            trainers = {family: trainer_of(job, datasets, data_folder)}
         row = run_job(job, trainers[family], out, progress=progress, fresh=fresh)
         append_row(out, row)
         rows.append(row)
@@ -84,7 +84,8 @@ def read_steps(job: Job, out: Path) -> StepTable:
         return StepTable(**arrays)
 
 
-def _trainer(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str | None) -> Trainer:
+def trainer_of(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str | None) -> Trainer:
+    """What trains a job and those that differ from it by their seed; `datasets` keeps the data."""
     _, config = find_config(job.experiment, job.preset)
     place = (job.experiment, job.preset)
     if config.float64:
@@ -123,7 +124,7 @@ def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
         steps=test.steps,
         evals=test.evals,
         train_seconds=result.train_seconds,
-        predict_seconds=time_prediction(model, data.test_x[:size]),
+        predict_seconds=time_predictions([model], data.test_x[:size])[0],
         predict_batch=min(size, len(data.test_x)),
         compile_seconds=result.compile_seconds,
         device=device_name(),

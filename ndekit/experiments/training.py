@@ -126,35 +126,45 @@ class Trainer:
             self.loss_fn = averaging(self.loss_fn)
         self.optimizer = config.optimizer(self.num_updates)
 
+    @property
+    def updates_per_call(self) -> int:
+        return math.gcd(self.config.updates_per_call, self.per_epoch)
+
     def train(self, seed: int, folder: Path, *, progress: bool) -> FitResult:
         """Train, with log and checkpoint in `folder`; goes on from the checkpoint if it may."""
+        epochs = self.num_updates // self.per_epoch
+        result = self.go_on(
+            seed, folder, self.num_updates,
+            evaluate=self.evaluate,
+            evaluate_every=self.per_epoch * max(1, math.ceil(epochs / 20)),
+            log_path=folder / "log.jsonl",
+            progress=progress,
+        )  # fmt: skip
+        if self.config.average_from is None:
+            return result
+        return result._replace(model=result.carry[1].into(result.model))
+
+    def go_on(self, seed: int, folder: Path, until: int, **options: Any) -> FitResult:
+        """Train up to `until` updates, from the checkpoint in `folder` if there is one."""
         model_key, batch_key, fit_key = jr.split(jr.key(seed), 3)
         data, config = self.data, self.config
-        epochs = self.num_updates // self.per_epoch
-        evaluate_every = self.per_epoch * max(1, math.ceil(epochs / 20))
         model = config.task.build_model(config, self.regularizer, data, key=model_key)
         carry = self.carry
         if config.average_from is not None:
             start = int(config.average_from * self.num_updates)
             carry = (carry, WeightAverage(model, start=start))
-        result = fit(
+        return fit(
             model,
             self.loss_fn,
             Batches((data.train_x, data.train_y), batch_size=config.batch_size, key=batch_key),
             optimizer=self.optimizer,
-            num_updates=self.num_updates,
+            num_updates=until,
             key=fit_key,
-            updates_per_call=math.gcd(config.updates_per_call, self.per_epoch),
-            evaluate=self.evaluate,
-            evaluate_every=evaluate_every,
-            log_path=folder / "log.jsonl",
+            updates_per_call=self.updates_per_call,
             checkpoint_dir=folder,
-            progress=progress,
             carry=carry,
+            **options,
         )
-        if config.average_from is None:
-            return result
-        return result._replace(model=result.carry[1].into(result.model))
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """What the curves show: validation data, or test data where none is held out.
