@@ -1,0 +1,139 @@
+"""Trainings of several regularisers in turns in one process: seconds that may be compared.
+
+Rows that are trained one after the other are compared across minutes, in which a machine changes
+its speed more than a regulariser does.
+"""
+
+import csv
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .compare import strength
+from .config import Coefficient
+from .measuring import measure, time_predictions
+from .registry import Job
+from .row import device_name
+from .runs import trainer_of
+from .training import Trainer
+
+FILE_NAME = "seconds.csv"
+NUM_TURNS = 10
+
+
+class Seconds(NamedTuple):
+    """What a regulariser's training takes.
+
+    Attributes:
+        num_updates: the first so many of its training are what was timed.
+        update_seconds: of one update, mean over them.
+        predict_seconds: one batch of test data, by the model after these updates; median.
+        evals: evaluations of the vector field in that solve.
+        compile_seconds: of the update.
+    """
+
+    regularizer: str
+    coefficient: Coefficient
+    num_updates: int
+    update_seconds: float
+    predict_seconds: float
+    evals: float
+    compile_seconds: float
+
+
+def train_in_turns(
+    jobs: Sequence[Job],
+    num_updates: int,
+    *,
+    data_folder: str | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Seconds]:
+    """The first updates of each job, a tenth of them at a time, then predictions, in turns.
+
+    Args:
+        jobs: of one experiment and preset.
+        num_updates: how many of each; rounded up to compiled calls.
+        data_folder: as for [`run_jobs`][ndekit.experiments.runs.run_jobs].
+        say: is told, in a line, what happens.
+    """
+    datasets: dict[tuple[str, str], Any] = {}
+    trainers = [trainer_of(job, datasets, data_folder) for job in jobs]
+    with tempfile.TemporaryDirectory() as place:
+        results = _all_in_turns(jobs, trainers, num_updates, Path(place), say)
+    config, data = trainers[0].config, trainers[0].data
+    batch, targets = data.test_x[: config.predict_batch], data.test_y[: config.predict_batch]
+    models = [result.model for result, _ in results]
+    say("predictions")
+    predictions = time_predictions(models, batch)
+    return [
+        Seconds(
+            regularizer=job.regularizer,
+            coefficient=job.coefficient,
+            num_updates=result.num_updates,
+            update_seconds=result.train_seconds / result.num_updates,
+            predict_seconds=seconds,
+            evals=measure(config.task, result.model, batch, targets, config.predict_batch).evals,
+            compile_seconds=compile_seconds,
+        )
+        for job, (result, compile_seconds), seconds in zip(jobs, results, predictions, strict=True)
+    ]
+
+
+def _all_in_turns(
+    jobs: Sequence[Job],
+    trainers: Sequence[Trainer],
+    num_updates: int,
+    place: Path,
+    say: Callable[[str], None],
+) -> list[tuple[Any, float]]:
+    """The last result of each training, and what its first part says of compilation."""
+    calls = -(-num_updates // trainers[0].updates_per_call)
+    turns = min(NUM_TURNS, calls)
+    results: list[Any] = [None] * len(jobs)
+    compilations: list[float] = []
+    for turn in range(1, turns + 1):
+        until = trainers[0].updates_per_call * -(-calls * turn // turns)
+        say(f"turn {turn} of {turns}, up to {until} updates")
+        for i, (job, trainer) in enumerate(zip(jobs, trainers, strict=True)):
+            folder = place / str(i)
+            results[i] = trainer.go_on(job.seed, folder, until, progress=False)
+            if turn == 1:  # later parts compile nothing
+                compilations.append(results[i].compile_seconds)
+    return list(zip(results, compilations, strict=True))
+
+
+def seconds_table(job: Job, rows: Sequence[Seconds]) -> str:
+    """Behind the bar, each relative to the first."""
+    first = rows[0]
+    lines = [
+        f"{job.experiment} ({job.preset}), first {first.num_updates} updates in turns, seed "
+        f"{job.seed}, {device_name()}",
+        f"{'regularizer':<22}{'coefficient':>12}{'update [ms]':>13}{'predict [ms]':>14}"
+        f"{'evals':>9}{'compile [s]':>13}  |  update predict  evals compile, beside "
+        f"{first.regularizer}",
+    ]
+    for row in rows:
+        cells = (
+            f"{row.regularizer:<22}{strength(row.coefficient):>12}"
+            f"{1000 * row.update_seconds:>13.1f}{1000 * row.predict_seconds:>14.2f}"
+            f"{row.evals:>9.1f}{row.compile_seconds:>13.1f}"
+        )
+        ratios = [
+            getattr(row, name) / getattr(first, name)
+            for name in ("update_seconds", "predict_seconds", "evals", "compile_seconds")
+        ]
+        beside = "".join(f"{f'x{ratio:.2f}':>8}" for ratio in ratios)
+        lines.append(cells if row is first else f"{cells}  |{beside}")
+    return "\n".join(lines)
+
+
+def write_seconds(out: Path, rows: Sequence[Seconds]) -> Path:
+    """The rows as `out/seconds.csv`, overwritten."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE_NAME
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Seconds._fields)
+        writer.writerows(row._replace(coefficient=strength(row.coefficient)) for row in rows)
+    return path
