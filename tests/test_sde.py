@@ -11,7 +11,7 @@ from close import assert_tree_close
 from marks import slow_but
 
 import ndekit as nk
-from ndekit.integrate import sosri
+from ndekit.integrate import sosri, walk
 from ndekit.regularize.stiffness import STABILITY
 
 AREA = diffrax.SpaceTimeLevyArea
@@ -170,6 +170,31 @@ def test_tighter_tolerances_follow_the_same_path(name, x64):
     off = lambda sol: float(jnp.max(jnp.abs(sol.ys - exact)))
     assert coarse.stats["num_steps"] < fine.stats["num_steps"]
     assert off(fine) < 1e-3 < off(coarse) < 0.1
+
+
+@pytest.mark.parametrize("area", [diffrax.BrownianIncrement, AREA])
+def test_small_steps_lead_back_to_large_ones_on_the_same_path(area, x64):
+    """From steps of 2^-13 up to a half: more levels than wait, so some are drawn anew."""
+    assert walk.ROOM < 12
+    solver = diffrax.Heun() if area is diffrax.BrownianIncrement else diffrax.SPaRK()
+    still = diffrax.ODETerm(lambda t, y, args: jnp.zeros(2))
+
+    def solve(key, dt0):
+        path = nk.BrownianMotion((2,), key, area)
+        noise = diffrax.ControlTerm(lambda t, y, args: lx.DiagonalLinearOperator(jnp.ones(2)), path)
+        sol = nk.diffeqsolve(
+            diffrax.MultiTerm(still, noise), solver, 0.0, 1.0, dt0, jnp.zeros(2), max_steps=32,
+            saveat=diffrax.SaveAt(steps=True),
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3),
+        )  # fmt: skip
+        return sol.ts, sol.ys, sol.stats["num_steps"]
+
+    keys, dt0s = jr.split(jr.key(3), 2), jnp.array([2.0**-13, 0.3])
+    for key, ts, ys, number in zip(keys, *jax.jit(jax.vmap(solve))(keys, dt0s), strict=True):
+        path = nk.BrownianMotion((2,), key, area, ts=jnp.array([0.0, 1.0]))
+        exact = jax.vmap(lambda t, path=path: path.evaluate(0.0, t))(ts[:number])
+        assert_tree_close(ys[:number], exact, rtol=1e-9)
+        assert jnp.max(jnp.diff(ts[:number])) >= 0.25
 
 
 def test_saved_values_are_ends_of_steps(x64):

@@ -40,11 +40,10 @@ def draw_whole(key: Any, like: jax.ShapeDtypeStruct, number: int, h: Any) -> Any
     return _apply(np.diag(np.sqrt(_VARIANCES[:number])), normal) * root
 
 
-def split(key: Any, whole: Any, h: Any) -> tuple[Any, Any]:
-    """The halves of an interval of length `h`, drawn given the whole."""
+def split(normal: Any, whole: Any, h: Any) -> tuple[Any, Any]:
+    """The halves of an interval of length `h` given the whole, out of as many normal numbers."""
     number = len(whole)
     gain, root = _LEFT_OF_WHOLE[number]
-    normal = jr.normal(key, whole.shape, whole.dtype)
     left = _apply(gain, whole) + jnp.sqrt(h).astype(whole.dtype) * _apply(root, normal)
     back = np.linalg.inv(_FROM_RIGHT[:number, :number])
     return left, _apply(back, whole - _apply(_FROM_LEFT[:number, :number], left))

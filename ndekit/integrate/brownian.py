@@ -143,8 +143,18 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         """An interval of length `h` in two: `key` is its cell's, `node` its number in the heap of
         the cell's halves, the cell itself being 1.
         """
-        keys = _keys(jr.fold_in(key, node), len(x))
-        pairs = [split(key, leaf, h) for key, leaf in zip(keys, x, strict=True)]
+        return self.split(self.normals(key, node), x, h)
+
+    def normals(self, key: Any, node: Any) -> list[Any]:
+        """What the halving of an interval draws, apart from what is known of the interval."""
+        likes = jax.tree.leaves(self.shape)
+        keys = _keys(jr.fold_in(key, node), len(likes))
+        draw = lambda key, like: jr.normal(key, (self.num_areas, *like.shape), like.dtype)
+        return list(map(draw, keys, likes))
+
+    def split(self, normals: list[Any], x: list[Any], h: Time) -> tuple[list[Any], list[Any]]:
+        """The halves of an interval of length `h` out of these normals."""
+        pairs = [split(normal, leaf, h) for normal, leaf in zip(normals, x, strict=True)]
         return [left for left, _ in pairs], [right for _, right in pairs]
 
     def cell_key(self, start: Time) -> Any:

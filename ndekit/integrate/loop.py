@@ -200,7 +200,7 @@ def _operands(
     given: Given, motion: _Motion, memory: Any, moving: bool, parts: list[Part]
 ) -> Operands:
     state0 = given.state0
-    t_next0 = memory[1].t_end if motion.walks else _first_end(given)
+    t_next0 = memory[1].part.t_end if motion.walks else _first_end(given)
     return Operands(
         constants=motion.constants,
         of_field=motion.of_field,

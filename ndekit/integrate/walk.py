@@ -9,6 +9,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 from diffrax import RESULTS
 from jax import lax
 from jaxtyping import Array, UInt32
@@ -20,32 +21,29 @@ from .noise import Drawn, Noise, cell_after
 
 Nodes = UInt32[Array, "..."]
 
+# Parts that wait, at most. A solve that goes up again past as many levels draws its way anew.
+ROOM = 8
+# Halvings that are drawn at once where a solve begins, on the way from its cell to its first step.
+AT_ONCE = 4
 
-class Walk(eqx.Module):
-    """Where the walk is: at part `index` of the 2^`level` parts of the cell from `start` to `end`.
 
-    The parts to the right of it, those that are not halves of one another, wait in `waiting`, one
-    at most of each level.
+class Part(eqx.Module):
+    """Part `index` of the 2^`level` parts of the cell from `start` to `end`.
+
+    `keys` are the cell's, of each motion; `drawn` is what the part draws.
     """
 
     start: Time
     end: Time
+    keys: list[Any]
     level: Nodes
     index: Nodes
     drawn: Drawn
-    waiting: Drawn
-    halves: Drawn | None = None  # of what is drawn, where a step wants them
-
-    @property
-    def for_step(self) -> Drawn:
-        """What the dynamics take."""
-        if self.halves is None:
-            return self.drawn
-        return [(x, *halves) for x, halves in zip(self.drawn, self.halves, strict=True)]
 
     @property
     def h(self) -> Time:
-        return (self.end - self.start) * jnp.exp2(-self.level.astype(self.start.dtype))
+        # A power of two as a whole number: XLA's `exp2` is off by a bit.
+        return (self.end - self.start) / (1 << self.level).astype(self.start.dtype)
 
     @property
     def t(self) -> Time:
@@ -56,6 +54,40 @@ class Walk(eqx.Module):
         last = self.index + 1 == (1 << self.level)
         inside = self.start + self.h * (self.index + 1).astype(self.start.dtype)
         return jnp.where(last, self.end, inside)
+
+
+class Waiting(eqx.Module):
+    """What parts to the right draw, those that are not halves of one another.
+
+    A part of level l is in row l modulo `ROOM`, with its level, until another one needs the row.
+    """
+
+    levels: UInt32[Array, " ROOM"]
+    drawn: Drawn
+
+    def of_level(self, level: Nodes) -> tuple[Drawn, Flag]:
+        row = level % ROOM
+        return jax.tree.map(lambda x: x[row], self.drawn), self.levels[row] == level
+
+    def with_part(self, level: Nodes, drawn: Drawn, if_so: Flag) -> "Waiting":
+        here = (jnp.arange(ROOM, dtype=jnp.uint32) == level % ROOM) & if_so
+        put = lambda room, x: tree.where(here, x[None], room)
+        return Waiting(jnp.where(here, level, self.levels), jax.tree.map(put, self.drawn, drawn))
+
+
+class Walk(eqx.Module):
+    """Where the walk is, and the parts that it has drawn on its way and comes to later."""
+
+    part: Part
+    waiting: Waiting
+    halves: Drawn | None = None  # of what is drawn, where a step wants them
+
+    @property
+    def for_step(self) -> Drawn:
+        """What the dynamics take."""
+        if self.halves is None:
+            return self.part.drawn
+        return [(x, *halves) for x, halves in zip(self.part.drawn, self.halves, strict=True)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,17 +106,15 @@ class Walking:
         error_order: Any, controller_state: Any,
     ) -> tuple:  # fmt: skip
         state, walk = controller_state
-        walk = dataclasses.replace(walk, halves=None)
+        part = walk.part
         keep, start, end, jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, y_error, error_order, state
         )
-        after = _onward(self.noise, walk, jnp.asarray(keep))
-        limit = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * walk.h))
-        after = _shortened(self.noise, after, limit)
-        too_deep = ~keep & (walk.level >= DEPTH)
+        longest = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * part.h))
+        after = _onward(self.noise, walk, jnp.asarray(keep), longest)
+        too_deep = ~keep & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
-        t = jnp.where(keep, t1, t0)
-        return keep, t, after.t_end, jump, (state, _dressed(self.noise, after)), result
+        return keep, jnp.where(keep, t1, t0), after.part.t_end, jump, (state, after), result
 
 
 def walking(noise: Noise | None) -> Callable | None:
@@ -96,57 +126,98 @@ def walking(noise: Noise | None) -> Callable | None:
 
 def first_walk(noise: Noise, t0: Time, t_next: Time) -> Walk:
     """Where the walk begins, in a solve that would make its first step to `t_next`."""
-    walk = _shortened(noise, _enter(noise, t0, None), t_next - t0)
-    return _dressed(noise, walk)
+    start, end = cell_after(noise.ends, t0)
+    part = _whole(noise, start, end, [motion.cell_key(start) for motion in noise.motions])
+    room = jax.tree.map(lambda x: jnp.zeros((ROOM, *x.shape), x.dtype), part.drawn)
+    waiting = Waiting(jnp.zeros(ROOM, jnp.uint32), room)
+    return _down(noise, part, waiting, _level_for(part, t_next - t0), jnp.uint32(0), AT_ONCE)
 
 
-def _dressed(noise: Noise, walk: Walk) -> Walk:
-    if not noise.halved:
-        return walk
-    with_halves = noise.with_halves(walk.t, walk.t_end, walk.level, walk.drawn)
-    return dataclasses.replace(walk, halves=[tuple(both) for _, *both in with_halves])
-
-
-def _enter(noise: Noise, t: Time, waiting: Drawn | None) -> Walk:
-    """The whole of the cell that begins at `t`."""
-    start, end = cell_after(noise.ends, t)
-    drawn = [motion.whole(motion.cell_key(start), end - start) for motion in noise.motions]
-    room = waiting
-    if room is None:
-        room = jax.tree.map(lambda x: jnp.zeros((DEPTH + 1, *x.shape), x.dtype), drawn)
-    return Walk(start, end, jnp.uint32(0), jnp.uint32(0), drawn, room)
-
-
-def _onward(noise: Noise, walk: Walk, accepted: Flag) -> Walk:
-    """The largest part after this one if it was accepted, or the next cell."""
+def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
+    """To the part after this one if it was accepted, as large as may be, and no longer than that;
+    else to the left half, or a half of it.
+    """
+    part = walk.part
     # A part whose number ends in so many ones is the last of so many larger ones.
-    ones = lax.population_count(walk.index ^ (walk.index + 1)) - 1
-    leaves = ones >= walk.level
-    level = jnp.where(leaves, 0, walk.level - ones)
-    index = (walk.index >> ones) + 1
-    drawn = jax.tree.map(lambda x: x[level], walk.waiting)
-    inside = Walk(walk.start, walk.end, level, index, drawn, walk.waiting)
-    inside, leaves = tree.where(accepted, inside, walk), accepted & leaves
-    enter = lambda: tree.where(leaves, _enter(noise, walk.end, walk.waiting), inside)
-    # A cell is drawn where some lane comes to its end.
-    return lax.cond(eqxi.unvmap_any(leaves), enter, lambda: inside)
+    ones = lax.population_count(part.index ^ (part.index + 1)) - 1
+    leaves = accepted & (ones >= part.level)
+    level = jnp.where(leaves, 0, part.level - ones)
+    index = jnp.where(leaves, 0, (part.index >> ones) + 1)
+    drawn, is_there = walk.waiting.of_level(level)
+    # At the end of all there is a cell of no length, in which nothing need be drawn.
+    start = jnp.where(leaves, part.end, part.start)
+    after = Part(start, part.end, part.keys, level, index, drawn)
+    from_above = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
+
+    def enter() -> Part:
+        start, end = cell_after(noise.ends, after.start)
+        keys = [motion.cell_key(start) for motion in noise.motions]
+        return tree.where(from_above, _whole(noise, start, end, keys), near)
+
+    near = tree.where(accepted, after, part)
+    # A cell is drawn where some lane enters one.
+    at = lax.cond(eqxi.unvmap_any(from_above), enter, lambda: near)
+    level = jnp.where(accepted, level, part.level)
+    index = jnp.where(accepted, index, part.index)
+    goal = jnp.maximum(level, _level_for(at, longest))
+    return _down(noise, at, walk.waiting, goal, index << (goal - level), 1)
 
 
-def _shortened(noise: Noise, walk: Walk, longest: Time) -> Walk:
-    """Halved, and its left half, until it is no longer than that."""
-    keys = [motion.cell_key(walk.start) for motion in noise.motions]
+def _whole(noise: Noise, start: Time, end: Time, keys: list[Any]) -> Part:
+    drawn = [
+        motion.whole(key, end - start) for motion, key in zip(noise.motions, keys, strict=True)
+    ]
+    return Part(start, end, keys, jnp.uint32(0), jnp.uint32(0), drawn)
 
-    def halve(walk: Walk) -> Walk:
-        node = (jnp.uint32(1) << walk.level) | walk.index
+
+def _level_for(part: Part, longest: Time) -> Nodes:
+    """The first level of a cell whose parts are no longer than that, or the last level."""
+    halvings = jnp.asarray(0.5 ** np.arange(DEPTH), part.start.dtype)
+    return jnp.sum((part.end - part.start) * halvings > longest, dtype=jnp.uint32)
+
+
+def _down(
+    noise: Noise, part: Part, waiting: Waiting, level: Nodes, index: Nodes, at_once: int
+) -> Walk:
+    """From a part to part `index` of a deeper `level` within it, `at_once` halvings a turn."""
+
+    def halve(part: Part, waiting: Waiting, normals: list[Any]) -> tuple[Part, Waiting]:
+        goes_on = part.level < level
         pairs = [
-            motion.halves(key, node, x, walk.h)
-            for motion, key, x in zip(noise.motions, keys, walk.drawn, strict=True)
+            motion.split(normal, x, part.h)
+            for motion, normal, x in zip(noise.motions, normals, part.drawn, strict=True)
         ]
-        level = walk.level + 1
-        put = lambda room, x: room.at[level].set(x)
-        waiting = jax.tree.map(put, walk.waiting, [right for _, right in pairs])
-        left = [left for left, _ in pairs]
-        return Walk(walk.start, walk.end, level, 2 * walk.index, left, waiting)
+        left, right = [list(half) for half in zip(*pairs, strict=True)]
+        below = part.level + 1
+        at = index >> jnp.where(goes_on, level - below, 0)
+        is_right = (at & 1) == 1
+        drawn = tree.where(is_right, right, left)
+        inside = dataclasses.replace(part, level=below, index=at, drawn=drawn)
+        waiting = waiting.with_part(below, right, goes_on & ~is_right)
+        return tree.where(goes_on, inside, part), waiting
 
-    too_long = lambda walk: (walk.h > longest) & (walk.level < DEPTH)
-    return lax.while_loop(too_long, halve, walk)
+    def turn(loop: tuple[Part, Waiting]) -> tuple[Part, Waiting]:
+        part, waiting = loop
+        levels = part.level + jnp.arange(at_once, dtype=jnp.uint32)
+        nodes = (jnp.uint32(1) << levels) | (index >> jnp.where(levels < level, level - levels, 0))
+        normals = [
+            jax.vmap(lambda node, motion=motion, key=key: motion.normals(key, node))(nodes)
+            for motion, key in zip(noise.motions, part.keys, strict=True)
+        ]
+        for i in range(at_once):
+            part, waiting = halve(part, waiting, jax.tree.map(lambda x, i=i: x[i], normals))
+        return part, waiting
+
+    goes_on = lambda loop: loop[0].level < level
+    part, waiting = lax.while_loop(goes_on, turn, (part, waiting))
+    return Walk(part, waiting, _halves(noise, part))
+
+
+def _halves(noise: Noise, part: Part) -> Drawn | None:
+    if not noise.halved:
+        return None
+    node = (jnp.uint32(1) << part.level) | part.index
+    return [
+        motion.halves(key, node, x, part.h)
+        for motion, key, x in zip(noise.motions, part.keys, part.drawn, strict=True)
+    ]

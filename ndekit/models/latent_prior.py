@@ -17,7 +17,7 @@ from ..integrate import AbstractStepCost, ReplayAdjoint, Solution, Step
 from ..integrate.setup import is_concrete
 from ..shapes import Args, Scalar, Time
 from .neural_sde import NeuralSDE
-from .series import as_series
+from .series import as_series, states_of, with_presence
 
 
 class PathKL(AbstractStepCost):
@@ -71,16 +71,17 @@ class Latent(NamedTuple):
         self, xs: Float[Array, "*batch times size"], noise_std: float, beta: Any = 1.0
     ) -> Scalar:
         """Minus the evidence lower bound of a series, with the divergences `beta` times; the mean
-        over series.
+        over series. Numbers that are missing (NaN) have no part in it.
 
         Raises:
             ValueError: for a `noise_std` that is not positive.
         """
         if is_concrete(noise_std) and not noise_std > 0:
             raise ValueError(f"`noise_std` must be positive, got {noise_std}.")
-        off = (xs - self.values) / noise_std
+        is_there = ~jnp.isnan(xs)
+        off = jnp.where(is_there, xs - self.values, 0) / noise_std
         log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
-        log_likelihood = jnp.mean(jnp.sum(log_density, axis=(-2, -1)))
+        log_likelihood = jnp.mean(jnp.sum(jnp.where(is_there, log_density, 0), axis=(-2, -1)))
         return beta * (self.path_kl + self.initial_kl) - log_likelihood
 
 
@@ -112,11 +113,13 @@ class LatentPrior(eqx.Module):
         first: the law of the first state.
         sde: $f_0$ and $g$, diagonal, and how paths are solved.
         decoder: from states to means of observations, affine.
+        missing: whether series may have holes (NaN).
     """
 
     first: Normal
     sde: NeuralSDE
     decoder: Affine
+    missing: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -127,6 +130,7 @@ class LatentPrior(eqx.Module):
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         diffusion0: float = 0.1,
+        missing: bool = False,
         solver: diffrax.AbstractSolver = diffrax.Euler(),
         controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),
         adjoint: Any = ReplayAdjoint(),
@@ -146,11 +150,22 @@ class LatentPrior(eqx.Module):
             costs={} if costs is None else costs, max_steps=max_steps,
         )  # fmt: skip
         self.decoder = Affine(latent, size, key=decoder_key)
+        self.missing = missing
 
     def as_series(self, ts: Any, xs: Any, *, axes: int | None) -> tuple[Array, Array]:
         """Times and series as arrays, if they fit each other and the model."""
         weight = self.decoder.weight
-        return as_series(ts, xs, weight.shape[-1], weight.dtype, axes=axes, holes=False)
+        return as_series(ts, xs, weight.shape[-1], weight.dtype, axes=axes, holes=self.missing)
+
+    def encoder(self, size: int, width: int, key: Any) -> eqx.nn.GRUCell:
+        """What reads a series for a posterior (`read_by`)."""
+        return eqx.nn.GRUCell(2 * size if self.missing else size, width, key=key)
+
+    def read_by(
+        self, encoder: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], reverse: bool
+    ) -> Float[Array, "*batch times width"]:
+        """What an encoder knows when it has read each observation."""
+        return states_of(encoder, with_presence(xs) if self.missing else xs, reverse)
 
     def kl_from(self, drift: Callable) -> PathKL:
         """What divides the paths with another drift from those of the prior."""
@@ -196,7 +211,7 @@ class AbstractLatentSDE(eqx.Module):
 
         Args:
             ts: times, increasing.
-            xs: the series, without missing numbers.
+            xs: the series; NaN for what is missing, if the model was made for that (`missing`).
             noise_std: of an observation, above 0.
             beta: grows from 0 to 1 along a training, for example.
             key: for the sample.

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
-from .series import states_of
 
 
 class LatentSDE(AbstractLatentSDE):
@@ -37,6 +36,8 @@ class LatentSDE(AbstractLatentSDE):
         key: draws the weights.
         diffusion0: what $g$ is about to begin with, between 0 and 1. From a large one training
             finds a prior that only diffuses, and a posterior that is driven all the way.
+        missing: whether numbers of a series may be missing (NaN). The encoder then reads, beside
+            each number, whether it is there, and the bound is of those that are.
         solve: how paths are solved, as for [`ndekit.models.NeuralSDE`][]: `solver`, `controller`,
             `adjoint`, `costs`, `max_steps`.
 
@@ -75,15 +76,17 @@ class LatentSDE(AbstractLatentSDE):
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         diffusion0: float = 0.1,
+        missing: bool = False,
         **solve: Any,
     ):
         if "path_kl" in (solve.get("costs") or {}):
             raise ValueError("The cost `path_kl` is the model's own. Give yours another name.")
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
-        )
-        self.encoder = eqx.nn.GRUCell(size, width, key=keys[1])
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, missing=missing,
+            **solve,
+        )  # fmt: skip
+        self.encoder = self.prior.encoder(size, width, keys[1])
         self.to_context = Affine(width, context, key=keys[2])
         self.to_first = Affine(context, 2 * latent, gain=0.1, key=keys[3])
         self.posterior = MLP(
@@ -118,7 +121,7 @@ class LatentSDE(AbstractLatentSDE):
 
     def read(self, xs: Float[Array, "*batch times size"]) -> Float[Array, "times *batch context"]:
         """The context at each time: what is known of the series from there on."""
-        states = states_of(self.encoder, xs, reverse=True)
+        states = self.prior.read_by(self.encoder, xs, reverse=True)
         return self.to_context(jnp.moveaxis(states, -2, 0))
 
 

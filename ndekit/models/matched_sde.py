@@ -13,7 +13,6 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
-from .series import states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -90,6 +89,8 @@ class MatchedLatentSDE(AbstractLatentSDE):
         draws: of a time for the path divergence; one from each of so many equal intervals.
         key: draws the weights.
         diffusion0: what $g$ is about to begin with, between 0 and 1.
+        missing: whether numbers of a series may be missing (NaN), as for
+            [`ndekit.models.LatentSDE`][].
         solve: how series are drawn from the prior: `solver` (for Ito equations), `controller`,
             `max_steps`.
 
@@ -131,6 +132,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
         key: Key[Array, ""] | UInt[Array, "2"],
         draws: int = 1,
         diffusion0: float = 0.1,
+        missing: bool = False,
         **solve: Any,
     ):
         if draws < 1:
@@ -147,10 +149,11 @@ class MatchedLatentSDE(AbstractLatentSDE):
             )
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
-        )
-        self.forwards = eqx.nn.GRUCell(size, width, key=keys[1])
-        self.backwards = eqx.nn.GRUCell(size, width, key=keys[2])
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, missing=missing,
+            **solve,
+        )  # fmt: skip
+        self.forwards = self.prior.encoder(size, width, keys[1])
+        self.backwards = self.prior.encoder(size, width, keys[2])
         self.to_context = Affine(2 * width, context, key=keys[3])
         self.posterior = MLP(
             context, width, 2, out=(2, latent), time="concat", activation=jax.nn.softplus,
@@ -201,7 +204,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
     def read(self, xs: Float[Array, "times size"]) -> Float[Array, "times context"]:
         """What is known of the series at each of its times, from either side."""
         sides = [
-            states_of(cell, xs, reverse=reverse)
+            self.prior.read_by(cell, xs, reverse)
             for cell, reverse in ((self.forwards, False), (self.backwards, True))
         ]
         return self.to_context(jnp.concatenate(sides, axis=-1))

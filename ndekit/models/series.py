@@ -39,8 +39,16 @@ def as_series(
     if is_concrete(ts) and not np.all(np.diff(ts) > 0):
         raise ValueError(f"`ts` must increase, but got {ts}.")
     if not holes and is_concrete(xs) and np.any(np.isnan(xs)):
-        raise ValueError("`xs` has missing numbers (NaN). Fill them in, or train an `SDEGAN`.")
+        raise ValueError(
+            "`xs` has missing numbers (NaN). Make the model with `missing=True`, or fill them in."
+        )
     return ts, xs
+
+
+def with_presence(xs: Float[Array, "*batch times size"]) -> Float[Array, "*batch times twice"]:
+    """Beside each number whether it is there: 1, or 0 for NaN, which is then 0 as well."""
+    is_there = ~jnp.isnan(xs)
+    return jnp.concatenate([jnp.where(is_there, xs, 0), is_there.astype(xs.dtype)], axis=-1)
 
 
 def states_of(
