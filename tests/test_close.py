@@ -31,6 +31,8 @@ def test_a_non_finite_entry_is_close_only_to_itself(bad):
     assert close_to_rounding(a, a)
     assert not close_to_rounding(a, b)
     assert not close_to_solver(b, a, rtol=1e-3)
+    with pytest.raises(AssertionError, match="1 of 2 entries"):
+        assert_tree_close(b, a, rtol=1e-3)
 
 
 def test_integers_and_keys_are_compared_exactly():

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import tree
+from ..integrate.scaled import scaled_error
 from ..integrate.setup import promote_state, promote_times
 from ..shapes import Args, State, Time
 
@@ -179,12 +180,7 @@ def _scaled_error(controller: Any, error: State | None, y0: State, y1: State) ->
     rtol, atol = getattr(controller, "rtol", None), getattr(controller, "atol", None)
     if error is None or rtol is None or atol is None:
         return jnp.array(jnp.nan)
-
-    def ratio(e: Array, a: Array, b: Array) -> Array:
-        with jax.numpy_dtype_promotion("standard"):
-            return e / (atol + rtol * jnp.maximum(jnp.abs(a), jnp.abs(b)))
-
-    return controller.norm(jax.tree.map(ratio, error, y0, y1))
+    return scaled_error(controller.norm, error, y0, y1, rtol, atol)
 
 
 def _stiffness(solver: Any, info: dict[str, PyTree], h: Real[Array, ""]) -> Array:
