@@ -15,7 +15,7 @@ from jax.extend import core as jex_core
 from .. import tree
 from ..shapes import Count, State, Time
 from .converted import Converted, filled
-from .fences import primitive_names
+from .equations import names_of, needed_for, primitive_names, variables
 
 # Operations that cost more for each stage anew than for all at once.
 _WORTH_IT = frozenset("while scan gather dynamic_slice dot_general conv_general_dilated".split())
@@ -96,11 +96,11 @@ def ahead_of(field: Converted) -> Ahead | None:
     known = {v for eqn in early for v in eqn.outvars}
     # What prints or checks has no outputs, and is needed all the same.
     late = [e for e in jaxpr.eqns if known.isdisjoint(e.outvars)]
-    late = _needed(late, jaxpr.outvars, lambda eqn: bool(eqn.effects))
-    read = set(_variables([v for eqn in late for v in eqn.invars] + jaxpr.outvars))
+    late = needed_for(jaxpr.outvars, late, besides=lambda eqn: bool(eqn.effects))
+    read = set(variables([v for eqn in late for v in eqn.invars] + jaxpr.outvars))
     handed_on = [v for eqn in early for v in eqn.outvars if v in read]
     t, *y = jaxpr.invars
-    ahead = jaxpr.replace(invars=[t], outvars=handed_on, eqns=_needed(jaxpr.eqns, handed_on))
+    ahead = jaxpr.replace(invars=[t], outvars=handed_on, eqns=needed_for(handed_on, jaxpr.eqns))
     rest = jaxpr.replace(invars=[*handed_on, t, *y], eqns=late)
     close = lambda jaxpr: jex_core.ClosedJaxpr(jaxpr, program.consts)
     return Ahead(close(ahead), close(rest), field)
@@ -113,17 +113,17 @@ def _early(jaxpr: jex_core.Jaxpr) -> list[Any]:
     of_state, of_time = set(jaxpr.invars[1:]), {jaxpr.invars[0]}
     timed = []
     for eqn in jaxpr.eqns:
-        inputs = set(_variables(eqn.invars))
-        if inputs & of_state or eqn.effects or not _NO_BATCH.isdisjoint(_names(eqn)):
+        inputs = set(variables(eqn.invars))
+        if inputs & of_state or eqn.effects or not _NO_BATCH.isdisjoint(names_of(eqn)):
             of_state |= set(eqn.outvars)
         elif inputs & of_time:
             of_time |= set(eqn.outvars)
             timed.append(eqn)
     wanted = [v for eqn in timed if _is_worth_it(eqn) for v in eqn.outvars]
-    before = {id(eqn) for eqn in _needed(timed, wanted)}
+    before = {id(eqn) for eqn in needed_for(wanted, timed)}
     early, known, follows = [], {jaxpr.invars[0]}, set(wanted)
     for eqn in timed:
-        inputs = set(_variables(eqn.invars))
+        inputs = set(variables(eqn.invars))
         reaches = inputs & of_time <= known
         grows = _size(eqn.outvars) > _size(eqn.invars)
         if id(eqn) in before or (reaches and inputs & follows and not grows):
@@ -131,18 +131,6 @@ def _early(jaxpr: jex_core.Jaxpr) -> list[Any]:
             known |= set(eqn.outvars)
             follows |= set(eqn.outvars)
     return early
-
-
-def _needed(
-    eqns: list[Any], wanted: list[Any], besides: Callable[[Any], bool] = lambda eqn: False
-) -> list[Any]:
-    """Those equations that `wanted` are computed by, and those that `besides` says."""
-    needed, kept = set(_variables(wanted)), []
-    for eqn in reversed(eqns):
-        if needed.intersection(eqn.outvars) or besides(eqn):
-            kept.append(eqn)
-            needed |= set(_variables(eqn.invars))
-    return kept[::-1]
 
 
 def _inlined(program: jex_core.ClosedJaxpr) -> jex_core.ClosedJaxpr:
@@ -174,17 +162,8 @@ def _renamed(atoms: Any, names: dict[Any, Any]) -> list[Any]:
 
 
 def _is_worth_it(eqn: Any) -> bool:
-    return not _WORTH_IT.isdisjoint(_names(eqn))
-
-
-def _names(eqn: Any) -> set[str]:
-    inner = map(primitive_names, jex_core.jaxprs_in_params(eqn.params))
-    return {eqn.primitive.name}.union(*inner)
+    return not _WORTH_IT.isdisjoint(names_of(eqn))
 
 
 def _size(atoms: Any) -> int:
     return sum(v.aval.size for v in atoms)
-
-
-def _variables(atoms: Any) -> list[Any]:
-    return [v for v in atoms if isinstance(v, jex_core.Var)]

@@ -9,6 +9,7 @@ from jax import lax
 from jax.extend import core as jex_core
 
 from ..shapes import Count
+from .equations import primitive_names
 
 Fence = Callable[[Any], Any]
 
@@ -42,13 +43,3 @@ def fence_at(attempt: Count) -> Fence:
 def is_duplicated(jaxpr: jex_core.Jaxpr) -> bool:
     """Whether a field is made of cheap operations alone, so that its stages need fences."""
     return not any(name in _NEVER_DUPLICATED for name in primitive_names(jaxpr))
-
-
-def primitive_names(jaxpr: jex_core.Jaxpr) -> set[str]:
-    """The names of all primitives in a jaxpr, those of inner jaxprs included."""
-    names = set()
-    for eqn in jaxpr.eqns:
-        names.add(eqn.primitive.name)
-        for inner in jex_core.jaxprs_in_params(eqn.params):
-            names |= primitive_names(inner)
-    return names

@@ -4,7 +4,7 @@ The reverse pass of a solve that keeps its stages does not run the dynamics agai
 noted back into the linear map that `jax.linearize` left.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core as jex_core
 
 from .converted import Converted
-from .fences import primitive_names
+from .equations import names_of, needed_for, variables
 
 # Operations that take less time than to keep what they give.
 _CHEAP = frozenset(
@@ -109,20 +109,16 @@ def _split(program: Any, num_constants: int, read: tuple[bool, ...]) -> tuple[An
     jaxpr = program.jaxpr
     outputs, wanted = jaxpr.outvars[: len(read)], jaxpr.outvars[len(read) :]
     again = [v for v, on in zip(outputs, read, strict=True) if on]
-    notes = _notes(jaxpr, num_constants, set(_variables(again)), set(_variables(wanted)))
-    known = {*notes, *_variables(again)}
-    needed, kept = set(_variables(wanted)) - known, []
-    for eqn in reversed(jaxpr.eqns):
-        if needed.intersection(eqn.outvars):
-            kept.append(eqn)
-            needed |= set(_variables(eqn.invars)) - known
+    notes = _notes(jaxpr, num_constants, set(variables(again)), set(variables(wanted)))
+    known = {*notes, *variables(again)}
+    kept = needed_for(wanted, jaxpr.eqns, known)
     taken, given = {*jaxpr.invars, *jaxpr.constvars}, []
     for v in again:
         unnamed = isinstance(v, jex_core.Literal) or v in taken
         given.append(jex_core.Var(v.aval) if unnamed else v)
         taken.add(given[-1])
     inputs = [*jaxpr.invars, *given, *notes]
-    residuals = jaxpr.replace(invars=inputs, outvars=wanted, eqns=kept[::-1])
+    residuals = jaxpr.replace(invars=inputs, outvars=wanted, eqns=kept)
     noting = jaxpr.replace(outvars=[*outputs, *notes])
     close = lambda part: jex_core.ClosedJaxpr(part, program.consts)
     return close(noting), close(residuals)
@@ -135,7 +131,7 @@ def _notes(jaxpr: Any, num_constants: int, known: set[Any], wanted: set[Any]) ->
     constant = {*jaxpr.constvars, *jaxpr.invars[:num_constants]}
     known, notes = known | constant | set(jaxpr.invars), []
     for eqn in jaxpr.eqns:
-        inputs = set(_variables(eqn.invars))
+        inputs = set(variables(eqn.invars))
         if inputs <= constant:
             constant |= set(eqn.outvars)
             known |= constant
@@ -148,12 +144,7 @@ def _notes(jaxpr: Any, num_constants: int, known: set[Any], wanted: set[Any]) ->
 
 
 def _is_cheap(eqn: jex_core.JaxprEqn) -> bool:
-    inner = map(primitive_names, jex_core.jaxprs_in_params(eqn.params))
-    return {eqn.primitive.name}.union(*inner) <= _CHEAP
-
-
-def _variables(atoms: Iterable[Any]) -> list[Any]:
-    return [v for v in atoms if isinstance(v, jex_core.Var)]
+    return names_of(eqn) <= _CHEAP
 
 
 def _evaluate(program: jex_core.ClosedJaxpr, given: list[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import Place, pull_readings, readings_of
-from .fences import primitive_names
+from .equations import primitive_names
 from .forward import Recording
 from .lanes import Lanes
 from .merged import merge_products

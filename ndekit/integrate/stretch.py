@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 
 from .. import tree
 from ..shapes import Count, State
-from .fences import primitive_names
+from .equations import primitive_names
 from .lanes import Lanes
 from .problem import Problem
 from .pull import Advanced, Cotangents, Replay, ct_of_readings, linearize, own_times, pull_inside
