@@ -145,8 +145,8 @@ _OF_VAN_DER_POL = {
     "error+stiffness": 1e-3,
     "local_time": 1e-2,
     "local_step": 1e-2,
-    "local_time_published": 1e-2,
-    "local_step_published": 1e-2,
+    "local_time_published": 1.0,
+    "local_step_published": 1.0,
     "taylor2": 1e-6,
 }
 
