@@ -1,4 +1,4 @@
-"""The command `ndekit`: list, run and compare experiments."""
+"""The command `ndekit`: list, run, compare and time experiments, search for coefficients."""
 
 import argparse
 import sys
@@ -114,8 +114,11 @@ def _search(options: argparse.Namespace) -> int:
 
 def _time(options: argparse.Namespace) -> int:
     jobs, out = [_job(options, name, options.seed) for name in _names(options)], _out(options)
-    rows = train_in_turns(jobs, options.updates, data_folder=options.data, say=_say)
-    print(seconds_table(jobs[0], rows))
+    try:
+        rows = train_in_turns(jobs, options.updates, data_folder=options.data, say=_say)
+    except KeyboardInterrupt:
+        return _fail("Interrupted. Nothing is kept of what was timed.", INTERRUPTED)
+    print(seconds_table(rows))
     print(f"rows: {write_seconds(out, rows)}")
     return 0
 
@@ -184,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     timing = commands.add_parser("time", help="seconds of the regularizers' updates, in turns")
     timing.set_defaults(command=_time)
     timing.add_argument("experiment")
-    timing.add_argument("--updates", type=_count(1), default=100, help="of each (default: 100)")
+    timing.add_argument("--updates", type=_count(1), default=100, help="at most (default: 100)")
     timing.add_argument("--seed", type=_count(0), default=0, help="default: 0")
     search = _add_search(commands)
     for command in (compare, timing):

@@ -56,7 +56,7 @@ def _difference(name: str, x, y, allowance) -> str | None:
     with np.errstate(invalid="ignore"):
         gap = np.where(same, 0.0, np.abs(wide_x - wide_y))
         allowed = np.broadcast_to(allowance(x, y), gap.shape)
-        # An infinite number is as far from any other as it is from its allowance.
+        # Beside an infinite number the gap is infinite, and so is the allowance.
         wrong = ~same & ~(np.isfinite(gap) & (gap <= allowed))
     if not wrong.any():
         return None

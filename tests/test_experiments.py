@@ -406,7 +406,7 @@ def test_trainings_in_turns_are_those_of_a_training_at_once(tiny):
         batch = trainer.data.test_x[: TINY.predict_batch], trainer.data.test_y[: TINY.predict_batch]
         assert seconds.evals == measure(TINY.task, model, *batch, TINY.predict_batch).evals
         assert min(seconds[3:]) > 0
-    # Compilation was paid by the first part, and is not in the seconds of an update.
+    # Compilation is not in the seconds of an update.
     assert found[0].update_seconds * 21 < found[0].compile_seconds
 
 

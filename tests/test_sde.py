@@ -12,6 +12,7 @@ from marks import slow_but
 
 import ndekit as nk
 from ndekit.integrate import sosri, walk
+from ndekit.integrate.noise import Noise
 from ndekit.regularize.stiffness import STABILITY
 
 AREA = diffrax.SpaceTimeLevyArea
@@ -195,6 +196,103 @@ def test_small_steps_lead_back_to_large_ones_on_the_same_path(area, x64):
         exact = jax.vmap(lambda t, path=path: path.evaluate(0.0, t))(ts[:number])
         assert_tree_close(ys[:number], exact, rtol=1e-9)
         assert jnp.max(jnp.diff(ts[:number])) >= 0.25
+
+
+def along(path, field, diffusion, solver, t0, t1, controller, y0, **options):
+    """A solve with diagonal noise."""
+    noise = diffrax.ControlTerm(lambda t, y, args: lx.DiagonalLinearOperator(diffusion(y)), path)
+    drift = diffrax.ODETerm(lambda t, y, args: field(y))
+    return nk.diffeqsolve(
+        diffrax.MultiTerm(drift, noise), solver, t0, t1, 0.01, y0,
+        stepsize_controller=controller, **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_what_was_drawn_at_once_is_drawn_again_alike(impl, x64):
+    """With few checkpoints most steps draw their noise again."""
+    key, y0 = jr.key(1, impl=impl), jnp.ones(2)
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+
+    def last(y0, number):
+        path = nk.BrownianMotion((2,), key)
+        adjoint = nk.ReplayAdjoint(checkpoints=number)
+        same = lambda y: y
+        sol = along(path, jnp.sin, same, diffrax.Heun(), 0.0, 1.0, controller, y0, adjoint=adjoint)
+        return jnp.sum(sol.ys)
+
+    many, few = (jax.grad(last)(y0, number) for number in (64, 3))
+    assert_tree_close(many, few, rtol=1e-10)
+
+
+def test_the_walk_ends_on_the_path_where_times_are_coarse():
+    """Far from zero a hundred units in the last place are longer than a step."""
+    t0, t1 = 1000.0, 1001.0
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2, dtmax=1 / 256)
+    nothing, one = jnp.zeros_like, jnp.ones_like
+    path = nk.BrownianMotion((2,), jr.key(0))
+    sol = along(path, nothing, one, diffrax.Heun(), t0, t1, controller, jnp.zeros(2))
+    exact = nk.BrownianMotion((2,), jr.key(0), ts=jnp.array([t0, t1])).evaluate(t0, t1)
+    assert sol.stats["num_accepted_steps"] == 256
+    assert_tree_close(sol.ys[-1], exact, rtol=1e-4)
+
+
+def test_noise_of_attempts_given_up_is_not_in_a_gradient():
+    """A root of the state, which a rejected attempt or a lane that has finished would make NaN."""
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+
+    def last(rate, key):
+        path = nk.BrownianMotion((1,), key)
+        return jnp.sum(
+            along(
+                path, lambda y: -rate * y, lambda y: 0.8 * jnp.sqrt(y), diffrax.Heun(), 0.0, 0.5,
+                controller, jnp.ones(1), max_steps=256,
+            ).ys
+        )  # fmt: skip
+
+    each = jax.vmap(jax.grad(last), (None, 0))
+    mean = jax.grad(lambda rate, keys: jnp.mean(jax.vmap(last, (None, 0))(rate, keys)))
+    keys = jr.split(jr.key(1), 64)
+    one_by_one = jax.jit(each)(2.0, keys)
+    assert bool(jnp.all(jnp.isfinite(one_by_one)))
+    assert_tree_close(jax.jit(mean)(2.0, keys), jnp.mean(one_by_one), rtol=1e-4)
+    alone = jax.jit(jax.grad(last))
+    for i in (1, 5, 63):
+        assert_tree_close(one_by_one[i], alone(2.0, keys[i]), rtol=1e-2)
+
+
+def test_a_lane_that_makes_no_step_stays_where_it_is():
+    path, t0 = nk.BrownianMotion((2,), jr.key(0)), jnp.array(0.0)
+    ends = jnp.array([0.0, 1.0])
+    noise = Noise([path], [path.cell_key(t0)], ends, jnp.array(1), halved=False)
+    first = walk.first_walk(noise, t0, jnp.array(0.3))
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    y, error = jnp.zeros(2), jnp.full(2, 0.5)
+    terms = diffrax.ODETerm(lambda t, y, args: y)
+    _, state = controller.init(terms, t0, ends[1], y, 0.3, None, terms.vf, 1.0)
+    for t in (t0, first.part.t_end):
+        *_, (_, after), result = walk.Walking(controller, noise).adapt_step_size(
+            t, t, y, y, None, error, 1.0, (state, first)
+        )
+        assert_tree_close(after, first, rtol=0)
+        assert result == diffrax.RESULTS.successful
+
+
+def test_halves_of_a_step_are_those_of_its_replay():
+    """Geometric Brownian motion by `HalfSolver`, whose steps look at their halves."""
+    controller = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    solver, t0, t1 = diffrax.HalfSolver(diffrax.EulerHeun()), 100.0, 101.0
+    same, half = jnp.zeros_like, lambda y: 0.5 * y
+
+    def last(y0, number):
+        adjoint = nk.ReplayAdjoint(checkpoints=number)
+        path = nk.BrownianMotion((2,), jr.key(2))
+        return along(path, same, half, solver, t0, t1, controller, y0, adjoint=adjoint).ys[-1]
+
+    w = nk.BrownianMotion((2,), jr.key(2), ts=jnp.array([t0, t1])).evaluate(t0, t1)
+    assert_tree_close(last(jnp.ones(2), 64), jnp.exp(0.5 * w), rtol=0.02)
+    many, few = (jax.jacrev(last)(jnp.ones(2), number) for number in (64, 3))
+    assert_tree_close(many, few, rtol=1e-6)
 
 
 def test_saved_values_are_ends_of_steps(x64):

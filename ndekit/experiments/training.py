@@ -145,7 +145,9 @@ class Trainer:
         return result._replace(model=result.carry[1].into(result.model))
 
     def go_on(self, seed: int, folder: Path, until: int, **options: Any) -> FitResult:
-        """Train up to `until` updates, from the checkpoint in `folder` if there is one."""
+        """Train up to `until` updates, from the checkpoint in `folder` if there is one. The model
+        has the last weights, no mean of them.
+        """
         model_key, batch_key, fit_key = jr.split(jr.key(seed), 3)
         data, config = self.data, self.config
         model = config.task.build_model(config, self.regularizer, data, key=model_key)

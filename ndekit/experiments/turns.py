@@ -5,6 +5,7 @@ its speed more than a regulariser does.
 """
 
 import csv
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from .compare import strength
 from .config import Coefficient
 from .measuring import measure, time_predictions
 from .registry import Job
-from .row import device_name
+from .row import commit_of, device_name
 from .runs import trainer_of
 from .training import Trainer
 
@@ -27,19 +28,26 @@ class Seconds(NamedTuple):
 
     Attributes:
         num_updates: the first so many of its training are what was timed.
+        device, commit: where, and with which program.
         update_seconds: of one update, mean over them.
         predict_seconds: one batch of test data, by the model after these updates; median.
         evals: evaluations of the vector field in that solve.
         compile_seconds: of the update.
     """
 
+    experiment: str
+    preset: str
     regularizer: str
     coefficient: Coefficient
+    seed: int
+    epochs: int
     num_updates: int
     update_seconds: float
     predict_seconds: float
     evals: float
     compile_seconds: float
+    device: str
+    commit: str | None
 
 
 def train_in_turns(
@@ -49,11 +57,13 @@ def train_in_turns(
     data_folder: str | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Seconds]:
-    """The first updates of each job, a tenth of them at a time, then predictions, in turns.
+    """The first updates of each job, in turns of a few, then predictions, in turns.
+
+    Where a turn begins one call is made twice, and the second is timed.
 
     Args:
         jobs: of one experiment and preset.
-        num_updates: how many of each; rounded up to compiled calls.
+        num_updates: how many of each, rounded up to compiled calls; at most the whole training.
         data_folder: as for [`run_jobs`][ndekit.experiments.runs.run_jobs].
         say: is told, in a line, what happens.
     """
@@ -68,13 +78,14 @@ def train_in_turns(
     predictions = time_predictions(models, batch)
     return [
         Seconds(
-            regularizer=job.regularizer,
-            coefficient=job.coefficient,
+            **job._asdict(),
             num_updates=result.num_updates,
             update_seconds=result.train_seconds / result.num_updates,
             predict_seconds=seconds,
             evals=measure(config.task, result.model, batch, targets, config.predict_batch).evals,
             compile_seconds=compile_seconds,
+            device=device_name(),
+            commit=commit_of(Path(__file__).parent),
         )
         for job, (result, compile_seconds), seconds in zip(jobs, results, predictions, strict=True)
     ]
@@ -88,6 +99,7 @@ def _all_in_turns(
     say: Callable[[str], None],
 ) -> list[tuple[Any, float]]:
     """The last result of each training, and what its first part says of compilation."""
+    num_updates = min(num_updates, trainers[0].num_updates)
     calls = -(-num_updates // trainers[0].updates_per_call)
     turns = min(NUM_TURNS, calls)
     results: list[Any] = [None] * len(jobs)
@@ -103,12 +115,12 @@ def _all_in_turns(
     return list(zip(results, compilations, strict=True))
 
 
-def seconds_table(job: Job, rows: Sequence[Seconds]) -> str:
+def seconds_table(rows: Sequence[Seconds]) -> str:
     """Behind the bar, each relative to the first."""
     first = rows[0]
     lines = [
-        f"{job.experiment} ({job.preset}), first {first.num_updates} updates in turns, seed "
-        f"{job.seed}, {device_name()}",
+        f"{first.experiment} ({first.preset}), first {first.num_updates} updates in turns, seed "
+        f"{first.seed}, {first.device}",
         f"{'regularizer':<22}{'coefficient':>12}{'update [ms]':>13}{'predict [ms]':>14}"
         f"{'evals':>9}{'compile [s]':>13}  |  update predict  evals compile, beside "
         f"{first.regularizer}",
@@ -120,7 +132,7 @@ def seconds_table(job: Job, rows: Sequence[Seconds]) -> str:
             f"{row.evals:>9.1f}{row.compile_seconds:>13.1f}"
         )
         ratios = [
-            getattr(row, name) / getattr(first, name)
+            getattr(row, name) / (getattr(first, name) or math.nan)
             for name in ("update_seconds", "predict_seconds", "evals", "compile_seconds")
         ]
         beside = "".join(f"{f'x{ratio:.2f}':>8}" for ratio in ratios)

@@ -107,7 +107,11 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
         operands.controller, lane.t, t_end, lane.y, trial.y1, trial.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
-    t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
+    if problem.walks:
+        # The walk comes to `t1` by itself, and what it has drawn is of the part that it came to.
+        stuck = (t < operands.t1) & (t_next <= t)
+    else:
+        t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
     result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
     if trial.result is not None:
         failed = accepted & ~is_successful(trial.result)

@@ -152,6 +152,14 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         draw = lambda key, like: jr.normal(key, (self.num_areas, *like.shape), like.dtype)
         return list(map(draw, keys, likes))
 
+    def normals_of(self, key: Any, nodes: Any) -> list[Any]:
+        """`normals` of each of the `nodes`, on a first axis."""
+        draw = lambda node: self.normals(key, node)
+        if jr.key_impl(key) == "threefry2x32":
+            return jax.vmap(draw)(nodes)
+        # Other generators draw a whole batch from the first of its keys.
+        return jax.tree.map(lambda *x: jnp.stack(x), *map(draw, nodes))
+
     def split(self, normals: list[Any], x: list[Any], h: Time) -> tuple[list[Any], list[Any]]:
         """The halves of an interval of length `h` out of these normals."""
         pairs = [split(normal, leaf, h) for normal, leaf in zip(normals, x, strict=True)]

@@ -47,15 +47,16 @@ class Noise:
         draw = lambda motion, key: motion.part(key, length, level, index)
         if self.ends is None:
             draw = lambda motion, key: motion.whole(key, length)
-        return self.with_halves(t0, t1, number, list(map(draw, self.motions, keys)))
+        x = list(map(draw, self.motions, keys))
+        return self.with_halves(keys, length, level, index, x)
 
-    def with_halves(self, t0: Time, t1: Time, number: Count, x: Drawn) -> Drawn:
+    def with_halves(self, keys: list[Any], length: Time, level: Any, index: Any, x: Drawn) -> Drawn:
+        """What part `index`, of 2^`level`, of a cell draws, with its halves if they are wanted."""
         if not self.halved:
             return x
-        keys, _, level, index = self.place(t0, t1, number)
-        node = (jnp.uint32(1) << level) | index
+        node, h = (jnp.uint32(1) << level) | index, part_length(length, level)
         return [
-            (leaf, *motion.halves(key, node, leaf, t1 - t0))
+            (leaf, *motion.halves(key, node, leaf, h))
             for motion, key, leaf in zip(self.motions, keys, x, strict=True)
         ]
 
@@ -69,11 +70,11 @@ class Noise:
         # A lane that has finished makes steps of no length, in no cell.
         inside = (t1 > t0) & (end > start)
         length, h = jnp.where(inside, end - start, 1), jnp.where(inside, t1 - t0, 1)
-        level = jnp.round(jnp.log2(length / h))
+        level = jnp.round(jnp.log2(length / h)).astype(jnp.uint32)
         # By the length that the part should have: that of the step has been rounded.
-        index = jnp.where(inside, jnp.round((t0 - start) / length * jnp.exp2(level)), 0)
+        index = jnp.where(inside, jnp.round((t0 - start) / part_length(length, level)), 0)
         keys = [motion.cell_key(start) for motion in self.motions]
-        return keys, end - start, level.astype(jnp.uint32), index.astype(jnp.uint32)
+        return keys, end - start, level, index.astype(jnp.uint32)
 
     def on_paths(self, terms: Any, t0: Time, t1: Time, drawn: Drawn) -> Any:
         """The terms, their motions replaced by what this step has drawn."""
@@ -159,6 +160,13 @@ def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
     index = jnp.searchsorted(ends, t, side="right")
     last = ends.shape[0] - 1
     return ends[jnp.maximum(index - 1, 0)], ends[jnp.minimum(index, last)]
+
+
+def part_length(length: Time, level: Any) -> Time:
+    """Of the 2^`level` parts of a cell. The power as a whole number: XLA's `exp2` is off by a bit
+    now and then.
+    """
+    return length / (jnp.uint32(1) << level).astype(length.dtype)
 
 
 class _Drawn(diffrax.AbstractBrownianPath):

@@ -163,12 +163,8 @@ def linearize(
 ) -> tuple[Advanced, Callable[[Advanced], _Given]]:
     """The step in all lanes, and its vjp."""
     problem, flat = pass_.problem, pass_.flat
-    stepper, carry, memo = problem.stepper, step.carry, step.memo
+    stepper, carry, memo = problem.stepper, step.carry, _sound_memo(pass_, step)
     if problem.kept is not None:
-        if pass_.lanes.levels or problem.moving:
-            # What a lane noted of an attempt that went out of bounds need not be finite.
-            sound = step.accepted if step.details is None else step.details.finite
-            memo = pass_.where(sound, memo, tree.zeros_like(memo))
         carry = carry if stepper.keeps_carry else memo[0]
     elif pass_.chained and not stepper.keeps_carry:
         carry = stepper.stand_in(step.y)
@@ -192,6 +188,17 @@ def linearize(
     if "dot_general" not in primitive_names(problem.dynamics.jaxpr.jaxpr):
         return out, lambda ct: vjp(ct)[0]
     return out, lambda ct: merge_products(vjp, ct)[0]
+
+
+def _sound_memo(pass_: Replay, step: RecordedStep) -> Any:
+    """What a step left, zero where an attempt was given up: what it noted there need not be
+    finite, nor need the field be where its noise leads.
+    """
+    memo = step.memo
+    if pass_.problem.kept is None and pass_.problem.noise is None:
+        return memo
+    sound = step.accepted if step.details is None else step.details.finite
+    return pass_.where(sound, memo, tree.zeros_like(memo))
 
 
 def _advance(

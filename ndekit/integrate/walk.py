@@ -17,7 +17,7 @@ from jaxtyping import Array, UInt32
 from .. import tree
 from ..shapes import Args, Flag, State, Time
 from .brownian import DEPTH
-from .noise import Drawn, Noise, cell_after
+from .noise import Drawn, Noise, cell_after, part_length
 
 Nodes = UInt32[Array, "..."]
 
@@ -42,12 +42,7 @@ class Part(eqx.Module):
 
     @property
     def h(self) -> Time:
-        # A power of two as a whole number: XLA's `exp2` is off by a bit.
-        return (self.end - self.start) / (1 << self.level).astype(self.start.dtype)
-
-    @property
-    def t(self) -> Time:
-        return self.start + self.h * self.index.astype(self.start.dtype)
+        return part_length(self.end - self.start, self.level)
 
     @property
     def t_end(self) -> Time:
@@ -80,14 +75,7 @@ class Walk(eqx.Module):
 
     part: Part
     waiting: Waiting
-    halves: Drawn | None = None  # of what is drawn, where a step wants them
-
-    @property
-    def for_step(self) -> Drawn:
-        """What the dynamics take."""
-        if self.halves is None:
-            return self.part.drawn
-        return [(x, *halves) for x, halves in zip(self.part.drawn, self.halves, strict=True)]
+    for_step: Drawn  # what the dynamics take of the part
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,8 +99,11 @@ class Walking:
             t0, t1, y0, y1, args, y_error, error_order, state
         )
         longest = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * part.h))
-        after = _onward(self.noise, walk, jnp.asarray(keep), longest)
-        too_deep = ~keep & (part.level >= DEPTH)
+        # A lane that has finished or failed makes steps of no length, and stays where it is.
+        tried = t1 > t0
+        longest = jnp.where(tried, longest, jnp.inf)
+        after = _onward(self.noise, walk, keep & tried, longest)
+        too_deep = ~keep & tried & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
         return keep, jnp.where(keep, t1, t0), after.part.t_end, jump, (state, after), result
 
@@ -144,8 +135,9 @@ def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
     level = jnp.where(leaves, 0, part.level - ones)
     index = jnp.where(leaves, 0, (part.index >> ones) + 1)
     drawn, is_there = walk.waiting.of_level(level)
-    # At the end of all there is a cell of no length, in which nothing need be drawn.
+    # At the end of all there is a cell of no length, in which nothing happens.
     start = jnp.where(leaves, part.end, part.start)
+    drawn = tree.where(leaves, tree.zeros_like(drawn), drawn)
     after = Part(start, part.end, part.keys, level, index, drawn)
     from_above = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
 
@@ -201,7 +193,7 @@ def _down(
         levels = part.level + jnp.arange(at_once, dtype=jnp.uint32)
         nodes = (jnp.uint32(1) << levels) | (index >> jnp.where(levels < level, level - levels, 0))
         normals = [
-            jax.vmap(lambda node, motion=motion, key=key: motion.normals(key, node))(nodes)
+            motion.normals_of(key, nodes)
             for motion, key in zip(noise.motions, part.keys, strict=True)
         ]
         for i in range(at_once):
@@ -210,14 +202,6 @@ def _down(
 
     goes_on = lambda loop: loop[0].level < level
     part, waiting = lax.while_loop(goes_on, turn, (part, waiting))
-    return Walk(part, waiting, _halves(noise, part))
-
-
-def _halves(noise: Noise, part: Part) -> Drawn | None:
-    if not noise.halved:
-        return None
-    node = (jnp.uint32(1) << part.level) | part.index
-    return [
-        motion.halves(key, node, x, part.h)
-        for motion, key, x in zip(noise.motions, part.keys, part.drawn, strict=True)
-    ]
+    length = part.end - part.start
+    drawn = noise.with_halves(part.keys, length, part.level, part.index, part.drawn)
+    return Walk(part, waiting, drawn)

@@ -17,7 +17,7 @@ from ..integrate import AbstractStepCost, ReplayAdjoint, Solution, Step
 from ..integrate.setup import is_concrete
 from ..shapes import Args, Scalar, Time
 from .neural_sde import NeuralSDE
-from .series import as_series, states_of, with_presence
+from .series import as_series
 
 
 class PathKL(AbstractStepCost):
@@ -113,13 +113,11 @@ class LatentPrior(eqx.Module):
         first: the law of the first state.
         sde: $f_0$ and $g$, diagonal, and how paths are solved.
         decoder: from states to means of observations, affine.
-        missing: whether series may have holes (NaN).
     """
 
     first: Normal
     sde: NeuralSDE
     decoder: Affine
-    missing: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -130,7 +128,6 @@ class LatentPrior(eqx.Module):
         dt0: float | None,
         key: Key[Array, ""] | UInt[Array, "2"],
         diffusion0: float = 0.1,
-        missing: bool = False,
         solver: diffrax.AbstractSolver = diffrax.Euler(),
         controller: diffrax.AbstractStepSizeController = diffrax.ConstantStepSize(),
         adjoint: Any = ReplayAdjoint(),
@@ -150,22 +147,11 @@ class LatentPrior(eqx.Module):
             costs={} if costs is None else costs, max_steps=max_steps,
         )  # fmt: skip
         self.decoder = Affine(latent, size, key=decoder_key)
-        self.missing = missing
 
-    def as_series(self, ts: Any, xs: Any, *, axes: int | None) -> tuple[Array, Array]:
+    def as_series(self, ts: Any, xs: Any, *, axes: int | None, holes: bool) -> tuple[Array, Array]:
         """Times and series as arrays, if they fit each other and the model."""
         weight = self.decoder.weight
-        return as_series(ts, xs, weight.shape[-1], weight.dtype, axes=axes, holes=self.missing)
-
-    def encoder(self, size: int, width: int, key: Any) -> eqx.nn.GRUCell:
-        """What reads a series for a posterior (`read_by`)."""
-        return eqx.nn.GRUCell(2 * size if self.missing else size, width, key=key)
-
-    def read_by(
-        self, encoder: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], reverse: bool
-    ) -> Float[Array, "*batch times width"]:
-        """What an encoder knows when it has read each observation."""
-        return states_of(encoder, with_presence(xs) if self.missing else xs, reverse)
+        return as_series(ts, xs, weight.shape[-1], weight.dtype, axes=axes, holes=holes)
 
     def kl_from(self, drift: Callable) -> PathKL:
         """What divides the paths with another drift from those of the prior."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .series import encoder_of, states_of
 
 
 class LatentSDE(AbstractLatentSDE):
@@ -65,6 +66,7 @@ class LatentSDE(AbstractLatentSDE):
     to_context: Affine
     to_first: Affine
     posterior: MLP
+    missing: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -83,10 +85,10 @@ class LatentSDE(AbstractLatentSDE):
             raise ValueError("The cost `path_kl` is the model's own. Give yours another name.")
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, missing=missing,
-            **solve,
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
         )  # fmt: skip
-        self.encoder = self.prior.encoder(size, width, keys[1])
+        self.encoder = encoder_of(size, width, missing, keys[1])
+        self.missing = missing
         self.to_context = Affine(width, context, key=keys[2])
         self.to_first = Affine(context, 2 * latent, gain=0.1, key=keys[3])
         self.posterior = MLP(
@@ -102,7 +104,7 @@ class LatentSDE(AbstractLatentSDE):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
         """One sample of the posterior, given a series. A batch is solved as one state."""
-        ts, xs = self.prior.as_series(ts, xs, axes=None)
+        ts, xs = self.prior.as_series(ts, xs, axes=None, holes=self.missing)
         first_key, path_key = jr.split(key)
         contexts = self.read(xs)
         first = Normal(*jnp.split(self.to_first(contexts[0]), 2, axis=-1))
@@ -121,7 +123,7 @@ class LatentSDE(AbstractLatentSDE):
 
     def read(self, xs: Float[Array, "*batch times size"]) -> Float[Array, "times *batch context"]:
         """The context at each time: what is known of the series from there on."""
-        states = self.prior.read_by(self.encoder, xs, reverse=True)
+        states = states_of(self.encoder, xs, self.missing, reverse=True)
         return self.to_context(jnp.moveaxis(states, -2, 0))
 
 

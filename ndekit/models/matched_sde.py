@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .series import encoder_of, states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -120,6 +121,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
     to_context: Affine
     posterior: MLP
     draws: int = eqx.field(static=True)
+    missing: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -149,23 +151,22 @@ class MatchedLatentSDE(AbstractLatentSDE):
             )
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
-            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, missing=missing,
-            **solve,
+            size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
         )  # fmt: skip
-        self.forwards = self.prior.encoder(size, width, keys[1])
-        self.backwards = self.prior.encoder(size, width, keys[2])
+        self.forwards = encoder_of(size, width, missing, keys[1])
+        self.backwards = encoder_of(size, width, missing, keys[2])
         self.to_context = Affine(2 * width, context, key=keys[3])
         self.posterior = MLP(
             context, width, 2, out=(2, latent), time="concat", activation=jax.nn.softplus,
             final="linear", key=keys[4],
         )  # fmt: skip
-        self.draws = draws
+        self.draws, self.missing = draws, missing
 
     def marginal(
         self, ts: Real[Array, " times"], xs: Float[Array, "times size"]
     ) -> Callable[[Time], Normal]:
         """The posterior's law at any time from `ts[0]` to `ts[-1]`, given a series."""
-        return self._marginal(*self.prior.as_series(ts, xs, axes=0))
+        return self._marginal(*self.prior.as_series(ts, xs, axes=0, holes=self.missing))
 
     def _marginal(self, ts: Array, xs: Array) -> Callable[[Time], Normal]:
         contexts = self.read(xs)
@@ -186,7 +187,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> Latent:
         """Samples of the posterior at `ts`, each for itself, and estimates of the divergences."""
-        ts, xs = self.prior.as_series(ts, xs, axes=0)
+        ts, xs = self.prior.as_series(ts, xs, axes=0, holes=self.missing)
         marginal = self._marginal(ts, xs)
         divergence = self.prior.kl_from(MarginalDrift(marginal, self.prior.sde.diffusion))
         draw = jax.vmap(lambda t, key: marginal(t).draw(key))
@@ -204,7 +205,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
     def read(self, xs: Float[Array, "times size"]) -> Float[Array, "times context"]:
         """What is known of the series at each of its times, from either side."""
         sides = [
-            self.prior.read_by(cell, xs, reverse)
+            states_of(cell, xs, self.missing, reverse)
             for cell, reverse in ((self.forwards, False), (self.backwards, True))
         ]
         return self.to_context(jnp.concatenate(sides, axis=-1))

@@ -45,16 +45,24 @@ def as_series(
     return ts, xs
 
 
-def with_presence(xs: Float[Array, "*batch times size"]) -> Float[Array, "*batch times twice"]:
+def encoder_of(size: int, width: int, missing: bool, key: Any) -> eqx.nn.GRUCell:
+    """What reads series of `size` numbers, `missing` some of them or not (`states_of`)."""
+    return eqx.nn.GRUCell(2 * size if missing else size, width, key=key)
+
+
+def _with_presence(xs: Float[Array, "*batch times size"]) -> Float[Array, "*batch times twice"]:
     """Beside each number whether it is there: 1, or 0 for NaN, which is then 0 as well."""
     is_there = ~jnp.isnan(xs)
     return jnp.concatenate([jnp.where(is_there, xs, 0), is_there.astype(xs.dtype)], axis=-1)
 
 
 def states_of(
-    cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], reverse: bool
+    cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], missing: bool, reverse: bool
 ) -> Float[Array, "*batch times width"]:
     """What a recurrent cell knows when it has read each observation."""
+    shape = xs.shape[:-1]
+    if missing:
+        xs = _with_presence(xs)
 
     def of_series(xs: Array) -> Array:
         def step(state: Array, x: Array) -> tuple[Array, Array]:
@@ -64,4 +72,4 @@ def states_of(
         return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
 
     states = jax.vmap(of_series)(xs.reshape(-1, *xs.shape[-2:]))
-    return states.reshape(*xs.shape[:-1], cell.hidden_size)
+    return states.reshape(*shape, cell.hidden_size)
