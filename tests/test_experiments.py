@@ -397,7 +397,7 @@ def test_seeds_differ_and_repeat(tiny, finished, tmp_path):
 def test_trainings_in_turns_are_those_of_a_training_at_once(tiny):
     jobs = [make_job("digits", name, 0, epochs=7) for name in ("none", "steps")]
     found = turns.train_in_turns(jobs, num_updates=20)
-    assert [seconds.regularizer for seconds in found] == ["none", "steps"]
+    assert [seconds.job.regularizer for seconds in found] == ["none", "steps"]
     for job, seconds in zip(jobs, found, strict=True):
         trainer = runs.trainer_of(job, {}, None)
         assert seconds.num_updates == 21  # whole calls of three

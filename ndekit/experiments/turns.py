@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .compare import strength
-from .config import Coefficient
 from .measuring import measure, time_predictions
 from .registry import Job
 from .row import commit_of, device_name
@@ -27,6 +26,7 @@ class Seconds(NamedTuple):
     """What a regulariser's training takes.
 
     Attributes:
+        job: whose training it is.
         num_updates: the first so many of its training are what was timed.
         device, commit: where, and with which program.
         update_seconds: of one update, mean over them.
@@ -35,12 +35,7 @@ class Seconds(NamedTuple):
         compile_seconds: of the update.
     """
 
-    experiment: str
-    preset: str
-    regularizer: str
-    coefficient: Coefficient
-    seed: int
-    epochs: int
+    job: Job
     num_updates: int
     update_seconds: float
     predict_seconds: float
@@ -78,7 +73,7 @@ def train_in_turns(
     predictions = time_predictions(models, batch)
     return [
         Seconds(
-            **job._asdict(),
+            job=job,
             num_updates=result.num_updates,
             update_seconds=result.train_seconds / result.num_updates,
             predict_seconds=seconds,
@@ -117,17 +112,17 @@ def _all_in_turns(
 
 def seconds_table(rows: Sequence[Seconds]) -> str:
     """Behind the bar, each relative to the first."""
-    first = rows[0]
+    first, job = rows[0], rows[0].job
     lines = [
-        f"{first.experiment} ({first.preset}), first {first.num_updates} updates in turns, seed "
-        f"{first.seed}, {first.device}",
+        f"{job.experiment} ({job.preset}), first {first.num_updates} updates in turns, seed "
+        f"{job.seed}, {first.device}",
         f"{'regularizer':<22}{'coefficient':>12}{'update [ms]':>13}{'predict [ms]':>14}"
         f"{'evals':>9}{'compile [s]':>13}  |  update predict  evals compile, beside "
-        f"{first.regularizer}",
+        f"{job.regularizer}",
     ]
     for row in rows:
         cells = (
-            f"{row.regularizer:<22}{strength(row.coefficient):>12}"
+            f"{row.job.regularizer:<22}{strength(row.job.coefficient):>12}"
             f"{1000 * row.update_seconds:>13.1f}{1000 * row.predict_seconds:>14.2f}"
             f"{row.evals:>9.1f}{row.compile_seconds:>13.1f}"
         )
@@ -146,6 +141,8 @@ def write_seconds(out: Path, rows: Sequence[Seconds]) -> Path:
     path = out / FILE_NAME
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(Seconds._fields)
-        writer.writerows(row._replace(coefficient=strength(row.coefficient)) for row in rows)
+        writer.writerow([*Job._fields, *Seconds._fields[1:]])
+        for row in rows:
+            job = row.job._replace(coefficient=strength(row.job.coefficient))
+            writer.writerow([*job, *row[1:]])
     return path

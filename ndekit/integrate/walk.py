@@ -149,10 +149,8 @@ def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
     near = tree.where(accepted, after, part)
     # A cell is drawn where some lane enters one.
     at = lax.cond(eqxi.unvmap_any(from_above), enter, lambda: near)
-    level = jnp.where(accepted, level, part.level)
-    index = jnp.where(accepted, index, part.index)
-    goal = jnp.maximum(level, _level_for(at, longest))
-    return _down(noise, at, walk.waiting, goal, index << (goal - level), 1)
+    goal = jnp.maximum(near.level, _level_for(at, longest))
+    return _down(noise, at, walk.waiting, goal, near.index << (goal - near.level), 1)
 
 
 def _whole(noise: Noise, start: Time, end: Time, keys: list[Any]) -> Part:

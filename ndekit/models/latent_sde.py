@@ -86,7 +86,7 @@ class LatentSDE(AbstractLatentSDE):
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
             size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
-        )  # fmt: skip
+        )
         self.encoder = encoder_of(size, width, missing, keys[1])
         self.missing = missing
         self.to_context = Affine(width, context, key=keys[2])

@@ -152,7 +152,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
         keys = jr.split(key, 5)
         self.prior = LatentPrior(
             size, latent, width, dt0=dt0, key=keys[0], diffusion0=diffusion0, **solve
-        )  # fmt: skip
+        )
         self.forwards = encoder_of(size, width, missing, keys[1])
         self.backwards = encoder_of(size, width, missing, keys[2])
         self.to_context = Affine(2 * width, context, key=keys[3])

@@ -60,7 +60,6 @@ def states_of(
     cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], missing: bool, reverse: bool
 ) -> Float[Array, "*batch times width"]:
     """What a recurrent cell knows when it has read each observation."""
-    shape = xs.shape[:-1]
     if missing:
         xs = _with_presence(xs)
 
@@ -72,4 +71,4 @@ def states_of(
         return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
 
     states = jax.vmap(of_series)(xs.reshape(-1, *xs.shape[-2:]))
-    return states.reshape(*shape, cell.hidden_size)
+    return states.reshape(*xs.shape[:-1], cell.hidden_size)
