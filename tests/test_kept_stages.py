@@ -166,3 +166,25 @@ def test_a_controller_that_jumps_is_refused():
     of = loss(KEPT, diffrax.Tsit5(), controller)
     with pytest.raises(ValueError, match="steps that begin after a jump"):
         jax.grad(of)(jnp.ones(3), jnp.eye(3), 1.0)
+
+
+def test_attempts_given_up_are_not_in_the_gradient_of_a_lane():
+    """A root of the state, negative in stages of steps that are too long for some lane."""
+    steep = diffrax.ODETerm(lambda t, y, args: -args * jnp.sqrt(y))
+
+    def last(y0, rate, adjoint):
+        sol = nk.diffeqsolve(
+            steep, diffrax.Tsit5(), 0.0, 1.0, 2.0 / y0[0], y0, rate, adjoint=adjoint, max_steps=64,
+            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-6),
+        )  # fmt: skip
+        return jnp.sum(sol.ys), sol.stats["num_rejected_steps"]
+
+    y0s = jnp.array([[1.1], [1.5], [4.0], [9.0]])
+    of_lane = jax.grad(lambda y0, rate: last(y0, rate, KEPT)[0], argnums=(0, 1))
+    by_y0, by_rate = jax.jit(jax.vmap(of_lane, in_axes=(0, None)))(y0s, 2.0)
+    rejected = jax.vmap(lambda y0: last(y0, 2.0, KEPT)[1])(y0s)
+    assert int(jnp.max(rejected)) > 0 and len(set(rejected.tolist())) > 1
+    # The root goes down by half the rate in a unit of time.
+    roots = jnp.sqrt(y0s) - 1
+    assert_tree_close(by_y0, roots / jnp.sqrt(y0s), rtol=1e-3)
+    assert_tree_close(by_rate, -roots[:, 0], rtol=1e-3)

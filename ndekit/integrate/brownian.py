@@ -27,8 +27,9 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
     its halves it is, so the path does not depend on tolerances. The cells are
 
     - the steps, in a solve with a fixed step size (told by `t0` and their number);
-    - the gaps between `t0`, the times of `SaveAt(ts=...)` and `t1` in an adaptive solve: its steps
-      are then halves of halves of a cell, and saved values are ends of steps, not interpolated;
+    - the gaps between `t0`, the times of `SaveAt(ts=...)`, those that a
+      `diffrax.ClipStepSizeController` steps to, and `t1` in an adaptive solve: its steps are then
+      halves of halves of a cell, and saved values are ends of steps, not interpolated;
     - $[n, n + 1)$ for whole $n$ elsewhere: for `evaluate`, in diffrax's own loop, with a solver or
       a controller of one's own.
 

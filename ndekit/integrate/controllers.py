@@ -56,12 +56,20 @@ def _by_one_number(controller: Any, y: State, y1: State, error: Any) -> tuple:
     return rule, jnp.zeros_like(scaled), jnp.zeros_like(scaled), scaled
 
 
+def clips_around(controller: Any) -> tuple[list[Any], Any]:
+    """The clipping controllers, from the outermost, and the one whose steps they clip."""
+    clips = []
+    while isinstance(controller, diffrax.ClipStepSizeController):
+        clips.append(controller)
+        controller = controller.controller
+    return clips, controller
+
+
 def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:
     """The (rtol, atol) of an adaptive controller, its norm, and the order that it takes errors to
     have.
     """
-    while isinstance(controller, diffrax.ClipStepSizeController):
-        controller = controller.controller
+    _, controller = clips_around(controller)
     if not isinstance(controller, diffrax.AbstractAdaptiveStepSizeController):
         return (None, None), None, error_order
     own_order = getattr(controller, "error_order", None)

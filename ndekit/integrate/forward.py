@@ -44,6 +44,9 @@ class Recording(eqx.Module):
     record: Record
     totals: dict[str, Any]
     end: Any  # the last state, where steps are undone from it
+    # The memo of a step of no length, where stages are kept. It stands for that of an attempt that
+    # was given up beside lanes that took a step, be they those of a `jax.vmap` around the gradient.
+    still: Any = None
 
 
 class Solved(eqx.Module):
@@ -77,7 +80,9 @@ def record_forward(
     loop = _looped(problem, lanes, flat, record, alone and problem.in_stretches)
     assert loop.record is not None  # as one was given
     end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
-    return _finished(problem, lanes, flat, loop), Recording(loop.record, loop.lane.totals, end)
+    still = _memo_of_no_step(problem, lanes, flat, loop) if problem.kept else None
+    recording = Recording(loop.record, loop.lane.totals, end, still)
+    return _finished(problem, lanes, flat, loop), recording
 
 
 def _looped(
@@ -116,6 +121,15 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     if problem.in_stretches:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
     return empty_record(lane.t, state, details, stages, *room)
+
+
+def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:
+    """Evaluated only if a lane has rows for attempts that it gave up."""
+    record: Any = loop.record
+    memo = _in_all(problem, lanes, lambda problem, operands: problem.memo_of_no_step(operands))
+    like = _in_all(problem, lanes, lambda problem, operands: problem.memo_like(operands))
+    gave_up = any_lane(record.num_steps > loop.lane.num_accepted)
+    return lax.cond(gave_up, lambda: memo(flat, None), lambda: like(flat, None))
 
 
 def _in_all(problem: Problem, lanes: Lanes, fn: Any) -> Any:

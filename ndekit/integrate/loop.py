@@ -165,9 +165,10 @@ def _prepare(
             "`jump_ts` out, or keep states."
         )
     memory = _first_memory(given, motion)
+    controller, around = walking(motion.noise, given.stepsize_controller)
     control = control_part(
-        given.stepsize_controller, given.args, given.t0, y0, _error_like(motion, y0),
-        given.solver.error_order(given.terms), memory, how.step_sizes, walking(motion.noise),
+        controller, given.args, given.t0, y0, _error_like(motion, y0),
+        given.solver.error_order(given.terms), memory, how.step_sizes, around,
     )  # fmt: skip
     wanted = [_streams(given), _conditions(given), noise_part(motion.noise, given.t0)]
     if how.reversible:
@@ -247,10 +248,11 @@ def _first_memory(given: Given, motion: _Motion) -> Any:
     controller holds the user's times: a derivative by those is refused, not lost.
     """
     state = given.state0.controller_state
-    if motion.noise is not None and motion.walks:
-        return frozen((state, first_walk(motion.noise, given.t0, _first_end(given))))
     clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
-    return state if clips and not given.passed_controller_state else frozen(state)
+    state = state if clips and not given.passed_controller_state else frozen(state)
+    if motion.noise is None or not motion.walks:
+        return state
+    return state, frozen(first_walk(motion.noise, given.t0, given.state0.tnext))
 
 
 def _error_like(motion: _Motion, y0: State) -> Any:

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import diffrax
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax import lax
 
-from ..shapes import Count, Time
+from ..shapes import Count, Flag, Time
 from .brownian import BrownianMotion
-from .controllers import frozen
+from .controllers import clips_around, frozen
 from .converted import convert
 from .given import Given
 from .moving import FIXED
@@ -33,6 +34,8 @@ class Noise:
         ends: of the cells, in growing time; `None` where each step is one.
         direction: -1 where the solve runs backwards in the user's time.
         halved: whether a step asks for its halves.
+        jump_ts: at which the field jumps; steps end just before and begin just after, and what
+            would happen between is left out. `None` if there are none.
     """
 
     motions: list[BrownianMotion]
@@ -40,6 +43,7 @@ class Noise:
     ends: Any
     direction: Any
     halved: bool
+    jump_ts: Any = None
 
     def of_step(self, t0: Time, t1: Time, number: Count) -> Drawn:
         """What step `number` draws, whenever it is asked for."""
@@ -76,6 +80,15 @@ class Noise:
         keys = [motion.cell_key(start) for motion in self.motions]
         return keys, end - start, level, index.astype(jnp.uint32)
 
+    def behind_jump(self, t: Time) -> tuple[Time, Flag]:
+        """Where the step begins that follows one to `t`, and whether the field jumps there."""
+        if self.jump_ts is None:
+            return t, jnp.array(False)
+        before, behind = eqxi.prevbefore(self.jump_ts), eqxi.nextafter(self.jump_ts)
+        is_before = t == before
+        start = jnp.max(jnp.where(is_before, behind, t))
+        return start, jnp.any(is_before | (t == behind))
+
     def on_paths(self, terms: Any, t0: Time, t1: Time, drawn: Drawn) -> Any:
         """The terms, their motions replaced by what this step has drawn."""
         of_motions, known = iter(drawn), cast(Any, _Drawn)
@@ -92,7 +105,7 @@ def noise_of(given: Given) -> Noise | None:
     """The noise of a solve whose steps draw it themselves; `None` if paths are to be evaluated.
 
     That is so without a `BrownianMotion` or with one whose cells the user gave, for solvers that
-    may look at parts of a step, and for controllers that choose times of their own.
+    may look at parts of a step, and for a user's own controllers.
     """
     motions = [x for x in jax.tree.leaves(given.terms, is_leaf=is_motion) if is_motion(x)]
     if not motions or any(motion.ts is not None for motion in motions):
@@ -106,14 +119,29 @@ def noise_of(given: Given) -> Noise | None:
     ]
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
-    make = lambda ends: Noise(motions, keys, ends, jnp.asarray(directions[0]), halved)
-    if type(given.stepsize_controller) in FIXED:
-        return make(None)
-    if type(given.stepsize_controller) is not diffrax.PIDController:
+    ends, jump_ts = None, None
+    clips, controller = clips_around(given.stepsize_controller)
+    if type(controller) is diffrax.PIDController:
+        ends, jump_ts = _cells(given, clips)
+    elif type(controller) not in FIXED:
         return None
-    times = [jnp.ravel(t) for t in (given.t0, given.t1)]
-    times += [sub.ts.astype(given.t0.dtype) for sub in given.subs if sub.ts is not None]
-    return make(lax.stop_gradient(jnp.sort(jnp.concatenate(times))))
+    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jump_ts)
+
+
+def _cells(given: Given, clips: list[Any]) -> tuple[Any, Any]:
+    """The ends of the cells of an adaptive solve, and where its field jumps."""
+    t0, t1 = given.t0, given.t1
+    as_times = lambda ts: lax.stop_gradient(jnp.ravel(ts).astype(t0.dtype))
+    stops = [t0, t1, *(sub.ts for sub in given.subs), *(clip.step_ts for clip in clips)]
+    times = [as_times(ts) for ts in stops if ts is not None]
+    jumps = [as_times(clip.jump_ts) for clip in clips if clip.jump_ts is not None]
+    jump_ts = jnp.concatenate(jumps) if sum(ts.size for ts in jumps) else None
+    if jump_ts is not None:
+        # At `t0` a field has jumped already; to `t1` steps go whatever is there, as in diffrax.
+        inside = (jump_ts > t0) & (jump_ts < t1)
+        around = (eqxi.prevbefore(jump_ts), eqxi.nextafter(jump_ts))
+        times += [jnp.where(inside, ts, t0) for ts in around]
+    return jnp.sort(jnp.clip(jnp.concatenate(times), *map(lax.stop_gradient, (t0, t1)))), jump_ts
 
 
 def on_drawn(noise: Noise | None, terms: Any, step_by: Callable, t: Time) -> tuple[Callable, tuple]:

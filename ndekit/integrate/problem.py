@@ -197,12 +197,14 @@ class Problem:
             return (memory[1].for_step,)
         return (self.noise(operands.noise, *ends, jnp.asarray(number, jnp.int32)),)
 
+    def memo_of_no_step(self, operands: Operands) -> Any:
+        """What the record would keep of a step of no length from `y0`."""
+        ends, state = (operands.t0, operands.t0), (operands.y0, operands.carry0)
+        return self.step(operands, jnp.array(0), ends, state, operands.made_jump0)[1]
+
     def memo_like(self, operands: Operands) -> Any:
         """Arrays of the shapes and dtypes of a memo."""
-        ends = (operands.t0, operands.t1)
-        state = (operands.y0, operands.carry0)
-        attempt = lambda ops: self.step(ops, jnp.array(0), ends, state, operands.made_jump0)[1]
-        return tree.zeros_like(jax.eval_shape(attempt, operands))
+        return tree.zeros_like(jax.eval_shape(self.memo_of_no_step, operands))
 
     def made_jump(self, flag: Any) -> Any:
         return flag if self.jumps else None

@@ -191,14 +191,16 @@ def linearize(
 
 
 def _sound_memo(pass_: Replay, step: RecordedStep) -> Any:
-    """What a step left, zero where an attempt was given up: what it noted there need not be
-    finite, nor need the field be where its noise leads.
+    """What a step left; where an attempt was given up, what one of no length leaves: what it noted
+    need not be finite, nor need the field be where its noise leads.
     """
     memo = step.memo
     if pass_.problem.kept is None and pass_.problem.noise is None:
         return memo
-    sound = step.accepted if step.details is None else step.details.finite
-    return pass_.where(sound, memo, tree.zeros_like(memo))
+    sound = None if step.details is None else step.details.finite
+    sound = step.accepted if sound is None else sound
+    still = pass_.recording.still
+    return pass_.where(sound, memo, tree.zeros_like(memo) if still is None else still)
 
 
 def _advance(

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from .. import tree
 from ..shapes import Args, Flag, State, Time
+from .controllers import clips_around
 from .costs import (
     Place,
     Placements,
@@ -194,8 +195,7 @@ def recorder_beside(
     controller: Any, solver: diffrax.AbstractSolver, placements: Placements, key: Any
 ) -> Recorder:
     """A recorder that knows the controller's tolerances, if it has any."""
-    while isinstance(controller, diffrax.ClipStepSizeController):
-        controller = controller.controller
+    _, controller = clips_around(controller)
     if not isinstance(controller, diffrax.PIDController):
         return Recorder(solver, placements, key=key)
     known = (controller.rtol, controller.atol, controller.norm, controller.error_order)

@@ -16,7 +16,9 @@ from jaxtyping import Array, UInt32
 
 from .. import tree
 from ..shapes import Args, Flag, State, Time
+from .attempt import smallest_step_after, within
 from .brownian import DEPTH
+from .controllers import clips_around
 from .noise import Drawn, Noise, cell_after, part_length
 
 Nodes = UInt32[Array, "..."]
@@ -88,6 +90,7 @@ class Walking:
 
     controller: diffrax.PIDController
     noise: Noise
+    num_clips: int = 0  # clipping controllers around it: they have nothing to clip here
 
     def adapt_step_size(
         self, t0: Time, t1: Time, y0: State, y1: State, args: Args, y_error: Any,
@@ -95,9 +98,10 @@ class Walking:
     ) -> tuple:  # fmt: skip
         state, walk = controller_state
         part = walk.part
-        keep, start, end, jump, state, result = self.controller.adapt_step_size(
-            t0, t1, y0, y1, args, y_error, error_order, state
+        keep, start, end, jump, own, result = self.controller.adapt_step_size(
+            t0, t1, y0, y1, args, y_error, error_order, self.own_state(state)
         )
+        state = eqx.tree_at(self.own_state, state, own)
         longest = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * part.h))
         # A lane that has finished or failed makes steps of no length, and stays where it is.
         tried = t1 > t0
@@ -105,18 +109,30 @@ class Walking:
         after = _onward(self.noise, walk, keep & tried, longest)
         too_deep = ~keep & tried & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
-        return keep, jnp.where(keep, t1, t0), after.part.t_end, jump, (state, after), result
+        start, jumped = self.noise.behind_jump(t1)
+        jump = jump | (keep & jumped)
+        return keep, jnp.where(keep, start, t0), after.part.t_end, jump, (state, after), result
+
+    def own_state(self, state: Any) -> Any:
+        """The state of `controller` in that of the clipping ones."""
+        for _ in range(self.num_clips):
+            state = state.inner_state
+        return state
 
 
-def walking(noise: Noise | None) -> Callable | None:
-    """What the noise makes of a controller; `None` if it leaves the steps to it."""
+def walking(noise: Noise | None, controller: Any) -> tuple[Any, Callable | None]:
+    """The controller that judges the steps, and what the noise makes of it; `None` if it leaves
+    the steps to it.
+    """
     if noise is None or noise.ends is None:
-        return None
-    return lambda controller: Walking(controller, noise)
+        return controller, None
+    clips, inner = clips_around(controller)
+    return inner, lambda controller: Walking(controller, noise, len(clips))
 
 
 def first_walk(noise: Noise, t0: Time, t_next: Time) -> Walk:
     """Where the walk begins, in a solve that would make its first step to `t_next`."""
+    t_next = within(t_next, smallest_step_after(t0), noise.ends[-1])
     start, end = cell_after(noise.ends, t0)
     part = _whole(noise, start, end, [motion.cell_key(start) for motion in noise.motions])
     room = jax.tree.map(lambda x: jnp.zeros((ROOM, *x.shape), x.dtype), part.drawn)
@@ -136,7 +152,7 @@ def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
     index = jnp.where(leaves, 0, (part.index >> ones) + 1)
     drawn, is_there = walk.waiting.of_level(level)
     # At the end of all there is a cell of no length, in which nothing happens.
-    start = jnp.where(leaves, part.end, part.start)
+    start = jnp.where(leaves, noise.behind_jump(part.end)[0], part.start)
     drawn = tree.where(leaves, tree.zeros_like(drawn), drawn)
     after = Part(start, part.end, part.keys, level, index, drawn)
     from_above = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
