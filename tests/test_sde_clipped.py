@@ -24,17 +24,15 @@ def rate_at(t, args):
     return jnp.where(t < JUMP, args, -3 * args)
 
 
-def solve(controller, *, key=None, t0=0.0, t1=1.0, args=1.0, shape=(2,), **options):
+def solve(controller, *, key=None, t0=0.0, t1=1.0, args=1.0, **options):
     """Growth at a rate that jumps, with noise of its own size: dy = r(t) y dt + y / 2 o dW."""
-    path = nk.BrownianMotion(shape, jr.key(0) if key is None else key)
+    path = nk.BrownianMotion((2,), jr.key(0) if key is None else key)
     drift = diffrax.ODETerm(lambda t, y, args: rate_at(t, args) * y)
-    noise = diffrax.ControlTerm(
-        lambda t, y, args: jax.vmap(jnp.diag, -1)(y / 2) if y.ndim > 1 else jnp.diag(y / 2), path
-    )
+    noise = diffrax.ControlTerm(lambda t, y, args: jnp.diag(y / 2), path)
     options = dict(max_steps=4096, solver=diffrax.Heun()) | options
     dt0 = 0.1 if t1 > t0 else -0.1
     return nk.diffeqsolve(
-        diffrax.MultiTerm(drift, noise), t0=t0, t1=t1, dt0=dt0, y0=jnp.ones(shape), args=args,
+        diffrax.MultiTerm(drift, noise), t0=t0, t1=t1, dt0=dt0, y0=jnp.ones(2), args=args,
         stepsize_controller=controller, **options,
     )  # fmt: skip
 
@@ -42,10 +40,6 @@ def solve(controller, *, key=None, t0=0.0, t1=1.0, args=1.0, shape=(2,), **optio
 def neighbours(t):
     t = jnp.asarray(t)
     return eqxi.prevbefore(t), eqxi.nextafter(t)
-
-
-def path_in_cells(key, ends, t):
-    return nk.BrownianMotion((2,), key, ts=jnp.stack(ends)).evaluate(ends[0], t)
 
 
 @pytest.mark.parametrize("backwards", [False, pytest.param(True, marks=SLOW)])
@@ -62,7 +56,7 @@ def test_a_solve_goes_round_a_jump_on_the_path_of_its_cells(backwards, x64):
     if backwards:
         # The solve's time, and so its cells, are reflected.
         ends = [-end for end in reversed(ends)]
-    w = path_in_cells(key, ends, ends[-1])
+    w = nk.BrownianMotion((2,), key, ts=jnp.stack(ends)).evaluate(ends[0], ends[-1])
     grown = JUMP - 3 * (1 - JUMP)
     exact = jnp.exp(-grown - w / 2) if backwards else jnp.exp(grown + w / 2)
     assert_tree_close(around.ys[number - 1], exact, rtol=5e-3)
@@ -102,6 +96,21 @@ def test_the_walk_comes_back_to_rejected_times_anyway(x64):
     assert_tree_close(
         solve(remembers, saveat=saveat).ys, solve(pid(), saveat=saveat).ys, rtol=1e-14
     )
+
+
+class TakesAll(ClipStepSizeController):
+    """A controller of a user's own."""
+
+    def adapt_step_size(self, *args):
+        _, *rest = super().adapt_step_size(*args)
+        return True, args[1], *rest[1:]
+
+
+def test_a_user_s_own_clipping_controller_has_its_way():
+    controller = TakesAll(pid(1e-5), step_ts=[0.31])
+    sol = solve(controller, throw=False, max_steps=64)
+    assert sol.stats["num_rejected_steps"] == 0
+    assert solve(CLIPS["steps"](pid(1e-2))).stats["num_rejected_steps"] > 0
 
 
 CLIPS = {

@@ -126,10 +126,10 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
 def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:
     """Evaluated only if a lane has rows for attempts that it gave up."""
     record: Any = loop.record
-    memo = _in_all(problem, lanes, lambda problem, operands: problem.memo_of_no_step(operands))
-    like = _in_all(problem, lanes, lambda problem, operands: problem.memo_like(operands))
+    of_lane = lambda problem, operands: problem.memo_of_no_step(operands)
+    memo = lambda: _in_all(problem, lanes, of_lane)(flat, None)
     gave_up = any_lane(record.num_steps > loop.lane.num_accepted)
-    return lax.cond(gave_up, lambda: memo(flat, None), lambda: like(flat, None))
+    return lax.cond(gave_up, memo, lambda: tree.zeros_like(jax.eval_shape(memo)))
 
 
 def _in_all(problem: Problem, lanes: Lanes, fn: Any) -> Any:

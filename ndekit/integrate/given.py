@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..shapes import Args
+from .controllers import clips_around
 from .setup import reflected_field
 
 _NEVER_JUMPS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
@@ -62,6 +63,6 @@ class Given:
 
 
 def may_jump(controller: Any) -> bool:
-    while type(controller) is diffrax.ClipStepSizeController and controller.jump_ts is None:
-        controller = controller.controller
-    return type(controller) not in _NEVER_JUMPS
+    clips, controller = clips_around(controller)
+    never = lambda c: type(c) is diffrax.ClipStepSizeController and c.jump_ts is None
+    return not all(map(never, clips)) or type(controller) not in _NEVER_JUMPS

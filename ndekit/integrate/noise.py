@@ -34,8 +34,8 @@ class Noise:
         ends: of the cells, in growing time; `None` where each step is one.
         direction: -1 where the solve runs backwards in the user's time.
         halved: whether a step asks for its halves.
-        jump_ts: at which the field jumps; steps end just before and begin just after, and what
-            would happen between is left out. `None` if there are none.
+        jumps: the times just before and just behind each jump of the field: there steps end and
+            begin, and what would happen between is left out. `None` if there are none.
     """
 
     motions: list[BrownianMotion]
@@ -43,7 +43,7 @@ class Noise:
     ends: Any
     direction: Any
     halved: bool
-    jump_ts: Any = None
+    jumps: tuple[Any, Any] | None = None
 
     def of_step(self, t0: Time, t1: Time, number: Count) -> Drawn:
         """What step `number` draws, whenever it is asked for."""
@@ -82,9 +82,9 @@ class Noise:
 
     def behind_jump(self, t: Time) -> tuple[Time, Flag]:
         """Where the step begins that follows one to `t`, and whether the field jumps there."""
-        if self.jump_ts is None:
+        if self.jumps is None:
             return t, jnp.array(False)
-        before, behind = eqxi.prevbefore(self.jump_ts), eqxi.nextafter(self.jump_ts)
+        before, behind = self.jumps
         is_before = t == before
         start = jnp.max(jnp.where(is_before, behind, t))
         return start, jnp.any(is_before | (t == behind))
@@ -119,13 +119,18 @@ def noise_of(given: Given) -> Noise | None:
     ]
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
-    ends, jump_ts = None, None
+    ends, jumps = None, None
     clips, controller = clips_around(given.stepsize_controller)
-    if type(controller) is diffrax.PIDController:
-        ends, jump_ts = _cells(given, clips)
+    if type(controller) is diffrax.PIDController and all(map(_clips_alone, clips)):
+        ends, jumps = _cells(given, clips)
     elif type(controller) not in FIXED:
         return None
-    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jump_ts)
+    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps)
+
+
+def _clips_alone(clip: Any) -> bool:
+    """Whether a clipping controller is diffrax's, and nobody listens to it."""
+    return type(clip) is diffrax.ClipStepSizeController and clip.callback_on_reject is None
 
 
 def _cells(given: Given, clips: list[Any]) -> tuple[Any, Any]:
@@ -134,14 +139,15 @@ def _cells(given: Given, clips: list[Any]) -> tuple[Any, Any]:
     as_times = lambda ts: lax.stop_gradient(jnp.ravel(ts).astype(t0.dtype))
     stops = [t0, t1, *(sub.ts for sub in given.subs), *(clip.step_ts for clip in clips)]
     times = [as_times(ts) for ts in stops if ts is not None]
-    jumps = [as_times(clip.jump_ts) for clip in clips if clip.jump_ts is not None]
-    jump_ts = jnp.concatenate(jumps) if sum(ts.size for ts in jumps) else None
-    if jump_ts is not None:
+    given_jumps = [as_times(clip.jump_ts) for clip in clips if clip.jump_ts is not None]
+    jumps = None
+    if sum(ts.size for ts in given_jumps):
+        jump_ts = jnp.concatenate(given_jumps)
+        jumps = (eqxi.prevbefore(jump_ts), eqxi.nextafter(jump_ts))
         # At `t0` a field has jumped already; to `t1` steps go whatever is there, as in diffrax.
         inside = (jump_ts > t0) & (jump_ts < t1)
-        around = (eqxi.prevbefore(jump_ts), eqxi.nextafter(jump_ts))
-        times += [jnp.where(inside, ts, t0) for ts in around]
-    return jnp.sort(jnp.clip(jnp.concatenate(times), *map(lax.stop_gradient, (t0, t1)))), jump_ts
+        times += [jnp.where(inside, ts, t0) for ts in jumps]
+    return jnp.sort(jnp.clip(jnp.concatenate(times), *map(lax.stop_gradient, (t0, t1)))), jumps
 
 
 def on_drawn(noise: Noise | None, terms: Any, step_by: Callable, t: Time) -> tuple[Callable, tuple]:

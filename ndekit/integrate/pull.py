@@ -197,8 +197,8 @@ def _sound_memo(pass_: Replay, step: RecordedStep) -> Any:
     memo = step.memo
     if pass_.problem.kept is None and pass_.problem.noise is None:
         return memo
-    sound = None if step.details is None else step.details.finite
-    sound = step.accepted if sound is None else sound
+    finite = getattr(step.details, "finite", None)
+    sound = step.accepted if finite is None else finite
     still = pass_.recording.still
     return pass_.where(sound, memo, tree.zeros_like(memo) if still is None else still)
 

@@ -98,20 +98,20 @@ class Walking:
     ) -> tuple:  # fmt: skip
         state, walk = controller_state
         part = walk.part
-        keep, start, end, jump, own, result = self.controller.adapt_step_size(
+        keep, begin, end, jumped, own, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, y_error, error_order, self.own_state(state)
         )
         state = eqx.tree_at(self.own_state, state, own)
-        longest = jnp.where(keep, end - start, jnp.minimum(end - start, 0.75 * part.h))
+        longest = jnp.where(keep, end - begin, jnp.minimum(end - begin, 0.75 * part.h))
         # A lane that has finished or failed makes steps of no length, and stays where it is.
         tried = t1 > t0
         longest = jnp.where(tried, longest, jnp.inf)
-        after = _onward(self.noise, walk, keep & tried, longest)
+        t_after, jumps = self.noise.behind_jump(t1)
+        after = _onward(self.noise, walk, keep & tried, t_after, longest)
         too_deep = ~keep & tried & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
-        start, jumped = self.noise.behind_jump(t1)
-        jump = jump | (keep & jumped)
-        return keep, jnp.where(keep, start, t0), after.part.t_end, jump, (state, after), result
+        t, jumped = jnp.where(keep, t_after, t0), jumped | (keep & jumps)
+        return keep, t, after.part.t_end, jumped, (state, after), result
 
     def own_state(self, state: Any) -> Any:
         """The state of `controller` in that of the clipping ones."""
@@ -140,9 +140,9 @@ def first_walk(noise: Noise, t0: Time, t_next: Time) -> Walk:
     return _down(noise, part, waiting, _level_for(part, t_next - t0), jnp.uint32(0), AT_ONCE)
 
 
-def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
-    """To the part after this one if it was accepted, as large as may be, and no longer than that;
-    else to the left half, or a half of it.
+def _onward(noise: Noise, walk: Walk, accepted: Flag, t_after: Time, longest: Time) -> Walk:
+    """To the part after this one, at `t_after`, if it was accepted, as large as may be, and no
+    longer than `longest`; else to the left half, or a half of it.
     """
     part = walk.part
     # A part whose number ends in so many ones is the last of so many larger ones.
@@ -152,7 +152,7 @@ def _onward(noise: Noise, walk: Walk, accepted: Flag, longest: Time) -> Walk:
     index = jnp.where(leaves, 0, (part.index >> ones) + 1)
     drawn, is_there = walk.waiting.of_level(level)
     # At the end of all there is a cell of no length, in which nothing happens.
-    start = jnp.where(leaves, noise.behind_jump(part.end)[0], part.start)
+    start = jnp.where(leaves, t_after, part.start)
     drawn = tree.where(leaves, tree.zeros_like(drawn), drawn)
     after = Part(start, part.end, part.keys, level, index, drawn)
     from_above = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
