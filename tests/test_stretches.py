@@ -241,7 +241,7 @@ def test_pages_hold_solves_of_any_length(solver):
 @pytest.mark.parametrize("bytes_a_row, page", [(16, 16), (48, 8), (96, 4), (200, 0)])
 def test_length_of_pages(bytes_a_row, page):
     time, state = jnp.zeros(()), jnp.zeros((bytes_a_row - 8) // 8)
-    assert empty_record(time, state, None, None, 256, None).page == page
+    assert empty_record(time, state, None, None, 256, checkpoints=256).page == page
 
 
 def test_the_first_stage_is_not_differentiated_where_nobody_reads_it():

@@ -1,5 +1,6 @@
 """One attempt at a step, for one lane: propose, judge, commit."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -71,12 +72,16 @@ def attempt(
     problem: Problem, operands: Operands, number: Count, lane: Lane
 ) -> tuple[Lane, Proposal]:
     """Try one step; a lane that has finished or failed tries an empty one and stays as it is."""
+    drawn = None
+    if problem.walk is not None:
+        lane, drawn = walked(problem, operands, lane)
     active = is_active(lane, operands)
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
     ends, state = (lane.t, t_end), (lane.y, lane.carry)
-    memory = lane.controller_state
-    trial, memo = problem.step(operands, number, ends, state, lane.made_jump, memory)
+    drawn = problem.draw(operands, ends, number) if drawn is None else drawn
+    trial, left = problem.step(operands, number, ends, state, lane.made_jump, drawn)
+    memo = (left, drawn)
     verdict = judge(problem, operands, lane, t_end, trial)
     accepted = active & verdict.accepted
     proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, memo, lane.made_jump)
@@ -89,6 +94,17 @@ def attempt(
         )
         lane = eqx.tree_at(lambda s: (s.watched, s.result), lane, (watched, result))
     return lane, proposal
+
+
+def walked(problem: Problem, operands: Operands, lane: Lane) -> tuple[Lane, tuple]:
+    """The lane before its next attempt along noise, and what that draws."""
+    state, walk = lane.controller_state
+    assert problem.walk is not None  # or nobody would walk
+    walk, t_next, drawn = problem.walk(operands.walk, lane.t, walk)
+    stuck = is_active(lane, operands) & (t_next <= lane.t)
+    result = RESULTS.where(stuck, RESULTS.dt_min_reached, lane.result)
+    lane = dataclasses.replace(lane, t_next=t_next, controller_state=(state, walk), result=result)
+    return lane, (drawn,)
 
 
 class Verdict(eqx.Module):
@@ -107,12 +123,9 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
         operands.controller, lane.t, t_end, lane.y, trial.y1, trial.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
-    if problem.walks:
-        # The walk comes to `t1` by itself, and what it has drawn is of the part that it came to.
-        stuck = (t < operands.t1) & (t_next <= t)
-    else:
+    if problem.walk is None:  # a walk finds the end of the next step itself
         t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
-    result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
+        result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
     if trial.result is not None:
         failed = accepted & ~is_successful(trial.result)
         result = RESULTS.where(failed, trial.result, result)

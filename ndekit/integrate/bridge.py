@@ -9,9 +9,7 @@ stand on the first axis of an array, as many as are wanted.
 from typing import Any
 
 import diffrax
-import jax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 
 AREAS = (diffrax.BrownianIncrement, diffrax.SpaceTimeLevyArea, diffrax.SpaceTimeTimeLevyArea)
@@ -31,10 +29,9 @@ def _conditional(number: int) -> tuple[np.ndarray, np.ndarray]:
 _LEFT_OF_WHOLE = {number: _conditional(number) for number in (1, 2, 3)}
 
 
-def draw_whole(key: Any, like: jax.ShapeDtypeStruct, number: int, h: Any) -> Any:
-    """An interval of which nothing is known."""
-    normal = jr.normal(key, (number, *like.shape), like.dtype)
-    root = jnp.sqrt(h).astype(like.dtype)
+def whole(normal: Any, h: Any) -> Any:
+    """An interval of which nothing is known, out of as many normal numbers."""
+    number, root = len(normal), jnp.sqrt(h).astype(normal.dtype)
     if number == 1:
         return normal * root
     return _apply(np.diag(np.sqrt(_VARIANCES[:number])), normal) * root

@@ -11,9 +11,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from .. import tree
 from ..shapes import Time
-from .bridge import AREAS, draw_whole, from_moments, joined, split, to_moments, without_first
+from .bridge import AREAS, from_moments, joined, split, to_moments, whole, without_first
 from .setup import is_concrete, promote_times
+from .threefry import written_out
 
 # Halvings of an interval before a time is taken for the nearest end.
 DEPTH = 30
@@ -136,39 +138,37 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
 
     def whole(self, key: Any, h: Time) -> list[Any]:
         """What a cell of length `h` draws; `key` is the cell's."""
-        likes = jax.tree.leaves(self.shape)
-        draw = lambda key, like: draw_whole(key, like, self.num_areas, h)
-        return list(map(draw, _keys(key, len(likes)), likes))
+        return self._whole_of(self._normals(key), h)
 
     def halves(self, key: Any, node: Any, x: list[Any], h: Time) -> tuple[list[Any], list[Any]]:
         """An interval of length `h` in two: `key` is its cell's, `node` its number in the heap of
         the cell's halves, the cell itself being 1.
         """
-        return self.split(self.normals(key, node), x, h)
+        return self._split(self._normals(jr.fold_in(key, node)), x, h)
 
-    def normals(self, key: Any, node: Any) -> list[Any]:
-        """What the halving of an interval draws, apart from what is known of the interval."""
+    def drawn_below(self, key: Any, node: Any, x: list[Any], h: Time) -> tuple[list[Any], ...]:
+        """What the cell draws, if `node` is 0, and the two `halves`, if not: of one draw, for a
+        loop that begins with a cell.
+        """
+        key = jnp.where(jnp.equal(node, 0), key, jr.fold_in(key, node))
+        normals = self._normals(key)
+        return self._whole_of(normals, h), *self._split(normals, x, h)
+
+    def _normals(self, key: Any) -> list[Any]:
         likes = jax.tree.leaves(self.shape)
-        keys = _keys(jr.fold_in(key, node), len(likes))
         draw = lambda key, like: jr.normal(key, (self.num_areas, *like.shape), like.dtype)
-        return list(map(draw, keys, likes))
+        return list(map(draw, _keys(key, len(likes)), likes))
 
-    def normals_of(self, key: Any, nodes: Any) -> list[Any]:
-        """`normals` of each of the `nodes`, on a first axis."""
-        draw = lambda node: self.normals(key, node)
-        if jr.key_impl(key) == "threefry2x32":
-            return jax.vmap(draw)(nodes)
-        # Other generators draw a whole batch from the first of its keys.
-        return jax.tree.map(lambda *x: jnp.stack(x), *map(draw, nodes))
+    def _whole_of(self, normals: list[Any], h: Time) -> list[Any]:
+        return [whole(normal, h) for normal in normals]
 
-    def split(self, normals: list[Any], x: list[Any], h: Time) -> tuple[list[Any], list[Any]]:
-        """The halves of an interval of length `h` out of these normals."""
+    def _split(self, normals: list[Any], x: list[Any], h: Time) -> tuple[list[Any], list[Any]]:
         pairs = [split(normal, leaf, h) for normal, leaf in zip(normals, x, strict=True)]
         return [left for left, _ in pairs], [right for _, right in pairs]
 
     def cell_key(self, start: Time) -> Any:
         """Where a cell's random numbers begin: with the bits of its first time."""
-        key = self.key
+        key = written_out(self.key)
         for word in _words(start):
             key = jr.fold_in(key, word)
         return key
@@ -177,14 +177,16 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         """What part `index`, of 2^`level` equal ones, of a cell draws."""
 
         def down(loop: tuple) -> tuple:
-            at, h, x = loop
-            left, right = self.halves(key, (_ONE << at) | (index >> (level - at)), x, h)
-            goes_right = ((index >> (level - at - 1)) & 1) == 1
-            x = [jnp.where(goes_right, b, a) for a, b in zip(left, right, strict=True)]
-            return at + 1, h / 2, x
+            drawn, h, x = loop
+            is_cell, at = drawn == 0, index >> (level - drawn)
+            node = jnp.where(is_cell, 0, (_ONE << jnp.maximum(drawn, 1) - 1) | (at >> 1))
+            cell, left, right = self.drawn_below(key, node, x, h)
+            half = tree.where((at & 1) == 1, right, left)
+            return drawn + 1, jnp.where(is_cell, h, h / 2), tree.where(is_cell, cell, half)
 
-        first = (jnp.zeros_like(level), length, self.whole(key, length))
-        return lax.while_loop(lambda loop: loop[0] < level, down, first)[2]
+        x = tree.zeros_like(jax.eval_shape(self.whole, key, length))
+        first = (jnp.zeros_like(level), length, x)
+        return lax.while_loop(lambda loop: loop[0] <= level, down, first)[2]
 
     def _between(self, first: Time, last: Time) -> list[Any]:
         """What the interval between two times draws, be they in one cell or in many."""

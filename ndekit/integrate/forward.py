@@ -13,6 +13,7 @@ from jax import lax
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .attempt import Lane, Proposal, attempt, is_active, start
+from .checkpoints import default_checkpoints
 from .costs import read_totals
 from .events import Watched
 from .lanes import Lanes
@@ -114,19 +115,22 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     assert problem.max_steps is not None  # refused before
     lane = _in_all(problem, lanes, start)(flat, None)
     memo = _in_all(problem, lanes, lambda problem, operands: problem.memo_like(operands))
-    state = (*recorded_state(problem, lane), memo(flat, None))
+    left, drawn = memo(flat, None)
+    state = (*recorded_state(problem, lane), (left, drawn))
     checkpoints = problem.checkpoints if problem.undo is None else 0
-    room = problem.max_steps, checkpoints
+    if checkpoints is None:
+        in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
+        checkpoints = default_checkpoints(problem.max_steps, *in_bytes)
     details, stages = _details_like(problem, lane), None
     if problem.in_stretches:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
-    return empty_record(lane.t, state, details, stages, *room)
+    return empty_record(lane.t, state, details, stages, problem.max_steps, checkpoints)
 
 
 def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:
     """Evaluated only if a lane has rows for attempts that it gave up."""
     record: Any = loop.record
-    of_lane = lambda problem, operands: problem.memo_of_no_step(operands)
+    of_lane = lambda problem, operands: problem.no_step(operands)[1]
     memo = lambda: _in_all(problem, lanes, of_lane)(flat, None)
     gave_up = any_lane(record.num_steps > loop.lane.num_accepted)
     return lax.cond(gave_up, memo, lambda: tree.zeros_like(jax.eval_shape(memo)))

@@ -35,7 +35,7 @@ from .setup import reflected_field
 from .small_systems import by_inverses
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 from .stochastic import counted_drift, drift_evals, is_sde
-from .walk import first_walk, walking
+from .walk import first_walk, walk_part, walking
 
 
 class Replaying(NamedTuple):
@@ -55,7 +55,7 @@ def run_loop(
     motion = _motion(solve_of)
     problem, operands = _prepare(solve_of, motion, placements, key, how)
     outcome = solve(problem, operands)
-    if problem.walks and problem.returns_state:
+    if problem.walk is not None and problem.returns_state:
         # The walk begins anew where a solve is continued.
         outcome = dataclasses.replace(outcome, controller_state=outcome.controller_state[0])
     last_state, stats = None, _evals(solve_of, motion, outcome)
@@ -170,7 +170,8 @@ def _prepare(
         controller, given.args, given.t0, y0, _error_like(motion, y0),
         given.solver.error_order(given.terms), memory, how.step_sizes, around,
     )  # fmt: skip
-    wanted = [_streams(given), _conditions(given), noise_part(motion.noise, given.t0)]
+    wanted = [_streams(given), _conditions(given)]
+    wanted += [noise_part(motion.noise, given.t0), walk_part(motion.noise, given.t0, memory)]
     if how.reversible:
         wanted.append(_undoing(given, motion.noise))
     ts = [times for times in wanted[0].arrays["ts"] if times is not None]
@@ -201,7 +202,7 @@ def _operands(
     given: Given, motion: _Motion, memory: Any, moving: bool, parts: list[Part]
 ) -> Operands:
     state0 = given.state0
-    t_next0 = memory[1].part.t_end if motion.walks else _first_end(given)
+    t_next0 = _first_end(given)
     return Operands(
         constants=motion.constants,
         of_field=motion.of_field,

@@ -169,8 +169,7 @@ def noise_part(noise: Noise | None, t: Time) -> Part:
     if noise is None:
         return Part({}, {})
     program, constants = convert(noise.of_step, t, t, _FIRST)
-    fixed = dict(noise=program, walks=noise.ends is not None)
-    return Part(fixed, dict(noise=frozen(constants)))
+    return Part(dict(noise=program), dict(noise=frozen(constants)))
 
 
 def _draws_whole_steps(solver: Any) -> bool:
@@ -191,7 +190,8 @@ def is_known(solver: Any) -> bool:
 
 def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
     """The cell that begins at `t` or holds it; of no length at the end of all."""
-    index = jnp.searchsorted(ends, t, side="right")
+    # All are looked at: a binary search would be a loop, for a few numbers.
+    index = jnp.sum(ends <= t)
     last = ends.shape[0] - 1
     return ends[jnp.maximum(index - 1, 0)], ends[jnp.minimum(index, last)]
 

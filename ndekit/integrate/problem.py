@@ -53,6 +53,7 @@ class Operands(eqx.Module):
     watch: list[Any] = eqx.field(default_factory=list)  # what event conditions close over
     watched0: Any = None  # their values at t0
     noise: list[Any] = eqx.field(default_factory=list)  # what drawing noise closes over
+    walk: list[Any] = eqx.field(default_factory=list)  # what going to the next step closes over
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Problem:
     pid: Any = None  # the controller then, without its arrays
     undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
     noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
-    walks: bool = False  # whether the controller's state knows already what it draws
+    walk: Converted | None = None  # to the next step of adaptive noise, by where it begins
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     in_stretches: bool = False  # whether one lane alone is replayed many steps at once
@@ -122,17 +123,14 @@ class Problem:
 
     def step(
         self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
-        jumped: Any, memory: Any = None,
+        jumped: Any, drawn: tuple,
     ) -> tuple[Trial, Any]:  # fmt: skip
-        """One attempt, and what of it the record keeps besides the state. `memory` is what the
-        controller remembers.
-        """
+        """One attempt, and what of it the record keeps besides the state and what it has drawn."""
         jumped = self.made_jump(jumped)
-        drawn = self.draw(operands, ends, attempt, memory)
         if self.kept is None:
             dynamics = self.dynamics_of(operands, attempt, drawn)
             trial = self.stepper.step(dynamics, *ends, *state, jumped)
-            return trial, (self.stepper.memo(trial), drawn)
+            return trial, self.stepper.memo(trial)
         kept, fence, notes = self.kept, self.fence(attempt), []
 
         def noting(*args: Any) -> Any:
@@ -141,32 +139,31 @@ class Problem:
             return fence(out)
 
         trial = self.stepper.step(noting, *ends, *state, jumped)
-        return trial, (() if self.stepper.keeps_carry else state[1], notes, drawn)
+        return trial, (() if self.stepper.keeps_carry else state[1], notes)
 
     def advance(
         self, operands: Operands, number: Count, ends: tuple[Time, Time],
-        state: tuple[State, Any], jumped: Any,
+        state: tuple[State, Any], jumped: Any, drawn: tuple,
     ) -> tuple[Trial, Any]:  # fmt: skip
-        """A recorded step run again: its end, and its memo."""
+        """A recorded step run again, with what it has drawn: its end, and its memo."""
         if self.kept is None:
-            drawn = self.draw(operands, ends, number)
             dynamics = self.dynamics_of(operands, None, drawn)
             trial = self.stepper.advance(dynamics, *ends, *state, jumped)
-            return trial, (self.stepper.memo(trial), drawn)
+            return trial, self.stepper.memo(trial)
         if not self.stepper.keeps_carry:
             state = (state[0], self.stepper.init(self.dynamics_of(operands), ends[0], state[0]))
-        return self.step(operands, number, ends, state, jumped)
+        return self.step(operands, number, ends, state, jumped, drawn)
 
     def again(
         self, operands: Operands, attempt: Any, ends: tuple[Time, Time], state: tuple[State, Any],
-        memo: Any, jumped: Any,
+        memo: tuple[Any, tuple], jumped: Any,
     ) -> Trial:  # fmt: skip
-        """A recorded step, to be differentiated."""
+        """A recorded step, to be differentiated; `memo` is what it left and what it has drawn."""
+        inner, drawn = memo
         if self.kept is None:
-            inner, drawn = memo
             dynamics, field = self.dynamics_of(operands, attempt, drawn), self.field_of(operands)
             return self.stepper.again(dynamics, field, *ends, *state, inner, jumped)
-        (_, notes, drawn), kept, fence = memo, self.kept, self.fence(attempt)
+        (_, notes), kept, fence = inner, self.kept, self.fence(attempt)
         rest = iter(notes)
         noted = lambda *args: fence(
             kept.again(operands.constants, next(rest), *fence(args), *drawn)
@@ -187,24 +184,24 @@ class Problem:
         looked_at = self.interpolates or bool(self.placements)
         return len(scheme.c) if looked_at else scheme.evals_per_step
 
-    def draw(
-        self, operands: Operands, ends: tuple[Time, Time], number: Count, memory: Any = None
-    ) -> tuple:
+    def draw(self, operands: Operands, ends: tuple[Time, Time], number: Count) -> tuple:
         """What the dynamics take as the noise of step `number`, if they take any."""
         if self.noise is None:
             return ()
-        if self.walks and memory is not None:
-            return (memory[1].for_step,)
         return (self.noise(operands.noise, *ends, jnp.asarray(number, jnp.int32)),)
 
-    def memo_of_no_step(self, operands: Operands) -> Any:
-        """What the record would keep of a step of no length from `y0`."""
-        ends, state = (operands.t0, operands.t0), (operands.y0, operands.carry0)
-        return self.step(operands, jnp.array(0), ends, state, operands.made_jump0)[1]
+    def no_step(self, operands: Operands) -> tuple[Trial, Any]:
+        """A step of no length from `y0`: its end, and what the record would keep of it besides the
+        state.
+        """
+        ends, state, number = (operands.t0,) * 2, (operands.y0, operands.carry0), jnp.array(0)
+        drawn = self.draw(operands, ends, number)
+        trial, left = self.step(operands, number, ends, state, operands.made_jump0, drawn)
+        return trial, (left, drawn)
 
     def memo_like(self, operands: Operands) -> Any:
         """Arrays of the shapes and dtypes of a memo."""
-        return tree.zeros_like(jax.eval_shape(self.memo_of_no_step, operands))
+        return tree.zeros_like(jax.eval_shape(self.no_step, operands)[1])
 
     def made_jump(self, flag: Any) -> Any:
         return flag if self.jumps else None

@@ -165,7 +165,7 @@ def linearize(
     problem, flat = pass_.problem, pass_.flat
     stepper, carry, memo = problem.stepper, step.carry, _sound_memo(pass_, step)
     if problem.kept is not None:
-        carry = carry if stepper.keeps_carry else memo[0]
+        carry = carry if stepper.keeps_carry else memo[0][0]
     elif pass_.chained and not stepper.keeps_carry:
         carry = stepper.stand_in(step.y)
     smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)

@@ -10,7 +10,7 @@ from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
-from .checkpoints import Rows, default_checkpoints, empty_rows
+from .checkpoints import Rows, empty_rows
 from .untouched import untouched
 
 _PAGE_BYTES, _LONGEST_PAGE, _SHORTEST_PAGE = 384, 16, 4
@@ -143,14 +143,13 @@ def empty_record(
     details: Details | None,
     stages: Any,
     max_steps: int,
-    checkpoints: int | None,
+    checkpoints: int,
 ) -> Record:
     """Rows and times for all lanes; the lane axes of `t0`, `state0` and `details` come after the
-    rows. `stages`: like those of one step, if there shall be room for them.
+    rows. `state0`: what a row holds. `stages`: like those of one step, if there shall be room for
+    them.
     """
     row_bytes = tree.num_bytes(state0)
-    if checkpoints is None:
-        checkpoints = default_checkpoints(max_steps, row_bytes)
     page, has_all = 0, checkpoints >= max_steps
     if has_all and stages is None:
         page = _page_length(row_bytes + tree.num_bytes((t0, details)), max_steps)

@@ -208,23 +208,19 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     On the way checkpoints are pushed, evenly spaced over the room; for a distance no longer than
     that, all.
     """
-    problem, record = pass_.problem, pass_.recording.record
-
-    def advance(operands: Operands, number: Count, step: RecordedStep) -> tuple:
-        jumped = None if step.details is None else step.details.made_jump
-        ends, state = (step.t0, step.t1), (step.y, step.carry)
-        trial, memo = problem.advance(operands, number, ends, state, jumped)
-        carry = trial.carry if problem.stepper.keeps_carry else ()
-        after = tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry))
-        return after, memo
+    record = pass_.recording.record
+    draw = pass_.map(lambda operands, *rest: _draw(pass_.problem, operands, *rest))
+    advance = pass_.map(lambda operands, *rest: _advance(pass_.problem, operands, *rest))
 
     def run_on(loop: tuple) -> tuple:
-        stack, (y, carry, _), number, _ = loop
-        step = record.step(number, (y, carry, ()))
-        after, memo = pass_.map(advance)(pass_.flat, number, step)
+        stack, (y, carry, (_, drawn)), number, _ = loop
+        step = record.step(number, (y, carry, ((), drawn)))
+        after, left = advance(pass_.flat, number, step)
         keep = (number > first) & ((number - first) % spacing == 0)
-        stack = stack.push((y, carry, memo), number, keep)
-        return stack, (*after, memo), number + 1, jnp.array(False)
+        stack = stack.push((y, carry, (left, drawn)), number, keep)
+        number = number + 1
+        drawn = draw(pass_.flat, number, record.step(number, (*after, ())))
+        return stack, (*after, (left, drawn)), number, jnp.array(False)
 
     state, first = stack.last()
     free = stack.num_free() + 1
@@ -233,12 +229,25 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     # writes to it makes the compiler copy it whole.
     loop = (stack, tuple(state), first, jnp.array(True))
     stack, (y, carry, memo), _, memo_fits = lax.while_loop(lambda s: s[2] < wanted, run_on, loop)
-    if jax.tree.leaves(memo):
-        step = record.step(wanted, (y, carry, ()))
-        memo = lax.cond(
-            memo_fits, lambda: memo, lambda: pass_.map(advance)(pass_.flat, wanted, step)[1]
-        )
-    return stack.without(wanted), record.step(wanted, (y, carry, memo))
+    step = record.step(wanted, (y, carry, memo))
+    if jax.tree.leaves(memo[0]):
+        # What a step leaves is known when it has been made, and this one has not been yet.
+        left = lax.cond(memo_fits, lambda: memo[0], lambda: advance(pass_.flat, wanted, step)[1])
+        step = dataclasses.replace(step, memo=(left, memo[1]))
+    return stack.without(wanted), step
+
+
+def _advance(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:
+    """The state after a step, and what the step leaves."""
+    jumped = None if step.details is None else step.details.made_jump
+    ends, state = (step.t0, step.t1), (step.y, step.carry)
+    trial, left = problem.advance(operands, number, ends, state, jumped, step.memo[1])
+    carry = trial.carry if problem.stepper.keeps_carry else ()
+    return tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry)), left
+
+
+def _draw(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:
+    return problem.draw(operands, (step.t0, step.t1), number)
 
 
 def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:

@@ -82,9 +82,8 @@ def interpolant_struct(problem: Problem, operands: Operands) -> Any:
     """Shapes and dtypes of what the interpolation of one step takes."""
 
     def example() -> Any:
-        t, y, jumped = operands.t0, operands.y0, operands.made_jump0
-        trial, _ = problem.step(operands, jnp.array(0), (t, t), (y, operands.carry0), jumped)
-        return problem.stepper.interpolant(t - t, y, trial)
+        trial, _ = problem.no_step(operands)
+        return problem.stepper.interpolant(operands.t0 - operands.t0, operands.y0, trial)
 
     return jax.eval_shape(example)
 

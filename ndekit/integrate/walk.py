@@ -18,15 +18,15 @@ from .. import tree
 from ..shapes import Args, Flag, State, Time
 from .attempt import smallest_step_after, within
 from .brownian import DEPTH
-from .controllers import clips_around
+from .controllers import clips_around, frozen
+from .converted import convert
 from .noise import Drawn, Noise, cell_after, part_length
+from .parts import Part as ProblemPart
 
 Nodes = UInt32[Array, "..."]
 
 # Parts that wait, at most. A solve that goes up again past as many levels draws its way anew.
 ROOM = 8
-# Halvings that are drawn at once where a solve begins, on the way from its cell to its first step.
-AT_ONCE = 4
 
 
 class Part(eqx.Module):
@@ -73,11 +73,14 @@ class Waiting(eqx.Module):
 
 
 class Walk(eqx.Module):
-    """Where the walk is, and the parts that it has drawn on its way and comes to later."""
+    """The part that was tried last, what became of it, and the parts that were drawn on the way
+    there and come later.
+    """
 
     part: Part
     waiting: Waiting
-    for_step: Drawn  # what the dynamics take of the part
+    accepted: Flag
+    longest: Time  # the next step: no longer than that
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +99,7 @@ class Walking:
         self, t0: Time, t1: Time, y0: State, y1: State, args: Args, y_error: Any,
         error_order: Any, controller_state: Any,
     ) -> tuple:  # fmt: skip
+        """As of a diffrax controller, but for the end of the next step, which `onward` finds."""
         state, walk = controller_state
         part = walk.part
         keep, begin, end, jumped, own, result = self.controller.adapt_step_size(
@@ -105,13 +109,12 @@ class Walking:
         longest = jnp.where(keep, end - begin, jnp.minimum(end - begin, 0.75 * part.h))
         # A lane that has finished or failed makes steps of no length, and stays where it is.
         tried = t1 > t0
-        longest = jnp.where(tried, longest, jnp.inf)
-        t_after, jumps = self.noise.behind_jump(t1)
-        after = _onward(self.noise, walk, keep & tried, t_after, longest)
+        walk = Walk(part, walk.waiting, keep & tried, jnp.where(tried, longest, jnp.inf))
         too_deep = ~keep & tried & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
+        t_after, jumps = self.noise.behind_jump(t1)
         t, jumped = jnp.where(keep, t_after, t0), jumped | (keep & jumps)
-        return keep, t, after.part.t_end, jumped, (state, after), result
+        return keep, t, t, jumped, (state, walk), result
 
     def own_state(self, state: Any) -> Any:
         """The state of `controller` in that of the clipping ones."""
@@ -131,20 +134,32 @@ def walking(noise: Noise | None, controller: Any) -> tuple[Any, Callable | None]
 
 
 def first_walk(noise: Noise, t0: Time, t_next: Time) -> Walk:
-    """Where the walk begins, in a solve that would make its first step to `t_next`."""
+    """A solve that would make its first step to `t_next`, as if a cell had just ended at `t0`."""
     t_next = within(t_next, smallest_step_after(t0), noise.ends[-1])
-    start, end = cell_after(noise.ends, t0)
-    part = _whole(noise, start, end, [motion.cell_key(start) for motion in noise.motions])
-    room = jax.tree.map(lambda x: jnp.zeros((ROOM, *x.shape), x.dtype), part.drawn)
+    top = jnp.uint32(0)
+    nothing = lambda motion, key: tree.zeros_like(jax.eval_shape(motion.whole, key, t0))
+    drawn = list(map(nothing, noise.motions, noise.keys))
+    room = jax.tree.map(lambda x: jnp.zeros((ROOM, *x.shape), x.dtype), drawn)
     waiting = Waiting(jnp.zeros(ROOM, jnp.uint32), room)
-    return _down(noise, part, waiting, _level_for(part, t_next - t0), jnp.uint32(0), AT_ONCE)
+    part = Part(t0, t0, noise.keys, top, top, drawn)
+    return Walk(part, waiting, jnp.array(True), t_next - t0)
 
 
-def _onward(noise: Noise, walk: Walk, accepted: Flag, t_after: Time, longest: Time) -> Walk:
-    """To the part after this one, at `t_after`, if it was accepted, as large as may be, and no
-    longer than `longest`; else to the left half, or a half of it.
+def walk_part(noise: Noise | None, t: Time, memory: Any) -> ProblemPart:
+    """How a problem walks; `memory` is what its controller remembers."""
+    if noise is None or noise.ends is None:
+        return ProblemPart({}, {})
+    program, constants = convert(lambda t, walk: onward(noise, t, walk), t, memory[1])
+    return ProblemPart(dict(walk=program), dict(walk=frozen(constants)))
+
+
+def onward(noise: Noise, t: Time, walk: Walk) -> tuple[Walk, Time, Drawn]:
+    """To the part that begins at `t`, the end of that step, and what it draws.
+
+    After an accepted part it is the next one, as large as may be and no longer than asked for; else
+    the left half, or a half of it.
     """
-    part = walk.part
+    part, accepted = walk.part, walk.accepted
     # A part whose number ends in so many ones is the last of so many larger ones.
     ones = lax.population_count(part.index ^ (part.index + 1)) - 1
     leaves = accepted & (ones >= part.level)
@@ -152,28 +167,26 @@ def _onward(noise: Noise, walk: Walk, accepted: Flag, t_after: Time, longest: Ti
     index = jnp.where(leaves, 0, (part.index >> ones) + 1)
     drawn, is_there = walk.waiting.of_level(level)
     # At the end of all there is a cell of no length, in which nothing happens.
-    start = jnp.where(leaves, t_after, part.start)
+    start = jnp.where(leaves, t, part.start)
     drawn = tree.where(leaves, tree.zeros_like(drawn), drawn)
     after = Part(start, part.end, part.keys, level, index, drawn)
-    from_above = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
-
-    def enter() -> Part:
-        start, end = cell_after(noise.ends, after.start)
-        keys = [motion.cell_key(start) for motion in noise.motions]
-        return tree.where(from_above, _whole(noise, start, end, keys), near)
-
     near = tree.where(accepted, after, part)
-    # A cell is drawn where some lane enters one.
-    at = lax.cond(eqxi.unvmap_any(from_above), enter, lambda: near)
-    goal = jnp.maximum(near.level, _level_for(at, longest))
-    return _down(noise, at, walk.waiting, goal, near.index << (goal - near.level), 1)
+    is_new = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
 
+    def enter() -> tuple:
+        start, end = cell_after(noise.ends, near.start)
+        keys = [motion.cell_key(start) for motion in noise.motions]
+        cell = (near.start, near.end, near.keys)
+        return tree.where(is_new, (start, end, keys), cell)
 
-def _whole(noise: Noise, start: Time, end: Time, keys: list[Any]) -> Part:
-    drawn = [
-        motion.whole(key, end - start) for motion, key in zip(noise.motions, keys, strict=True)
-    ]
-    return Part(start, end, keys, jnp.uint32(0), jnp.uint32(0), drawn)
+    # The keys of a cell are computed where some lane enters one.
+    cell = lax.cond(eqxi.unvmap_any(is_new), enter, lambda: (near.start, near.end, near.keys))
+    at = Part(*cell, jnp.where(is_new, 0, near.level), near.index, near.drawn)
+    goal = jnp.maximum(near.level, _level_for(at, walk.longest))
+    part, waiting = _down(noise, at, walk.waiting, is_new, goal, near.index << (goal - near.level))
+    length = part.end - part.start
+    drawn = noise.with_halves(part.keys, length, part.level, part.index, part.drawn)
+    return Walk(part, waiting, walk.accepted, walk.longest), part.t_end, drawn
 
 
 def _level_for(part: Part, longest: Time) -> Nodes:
@@ -183,39 +196,28 @@ def _level_for(part: Part, longest: Time) -> Nodes:
 
 
 def _down(
-    noise: Noise, part: Part, waiting: Waiting, level: Nodes, index: Nodes, at_once: int
-) -> Walk:
-    """From a part to part `index` of a deeper `level` within it, `at_once` halvings a turn."""
+    noise: Noise, part: Part, waiting: Waiting, is_new: Flag, level: Nodes, index: Nodes
+) -> tuple[Part, Waiting]:
+    """From a part to part `index` of a deeper `level` within it; a new cell is drawn first."""
+    goes_on = lambda loop: loop[2] | (loop[0].level < level)
 
-    def halve(part: Part, waiting: Waiting, normals: list[Any]) -> tuple[Part, Waiting]:
-        goes_on = part.level < level
-        pairs = [
-            motion.split(normal, x, part.h)
-            for motion, normal, x in zip(noise.motions, normals, part.drawn, strict=True)
+    def turn(loop: tuple[Part, Waiting, Flag]) -> tuple[Part, Waiting, Flag]:
+        part, waiting, is_new = loop
+        below = jnp.where(is_new, 0, part.level + 1)
+        above_goal = jnp.where(goes_on(loop), level - below, 0)
+        at = index >> above_goal
+        node = jnp.where(is_new, 0, (jnp.uint32(1) << part.level) | (at >> 1))
+        steps = [
+            motion.drawn_below(key, node, x, part.h)
+            for motion, key, x in zip(noise.motions, part.keys, part.drawn, strict=True)
         ]
-        left, right = [list(half) for half in zip(*pairs, strict=True)]
-        below = part.level + 1
-        at = index >> jnp.where(goes_on, level - below, 0)
+        whole, left, right = [list(each) for each in zip(*steps, strict=True)]
         is_right = (at & 1) == 1
-        drawn = tree.where(is_right, right, left)
+        drawn = tree.where(is_new, whole, tree.where(is_right, right, left))
         inside = dataclasses.replace(part, level=below, index=at, drawn=drawn)
-        waiting = waiting.with_part(below, right, goes_on & ~is_right)
-        return tree.where(goes_on, inside, part), waiting
+        waits = goes_on(loop) & ~is_new & ~is_right
+        part = tree.where(goes_on(loop), inside, part)
+        return part, waiting.with_part(below, right, waits), jnp.zeros_like(is_new)
 
-    def turn(loop: tuple[Part, Waiting]) -> tuple[Part, Waiting]:
-        part, waiting = loop
-        levels = part.level + jnp.arange(at_once, dtype=jnp.uint32)
-        nodes = (jnp.uint32(1) << levels) | (index >> jnp.where(levels < level, level - levels, 0))
-        normals = [
-            motion.normals_of(key, nodes)
-            for motion, key in zip(noise.motions, part.keys, strict=True)
-        ]
-        for i in range(at_once):
-            part, waiting = halve(part, waiting, jax.tree.map(lambda x, i=i: x[i], normals))
-        return part, waiting
-
-    goes_on = lambda loop: loop[0].level < level
-    part, waiting = lax.while_loop(goes_on, turn, (part, waiting))
-    length = part.end - part.start
-    drawn = noise.with_halves(part.keys, length, part.level, part.index, part.drawn)
-    return Walk(part, waiting, drawn)
+    part, waiting, _ = lax.while_loop(goes_on, turn, (part, waiting, is_new))
+    return part, waiting
