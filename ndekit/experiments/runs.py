@@ -90,6 +90,9 @@ def trainer_of(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str 
     place = (job.experiment, job.preset)
     if config.float64:
         jax.config.update("jax_enable_x64", True)
+    if jax.default_backend() != "cpu":
+        # Of products that are rounded to a few bits an error estimate sees little but rounding.
+        jax.config.update("jax_default_matmul_precision", "highest")
     if place not in datasets:
         datasets[place] = _in_precision(config, config.load(data_folder))
     regularizer = find_regularizer(job.regularizer)
