@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.extend import core as jex_core
 
+from .short_loops import without_short_loops
+
 
 @dataclass(frozen=True, eq=False)
 class Converted:
@@ -45,6 +47,8 @@ def convert(fn: Callable, *examples: Any) -> tuple[Converted, list[Any]]:
     leaves, treedef = jax.tree.flatten(examples)
     flat = lambda *leaves: fn(*jax.tree.unflatten(treedef, leaves))
     jaxpr, shapes = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+    if jax.default_backend() != "cpu":
+        jaxpr = without_short_loops(jaxpr)
     hoisted = tuple(i for i, c in enumerate(jaxpr.consts) if isinstance(c, Tracer))
     constants = [jaxpr.consts[i] for i in hoisted]
     kept = [None if i in hoisted else c for i, c in enumerate(jaxpr.consts)]

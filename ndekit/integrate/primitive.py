@@ -26,6 +26,7 @@ from .lanes import Lanes
 from .one_lane import for_one_lane
 from .problem import Operands, Problem
 from .replay import replay
+from .rounding import warn_of_rounding
 from .stretch import goes_in_stretches
 
 _solve_p = Primitive("ndekit_solve")
@@ -34,6 +35,7 @@ _solve_p.multiple_results = True
 
 def solve(problem: Problem, operands: Operands) -> Outcome:
     """Solve; differentiable by record and replay."""
+    warn_of_rounding(problem, operands)
     flat, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, operands))
     outcome = outcome_struct(problem, operands)
     problem = dataclasses.replace(problem, treedef=treedef, outcome=outcome)
