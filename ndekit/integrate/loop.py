@@ -35,7 +35,7 @@ from .setup import reflected_field
 from .small_systems import by_inverses
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 from .stochastic import counted_drift, drift_evals, is_sde
-from .walk import first_walk, walk_part, walking
+from .walk import first_walk, walk_part, walking, walks
 
 
 class Replaying(NamedTuple):
@@ -80,10 +80,6 @@ class _Motion:
     of_field: list[Any] = dataclasses.field(default_factory=list)
     first_evals: int = 0
     noise: Noise | None = None
-
-    @property
-    def walks(self) -> bool:
-        return self.noise is not None and self.noise.ends is not None
 
 
 def has_statistics(solver: Any) -> bool:
@@ -251,7 +247,7 @@ def _first_memory(given: Given, motion: _Motion) -> Any:
     state = given.state0.controller_state
     clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
     state = state if clips and not given.passed_controller_state else frozen(state)
-    if motion.noise is None or not motion.walks:
+    if not walks(motion.noise):
         return state
     return state, frozen(first_walk(motion.noise, given.t0, given.state0.tnext))
 

@@ -25,7 +25,8 @@ def written_out(key: Any) -> Any:
     """The same key for the same numbers, by the written-out hash; those of other generators than
     JAX's default as they are.
     """
-    if jr.key_impl(key) != "threefry2x32" or not jax.config.jax_threefry_partitionable:
+    config: Any = jax.config
+    if jr.key_impl(key) != "threefry2x32" or not config.jax_threefry_partitionable:
         return key
     return jr.wrap_key_data(jr.key_data(key), impl=THREEFRY)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import diffrax
 import equinox as eqx
@@ -123,11 +123,16 @@ class Walking:
         return state
 
 
+def walks(noise: Noise | None) -> TypeGuard[Noise]:
+    """Whether steps are adaptive, and draw their noise themselves."""
+    return noise is not None and noise.ends is not None
+
+
 def walking(noise: Noise | None, controller: Any) -> tuple[Any, Callable | None]:
     """The controller that judges the steps, and what the noise makes of it; `None` if it leaves
     the steps to it.
     """
-    if noise is None or noise.ends is None:
+    if not walks(noise):
         return controller, None
     clips, inner = clips_around(controller)
     return inner, lambda controller: Walking(controller, noise, len(clips))
@@ -147,7 +152,7 @@ def first_walk(noise: Noise, t0: Time, t_next: Time) -> Walk:
 
 def walk_part(noise: Noise | None, t: Time, memory: Any) -> ProblemPart:
     """How a problem walks; `memory` is what its controller remembers."""
-    if noise is None or noise.ends is None:
+    if not walks(noise):
         return ProblemPart({}, {})
     program, constants = convert(lambda t, walk: onward(noise, t, walk), t, memory[1])
     return ProblemPart(dict(walk=program), dict(walk=frozen(constants)))
@@ -176,12 +181,12 @@ def onward(noise: Noise, t: Time, walk: Walk) -> tuple[Walk, Time, Drawn]:
     def enter() -> tuple:
         start, end = cell_after(noise.ends, near.start)
         keys = [motion.cell_key(start) for motion in noise.motions]
-        cell = (near.start, near.end, near.keys)
-        return tree.where(is_new, (start, end, keys), cell)
+        return tree.where(is_new, (start, end, keys), stay())
 
     # The keys of a cell are computed where some lane enters one.
-    cell = lax.cond(eqxi.unvmap_any(is_new), enter, lambda: (near.start, near.end, near.keys))
-    at = Part(*cell, jnp.where(is_new, 0, near.level), near.index, near.drawn)
+    stay = lambda: (near.start, near.end, near.keys)
+    start, end, keys = lax.cond(eqxi.unvmap_any(is_new), enter, stay)
+    at = Part(start, end, keys, jnp.where(is_new, 0, near.level), near.index, near.drawn)
     goal = jnp.maximum(near.level, _level_for(at, walk.longest))
     part, waiting = _down(noise, at, walk.waiting, is_new, goal, near.index << (goal - near.level))
     length = part.end - part.start
