@@ -1,5 +1,7 @@
 """Solves of SDEs: every solver against diffrax on the same noise, gradients, paths, refusals."""
 
+import dataclasses
+
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -261,22 +263,51 @@ def test_noise_of_attempts_given_up_is_not_in_a_gradient():
         assert_tree_close(one_by_one[i], alone(2.0, keys[i]), rtol=1e-2)
 
 
-def test_a_lane_that_makes_no_step_stays_where_it_is():
+def test_a_lane_that_does_not_go_on_stays_where_it_is():
     path, t0 = nk.BrownianMotion((2,), jr.key(0)), jnp.array(0.0)
-    ends = jnp.array([0.0, 1.0])
-    noise = Noise([path], [path.cell_key(t0)], ends, jnp.array(1), halved=False)
-    first, _, _ = walk.onward(noise, t0, walk.first_walk(noise, t0, jnp.array(0.3)))
+    noise = Noise([path], [path.cell_key(t0)], jnp.array([0.0, 1.0]), jnp.array(1), halved=False)
+    yes, no = jnp.array(True), jnp.array(False)
+    walked, t_end, _ = walk.onward(noise, t0, walk.first_walk(noise, t0, jnp.array(0.3)), yes)
+    assert t_end == 0.25
+    for accepted in (yes, no):
+        judged = dataclasses.replace(walked, accepted=accepted, longest=jnp.array(0.01))
+        after, _, drawn = walk.onward(noise, t_end, judged, no)
+        assert_tree_close((after.part, after.waiting), (walked.part, walked.waiting), rtol=0)
+        assert_tree_close(drawn, [[jnp.zeros((1, 2))]], rtol=0)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_each_lane_draws_again_what_it_drew(impl, x64):
+    """A linear equation, whose end is its beginning times a number of the path."""
     controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
-    y, error = jnp.zeros(2), jnp.full(2, 0.5)
-    terms = diffrax.ODETerm(lambda t, y, args: y)
-    _, state = controller.init(terms, t0, ends[1], y, 0.3, None, terms.vf, 1.0)
-    for t in (t0, first.part.t_end):
-        *_, (_, after), result = walk.Walking(controller, noise).adapt_step_size(
-            t, t, y, y, None, error, 1.0, (state, first)
-        )
-        again, _, _ = walk.onward(noise, t, after)
-        assert_tree_close((again.part, again.waiting), (first.part, first.waiting), rtol=0)
-        assert result == diffrax.RESULTS.successful
+    ts, keys = jnp.linspace(0.0, 1.0, 5), jr.split(jr.key(0, impl=impl), 4)
+
+    def last(y0, key):
+        path, half = nk.BrownianMotion((), key), lambda y: 0.5 * y
+        sol = along(
+            path, jnp.negative, half, diffrax.Heun(), 0.0, 1.0, controller, y0,
+            saveat=diffrax.SaveAt(ts=ts), adjoint=nk.ReplayAdjoint(checkpoints=3),
+        )  # fmt: skip
+        return sol.ys[-1]
+
+    y0 = jnp.array(2.0)
+    ends, slopes = jax.jit(jax.vmap(jax.value_and_grad(last), (None, 0)))(y0, keys)
+    assert len(set(ends.tolist())) == 4
+    assert_tree_close(slopes, ends / y0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("number", [20, 200])
+def test_cells_are_found_among_few_and_many(number, x64):
+    ts = jnp.sort(jr.uniform(jr.key(3), (number,)))
+    controller = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    nothing, one = jnp.zeros_like, jnp.ones_like
+    path = nk.BrownianMotion((), jr.key(0))
+    sol = along(
+        path, nothing, one, diffrax.Heun(), 0.0, 1.0, controller, jnp.array(0.0),
+        saveat=diffrax.SaveAt(ts=ts),
+    )  # fmt: skip
+    cells = nk.BrownianMotion((), jr.key(0), ts=jnp.array([0.0, *ts, 1.0]))
+    assert_tree_close(sol.ys, jax.vmap(lambda t: cells.evaluate(0.0, t))(ts), rtol=1e-7, atol=1e-9)
 
 
 def test_halves_of_a_step_are_those_of_its_replay():

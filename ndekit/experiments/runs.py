@@ -90,7 +90,8 @@ def trainer_of(job: Job, datasets: dict[tuple[str, str], Any], data_folder: str 
     place = (job.experiment, job.preset)
     if config.float64:
         jax.config.update("jax_enable_x64", True)
-    if jax.default_backend() != "cpu":
+    settings: Any = jax.config
+    if jax.default_backend() != "cpu" and settings.jax_default_matmul_precision is None:
         # Of products that are rounded to a few bits an error estimate sees little but rounding.
         jax.config.update("jax_default_matmul_precision", "highest")
     if place not in datasets:

@@ -23,7 +23,7 @@ class Lane(eqx.Module):
     """The state of one solve between two attempts."""
 
     t: Time
-    t_next: Time
+    t_next: Time  # along a walk: of the attempt that was
     y: State
     carry: Any
     controller_state: Any
@@ -100,8 +100,9 @@ def walked(problem: Problem, operands: Operands, lane: Lane) -> tuple[Lane, tupl
     """The lane before its next attempt along noise, and what that draws."""
     state, walk = lane.controller_state
     assert problem.walk is not None  # or nobody would walk
-    walk, t_next, drawn = problem.walk(operands.walk, lane.t, walk)
-    stuck = is_active(lane, operands) & (t_next <= lane.t)
+    active = is_active(lane, operands)
+    walk, t_next, drawn = problem.walk(operands.walk, lane.t, walk, active)
+    stuck = active & (t_next <= lane.t)
     result = RESULTS.where(stuck, RESULTS.dt_min_reached, lane.result)
     lane = dataclasses.replace(lane, t_next=t_next, controller_state=(state, walk), result=result)
     return lane, (drawn,)

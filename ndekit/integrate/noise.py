@@ -19,6 +19,8 @@ from .given import Given
 from .moving import FIXED
 from .parts import Part
 
+# So many are all looked at: a binary search is a loop.
+_FEW_ENDS = 64
 _FIRST = jax.ShapeDtypeStruct((), jnp.int32)  # the number of a step, for example
 # For each motion what an interval draws; where steps are halved, the same of its halves as well.
 Drawn = list[Any]
@@ -190,8 +192,10 @@ def is_known(solver: Any) -> bool:
 
 def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
     """The cell that begins at `t` or holds it; of no length at the end of all."""
-    # All are looked at: a binary search would be a loop, for a few numbers.
-    index = jnp.sum(ends <= t)
+    if ends.shape[0] <= _FEW_ENDS:
+        index = jnp.sum(ends <= t)
+    else:
+        index = jnp.searchsorted(ends, t, side="right")
     last = ends.shape[0] - 1
     return ends[jnp.maximum(index - 1, 0)], ends[jnp.minimum(index, last)]
 

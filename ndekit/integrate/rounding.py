@@ -12,8 +12,8 @@ from jax.extend import core as jex_core
 from .problem import Operands, Problem
 from .setup import is_concrete
 
-# At looser tolerances the rounding costs a step or two.
-_TIGHT = 1e-3
+# The sum of both tolerances. At looser ones the rounding costs a step or two.
+_TIGHT = 2.01e-3
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
@@ -23,16 +23,16 @@ def warn_of_rounding(problem: Problem, operands: Operands) -> None:
     By default a GPU or TPU multiplies float32 matrices in some ten bits. The field is then known to
     three digits, and a controller that asks for six shortens the steps until it gets them.
     """
-    rtol, _ = eqx.combine(operands.tolerances, problem.tolerances)
-    if jax.default_backend() == "cpu" or rtol is None or not is_concrete(rtol):
+    both = eqx.combine(operands.tolerances, problem.tolerances)
+    if jax.default_backend() == "cpu" or None in both or not all(map(is_concrete, both)):
         return
-    least = float(np.min(np.asarray(rtol)))
-    if least > _TIGHT or not rounds(problem.dynamics.jaxpr.jaxpr):
+    rtol, atol = (float(np.min(np.asarray(x))) for x in both)
+    if rtol + atol > _TIGHT or not rounds(problem.dynamics.jaxpr.jaxpr):
         return
     warnings.warn(
-        f"At rtol={least:g} the error estimate of this solve will mostly be rounding, and its "
-        "steps many times too short: this device multiplies float32 matrices in about ten bits "
-        "unless told otherwise. Call `jax.config.update('jax_default_matmul_precision', "
+        f"At rtol={rtol:g}, atol={atol:g} the error estimate of this solve will mostly be "
+        "rounding, and its steps many times too short: this device multiplies float32 matrices in "
+        "about ten bits unless told otherwise. Call `jax.config.update('jax_default_matmul_precision', "
         "'highest')`, or set it to 'default' to say that you want it so.",
         stacklevel=2,
     )

@@ -10,7 +10,6 @@ Reference: Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as ea
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -22,13 +21,16 @@ _PARITY = np.uint32(0x1BD11BDA)
 
 
 def written_out(key: Any) -> Any:
-    """The same key for the same numbers, by the written-out hash; those of other generators than
-    JAX's default as they are.
+    """The same key for the same numbers, by the written-out hash.
+
+    A key of another generator becomes one of this: under `jax.vmap` others draw a whole batch from
+    the first of its keys, and lanes would not draw again what they drew.
     """
-    config: Any = jax.config
-    if jr.key_impl(key) != "threefry2x32" or not config.jax_threefry_partitionable:
-        return key
-    return jr.wrap_key_data(jr.key_data(key), impl=THREEFRY)
+    data = jr.key_data(key)
+    pair = data[:2]
+    for i in range(2, data.shape[0], 2):
+        pair = jnp.stack(_hashed(pair, data[i], data[min(i + 1, data.shape[0] - 1)]))
+    return jr.wrap_key_data(pair, impl=THREEFRY)
 
 
 def _hashed(key: Any, x: Any, y: Any) -> tuple[Any, Any]:

@@ -107,10 +107,8 @@ class Walking:
         )
         state = eqx.tree_at(self.own_state, state, own)
         longest = jnp.where(keep, end - begin, jnp.minimum(end - begin, 0.75 * part.h))
-        # A lane that has finished or failed makes steps of no length, and stays where it is.
-        tried = t1 > t0
-        walk = Walk(part, walk.waiting, keep & tried, jnp.where(tried, longest, jnp.inf))
-        too_deep = ~keep & tried & (part.level >= DEPTH)
+        walk = Walk(part, walk.waiting, keep, longest)
+        too_deep = ~keep & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
         t_after, jumps = self.noise.behind_jump(t1)
         t, jumped = jnp.where(keep, t_after, t0), jumped | (keep & jumps)
@@ -154,29 +152,28 @@ def walk_part(noise: Noise | None, t: Time, memory: Any) -> ProblemPart:
     """How a problem walks; `memory` is what its controller remembers."""
     if not walks(noise):
         return ProblemPart({}, {})
-    program, constants = convert(lambda t, walk: onward(noise, t, walk), t, memory[1])
+    onwards = lambda t, walk, goes_on: onward(noise, t, walk, goes_on)
+    program, constants = convert(onwards, t, memory[1], jnp.array(True))
     return ProblemPart(dict(walk=program), dict(walk=frozen(constants)))
 
 
-def onward(noise: Noise, t: Time, walk: Walk) -> tuple[Walk, Time, Drawn]:
+def onward(noise: Noise, t: Time, walk: Walk, goes_on: Flag) -> tuple[Walk, Time, Drawn]:
     """To the part that begins at `t`, the end of that step, and what it draws.
 
     After an accepted part it is the next one, as large as may be and no longer than asked for; else
-    the left half, or a half of it.
+    the left half, or a half of it. A lane that does not go on stays, and draws nothing.
     """
-    part, accepted = walk.part, walk.accepted
+    part, accepted = walk.part, walk.accepted & goes_on
     # A part whose number ends in so many ones is the last of so many larger ones.
     ones = lax.population_count(part.index ^ (part.index + 1)) - 1
     leaves = accepted & (ones >= part.level)
     level = jnp.where(leaves, 0, part.level - ones)
     index = jnp.where(leaves, 0, (part.index >> ones) + 1)
     drawn, is_there = walk.waiting.of_level(level)
-    # At the end of all there is a cell of no length, in which nothing happens.
     start = jnp.where(leaves, t, part.start)
-    drawn = tree.where(leaves, tree.zeros_like(drawn), drawn)
     after = Part(start, part.end, part.keys, level, index, drawn)
     near = tree.where(accepted, after, part)
-    is_new = jnp.where(leaves, part.end < noise.ends[-1], accepted & ~is_there)
+    is_new = leaves | (accepted & ~is_there)
 
     def enter() -> tuple:
         start, end = cell_after(noise.ends, near.start)
@@ -187,10 +184,12 @@ def onward(noise: Noise, t: Time, walk: Walk) -> tuple[Walk, Time, Drawn]:
     stay = lambda: (near.start, near.end, near.keys)
     start, end, keys = lax.cond(eqxi.unvmap_any(is_new), enter, stay)
     at = Part(start, end, keys, jnp.where(is_new, 0, near.level), near.index, near.drawn)
-    goal = jnp.maximum(near.level, _level_for(at, walk.longest))
+    longest = jnp.where(goes_on, walk.longest, jnp.inf)
+    goal = jnp.maximum(near.level, _level_for(at, longest))
     part, waiting = _down(noise, at, walk.waiting, is_new, goal, near.index << (goal - near.level))
     length = part.end - part.start
     drawn = noise.with_halves(part.keys, length, part.level, part.index, part.drawn)
+    drawn = tree.masked(goes_on, drawn)
     return Walk(part, waiting, walk.accepted, walk.longest), part.t_end, drawn
 
 
