@@ -24,7 +24,8 @@ def warn_of_rounding(problem: Problem, operands: Operands) -> None:
     three digits, and a controller that asks for six shortens the steps until it gets them.
     """
     both = eqx.combine(operands.tolerances, problem.tolerances)
-    if jax.default_backend() == "cpu" or None in both or not all(map(is_concrete, both)):
+    known = all(x is not None and is_concrete(x) for x in both)
+    if jax.default_backend() == "cpu" or not known:
         return
     rtol, atol = (float(np.min(np.asarray(x))) for x in both)
     if rtol + atol > _TIGHT or not rounds(problem.dynamics.jaxpr.jaxpr):
@@ -32,8 +33,9 @@ def warn_of_rounding(problem: Problem, operands: Operands) -> None:
     warnings.warn(
         f"At rtol={rtol:g}, atol={atol:g} the error estimate of this solve will mostly be "
         "rounding, and its steps many times too short: this device multiplies float32 matrices in "
-        "about ten bits unless told otherwise. Call `jax.config.update('jax_default_matmul_precision', "
-        "'highest')`, or set it to 'default' to say that you want it so.",
+        "about ten bits unless told otherwise. Call "
+        "`jax.config.update('jax_default_matmul_precision', 'highest')`, or set it to 'default' to "
+        "say that you want it so.",
         stacklevel=2,
     )
 
