@@ -107,7 +107,7 @@ class Walking:
         )
         state = eqx.tree_at(self.own_state, state, own)
         longest = jnp.where(keep, end - begin, jnp.minimum(end - begin, 0.75 * part.h))
-        walk = Walk(part, walk.waiting, keep, longest)
+        walk = Walk(part, walk.waiting, jnp.asarray(keep), longest)
         too_deep = ~keep & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
         t_after, jumps = self.noise.behind_jump(t1)

@@ -198,6 +198,7 @@ def sde_case(
     num_steps: int | None = None,
     solver: diffrax.AbstractSolver = diffrax.Euler(),
     area: Any = diffrax.BrownianIncrement,
+    num_saves: int | None = None,
 ) -> Case:
     """64 paths of a neural SDE with 16 numbers and diagonal noise; drift and diffusion 16-64-16."""
     h = 0.1 if num_steps is None else 1 / num_steps
@@ -232,7 +233,7 @@ def sde_case(
     return Case(
         name, field=None, start=start, given=(y0, jr.split(jr.key(3), 64)), parameters=parameters,
         t1=1.0, tolerance=1e-2, rounds=20 if num_steps != 1000 else 8, lanes=64, dt0=h,
-        solver=solver, num_steps=num_steps, for_diffrax=for_diffrax,
+        num_saves=num_saves, solver=solver, num_steps=num_steps, for_diffrax=for_diffrax,
         by_hand=None if num_steps is None else by_hand,
     )  # fmt: skip
 
@@ -257,6 +258,9 @@ CASES: dict[str, Callable[[str], Case]] = {
     "sde, Euler, 50 steps": lambda name: sde_case(name, 50),
     "sde, Euler, 1000 steps": lambda name: sde_case(name, 1000),
     "sde, Heun adaptive": lambda name: sde_case(name, solver=diffrax.Heun()),
+    "sde, Heun adaptive, 100 saves": lambda name: sde_case(
+        name, solver=diffrax.Heun(), num_saves=100
+    ),
     "sde, SPaRK adaptive": lambda name: sde_case(
         name, solver=diffrax.SPaRK(), area=diffrax.SpaceTimeLevyArea
     ),

@@ -22,6 +22,7 @@ TARGETS: dict[str, dict[str, float]] = {
     "sde, Euler, 50 steps": dict(forward=15, gradient=12, floor=1.3),
     "sde, Euler, 1000 steps": dict(forward=15, gradient=12, floor=1.3),
     "sde, Heun adaptive": dict(forward=10, gradient=5),
+    "sde, Heun adaptive, 100 saves": dict(),  # each an end of a step; nothing was asked
     "sde, SPaRK adaptive": dict(forward=10, gradient=5),
 }
 # Of all cases: trace + compile of forward and gradient, ndekit over diffrax.
