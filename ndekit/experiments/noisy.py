@@ -228,8 +228,8 @@ MNIST_SDE = {
         about="the same, 14x14 pixels, 2 epochs",
         load=lambda folder: mnist(folder, size=14, num_validation=5000),
         epochs=2,
-        # Two of them by `ndekit search`: docs/papers/neural_sdes.md has what was tried.
-        coefficients=_COEFFICIENTS | {"steps": 0.01, "local_time": 5.0},
+        # Three of them by `ndekit search`: docs/papers/neural_sdes.md has what was tried.
+        coefficients=_COEFFICIENTS | {"steps": 0.01, "local_time": 5.0, "stiffness": 10.0},
     ),
     "paper_a": _PAPER_A,
 }
