@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeGuard
 
 import diffrax
@@ -152,8 +153,7 @@ def walk_part(noise: Noise | None, t: Time, memory: Any) -> ProblemPart:
     """How a problem walks; `memory` is what its controller remembers."""
     if not walks(noise):
         return ProblemPart({}, {})
-    onwards = lambda t, walk, goes_on: onward(noise, t, walk, goes_on)
-    program, constants = convert(onwards, t, memory[1], jnp.array(True))
+    program, constants = convert(partial(onward, noise), t, memory[1], jnp.array(True))
     return ProblemPart(dict(walk=program), dict(walk=frozen(constants)))
 
 
