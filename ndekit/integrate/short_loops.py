@@ -38,8 +38,14 @@ def _written_out(eqn: jex_core.JaxprEqn) -> jex_core.JaxprEqn:
 def _unrolled(eqn: jex_core.JaxprEqn) -> jex_core.JaxprEqn:
     params: dict[str, Any] = eqn.params
     length, body = params["length"], params["jaxpr"].jaxpr
-    over_rows = len(eqn.invars) > params["num_consts"] + params["num_carry"]
-    heavy = over_rows or bool(body.effects) or not _HEAVY.isdisjoint(primitive_names(body))
-    if heavy or length > _LONGEST or len(body.eqns) > _LARGEST:
+    heavy = bool(body.effects) or not _HEAVY.isdisjoint(primitive_names(body))
+    if heavy or _over_rows(eqn, body) or length > _LONGEST or len(body.eqns) > _LARGEST:
         return eqn
     return eqn.replace(params=params | {"unroll": length})
+
+
+def _over_rows(eqn: jex_core.JaxprEqn, body: jex_core.Jaxpr) -> bool:
+    """Whether a loop reads or writes a row in each turn: those have an axis more outside."""
+    outside, inside = (*eqn.invars, *eqn.outvars), (*body.invars, *body.outvars)
+    shapes = lambda atoms: [v.aval.shape for v in atoms]
+    return shapes(outside) != shapes(inside)
