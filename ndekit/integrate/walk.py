@@ -215,9 +215,9 @@ def _down(
             motion.drawn_below(key, node, x, part.h)
             for motion, key, x in zip(noise.motions, part.keys, part.drawn, strict=True)
         ]
-        whole, left, right = [list(each) for each in zip(*steps, strict=True)]
+        cell, left, right = [list(each) for each in zip(*steps, strict=True)]
         is_right = (at & 1) == 1
-        drawn = tree.where(is_new, whole, tree.where(is_right, right, left))
+        drawn = tree.where(is_new, cell, tree.where(is_right, right, left))
         inside = dataclasses.replace(part, level=below, index=at, drawn=drawn)
         waits = goes_on(loop) & ~is_new & ~is_right
         part = tree.where(goes_on(loop), inside, part)

@@ -49,25 +49,30 @@ def _measure(name: str) -> Measurement:
         for variant in COMPILED
     }
     compilation = compile_in_turns(make, arguments, COMPILE_ROUNDS)
-    counts = {variant: _counts(case, variants[variant]) for variant in COMPILED}
+    counts = {variant: counts_of(case, variants[variant]) for variant in COMPILED}
     num_steps = {variant: count["num_steps"] for variant, count in counts.items()}
     num_evals = counts[NDEKIT].get("num_evals")
+    calls = calls_of(case, variants, num_evals)
+    return Measurement(case, num_steps, num_evals, run_in_turns(calls, case.rounds), compilation)
+
+
+def calls_of(case: Case, variants: dict[str, Variant], num_evals: int | None) -> dict[Any, Any]:
+    """A call of each (variant, work), the floor's among them where there is one."""
     functions = {variant: works(case, variants[variant]) for variant in variants}
-    if has_floor(name):
+    if has_floor(case.name):
         functions[FLOOR] = floor_works(case, num_evals)
-    calls = {
-        (variant, work): _call(jax.jit(function), arguments)
+    return {
+        (variant, work): _call(jax.jit(function), case.arguments)
         for variant, both in functions.items()
         for work, function in both.items()
     }
-    return Measurement(case, num_steps, num_evals, run_in_turns(calls, case.rounds), compilation)
 
 
 def _call(function: Any, arguments: tuple) -> Any:
     return lambda: function(*arguments)
 
 
-def _counts(case: Case, variant: Variant) -> dict[str, int]:
+def counts_of(case: Case, variant: Variant) -> dict[str, int]:
     """Of the lane that has most: the others wait for it."""
     solve = one_solve(case, variant)
     stats = jax.jit(case.over_lanes(lambda *given: solve(*given).stats))

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 from cases import CASES
-from measurement import WORKS
+from measurement import WORKS, calls_of, counts_of
 from tables import PACKAGES, quantity
-from targets import has_floor, in_float64
+from targets import in_float64
 from timing import run_in_turns
-from variants import DIFFRAX, EVERYWHERE, FLOOR, NDEKIT, floor_works, one_solve, works
+from variants import DIFFRAX, EVERYWHERE, FLOOR, NDEKIT
 
 ROUNDS = 10
 IN_LANES = [name for name in CASES if "single" not in name and not in_float64(name)]
@@ -26,19 +26,10 @@ IN_LANES = [name for name in CASES if "single" not in name and not in_float64(na
 
 def seconds_of(name):
     """Samples by (variant, work), and the number of steps."""
+    jax.config.update("jax_enable_x64", in_float64(name))
     case = CASES[name](name)
-    stats = jax.jit(
-        case.over_lanes(lambda *given: one_solve(case, EVERYWHERE[NDEKIT])(*given).stats)
-    )
-    counts = jax.tree.map(lambda count: int(count.max()), stats(*case.arguments))
-    functions = {variant: works(case, EVERYWHERE[variant]) for variant in EVERYWHERE}
-    if has_floor(name):
-        functions[FLOOR] = floor_works(case, counts.get("num_evals"))
-    calls = {
-        (variant, work): lambda compiled=jax.jit(function): compiled(*case.arguments)
-        for variant, both in functions.items()
-        for work, function in both.items()
-    }
+    counts = counts_of(case, EVERYWHERE[NDEKIT])
+    calls = calls_of(case, EVERYWHERE, counts.get("num_evals"))
     with ThreadPoolExecutor() as pool:
         list(pool.map(lambda call: jax.block_until_ready(call()), calls.values()))
     return run_in_turns(calls, ROUNDS), counts["num_steps"]
