@@ -48,25 +48,39 @@ def diffeqsolve(
     | None = None,
     key: Any = None,
 ) -> Solution:
-    r"""Solve a differential equation, and say what the solve cost in numbers that can be
-    differentiated.
+    r"""Solve a differential equation, and report what the solve cost as differentiable numbers.
 
-    `diffrax.diffeqsolve` with two more arguments. Terms, solvers, controllers, `SaveAt`, results
-    and the meaning of every other argument are diffrax's.
+    The signature and the meaning are those of `diffrax.diffeqsolve`, with two more arguments,
+    `costs` and `key`. Terms, solvers, step size controllers, `SaveAt` and results are diffrax's.
 
-    The engine takes every solver, controller, term, event and `SaveAt`, by the same steps as
-    diffrax and with a cheaper gradient. Progress meters, complex states and diffrax's own adjoints
-    run in diffrax's own loop, with the same costs; `ReplayAdjoint` then means
-    `diffrax.RecursiveCheckpointAdjoint`.
+    Every solver, controller, term, event and `SaveAt` runs in ndekit's own engine, with the same
+    steps as in diffrax and a cheaper gradient. Solves with a progress meter, with complex numbers
+    or with one of diffrax's adjoints run in diffrax's own loop, with the same costs;
+    `ReplayAdjoint` then means `diffrax.RecursiveCheckpointAdjoint`.
 
     Args:
-        terms, solver, t0, t1, dt0, y0, args, saveat, stepsize_controller, event, max_steps, throw,
-        progress_meter,
-            solver_state, controller_state, made_jump: as for `diffrax.diffeqsolve`.
-        adjoint: how to differentiate: `ReplayAdjoint()`, `ReversibleAdjoint()`, or one of
-            diffrax's.
-        costs: a dict of step costs; a bare cost means `EveryStep(cost, "sum")`. They come back as
-            `sol.costs`. key: a JAX random key for costs that draw, such as `JacobianNorm()`.
+        terms: the differential equation: a diffrax term, or a PyTree of terms if the solver asks
+            for one.
+        solver: any diffrax solver.
+        t0: the start of the interval.
+        t1: its end; it may lie before `t0`.
+        dt0: the size of the first step; with `None` the controller chooses it.
+        y0: the state at `t0`, any PyTree of arrays.
+        args: passed on to the vector field.
+        saveat: the times at which the solution is saved.
+        stepsize_controller: chooses the step sizes. The default, `ConstantStepSize()`, needs `dt0`.
+        adjoint: how to differentiate the solve: `ReplayAdjoint()`, `ReversibleAdjoint()`, or one
+            of diffrax's.
+        event: a condition that ends the solve early.
+        max_steps: the most steps that are attempted, rejected ones included.
+        throw: whether a solve that fails raises an error; if not, `sol.result` says what happened.
+        progress_meter: reports the progress of the solve.
+        solver_state: the solver's state at `t0`, to continue an earlier solve.
+        controller_state: the controller's state at `t0`, likewise.
+        made_jump: whether the vector field jumps at `t0`, likewise.
+        costs: a dict of costs, such as `{"steps": StepCount()}`; they are returned as `sol.costs`.
+            A step cost on its own means `EveryStep(cost, "sum")`.
+        key: a JAX random key, for costs that draw random numbers, such as `JacobianNorm()`.
 
     Returns:
         A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.
