@@ -1,6 +1,5 @@
-"""What the API pages cannot read off the source: which imports are public, what a module takes."""
+"""What the API pages cannot read off the source: what an `eqx.Module` takes."""
 
-import ast
 from typing import Any
 
 import griffe
@@ -18,11 +17,7 @@ class DataclassName(griffe.ExprName):
 
 
 class Modules(griffe.Extension):
-    """Shows `from .a import X as X` in its package, and `eqx.Module`s as dataclasses."""
-
-    def on_alias_instance(self, *, node: Any, alias: griffe.Alias, **_: Any) -> None:
-        if isinstance(node, ast.ImportFrom):
-            alias.public = any(name.asname == alias.name for name in node.names)
+    """Shows `eqx.Module`s as dataclasses."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for cls in classes_of(pkg):

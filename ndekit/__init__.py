@@ -1,39 +1,76 @@
 """Neural differential equations that are cheap to solve: the names that a user types."""
 
-from . import data as data
-from . import deploy as deploy
-from . import diagnose as diagnose
-from . import fields as fields
-from . import models as models
-from . import plot as plot
-from . import regularize as regularize
-from . import train as train
-from .integrate import SOSRI as SOSRI
-from .integrate import AbstractPlacement as AbstractPlacement
-from .integrate import AbstractReversibleSolver as AbstractReversibleSolver
-from .integrate import AbstractStepCost as AbstractStepCost
-from .integrate import AbstractTrajectoryCost as AbstractTrajectoryCost
-from .integrate import AlongTimes as AlongTimes
-from .integrate import AsynchronousLeapfrog as AsynchronousLeapfrog
-from .integrate import AutoSwitch as AutoSwitch
-from .integrate import BrownianMotion as BrownianMotion
-from .integrate import EachStep as EachStep
-from .integrate import EveryStep as EveryStep
-from .integrate import OneStep as OneStep
-from .integrate import Recorder as Recorder
-from .integrate import ReplayAdjoint as ReplayAdjoint
-from .integrate import Reversible as Reversible
-from .integrate import ReversibleAdjoint as ReversibleAdjoint
-from .integrate import Solution as Solution
-from .integrate import diffeqsolve as diffeqsolve
-from .regularize import JacobianNorm as JacobianNorm
-from .regularize import Kinetic as Kinetic
-from .regularize import LossBudget as LossBudget
-from .regularize import Steer as Steer
-from .regularize import StepBudget as StepBudget
-from .regularize import StepCount as StepCount
-from .regularize import StepError as StepError
-from .regularize import StepStiffness as StepStiffness
-from .regularize import Taylor as Taylor
-from .regularize import TrajectoryPolynomial as TrajectoryPolynomial
-from .regularize import penalty as penalty
+from . import data, deploy, diagnose, fields, models, plot, regularize, train
+from .integrate import (
+    SOSRI,
+    AbstractPlacement,
+    AbstractReversibleSolver,
+    AbstractStepCost,
+    AbstractTrajectoryCost,
+    AlongTimes,
+    AsynchronousLeapfrog,
+    AutoSwitch,
+    BrownianMotion,
+    EachStep,
+    EveryStep,
+    OneStep,
+    Recorder,
+    ReplayAdjoint,
+    Reversible,
+    ReversibleAdjoint,
+    Solution,
+    diffeqsolve,
+)
+from .regularize import (
+    JacobianNorm,
+    Kinetic,
+    LossBudget,
+    Steer,
+    StepBudget,
+    StepCount,
+    StepError,
+    StepStiffness,
+    Taylor,
+    TrajectoryPolynomial,
+    penalty,
+)
+
+__all__ = [
+    "AbstractPlacement",
+    "AbstractReversibleSolver",
+    "AbstractStepCost",
+    "AbstractTrajectoryCost",
+    "AlongTimes",
+    "AsynchronousLeapfrog",
+    "AutoSwitch",
+    "BrownianMotion",
+    "EachStep",
+    "EveryStep",
+    "JacobianNorm",
+    "Kinetic",
+    "LossBudget",
+    "OneStep",
+    "Recorder",
+    "ReplayAdjoint",
+    "Reversible",
+    "ReversibleAdjoint",
+    "SOSRI",
+    "Solution",
+    "Steer",
+    "StepBudget",
+    "StepCount",
+    "StepError",
+    "StepStiffness",
+    "Taylor",
+    "TrajectoryPolynomial",
+    "data",
+    "deploy",
+    "diagnose",
+    "diffeqsolve",
+    "fields",
+    "models",
+    "penalty",
+    "plot",
+    "regularize",
+    "train",
+]

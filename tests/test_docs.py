@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+import pydoc
 import re
 import sys
 import types
@@ -14,6 +15,7 @@ from marks import slow_but
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+PACKAGES = sorted((ROOT / "ndekit").rglob("__init__.py"))
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 # A fence, perhaps indented (in a tab or an admonition): indent, info string, code.
@@ -105,13 +107,28 @@ def test_every_public_name_has_a_place_in_the_api_pages():
 
 def test_every_public_name_has_a_docstring():
     missing = []
-    for path in sorted((ROOT / "ndekit").rglob("__init__.py")):
+    for path in PACKAGES:
         module = ".".join(path.parent.relative_to(ROOT).parts)
         for name in public_names(path.read_text()):
             thing = getattr(importlib.import_module(module), name)
             if callable(thing) and not inspect.getdoc(thing):
                 missing.append(f"{module}.{name}")
     assert not missing, f"undocumented: {missing}"
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=name_of)
+def test_help_lists_every_public_name(path):
+    names = public_names(path.read_text())
+    package = importlib.import_module(".".join(path.parent.relative_to(ROOT).parts))
+    assert sorted(getattr(package, "__all__", [])) == sorted(names)
+    assert not missing_in_help(package, names)
+
+
+def missing_in_help(package, names):
+    """The names that `help(package)` neither lists as contents nor describes."""
+    text = pydoc.render_doc(package, renderer=pydoc.plaintext)
+    listed = rf"^    (class )?{{}}(\(|$| \(package\)$)"
+    return [name for name in names if not re.search(listed.format(name), text, re.MULTILINE)]
 
 
 def test_every_page_is_in_the_navigation():
@@ -139,6 +156,14 @@ def test_blocks_of_a_page_share_a_namespace(tmp_path):
 def test_links_are_found():
     text = "[a](b.md#c) ![d](e.png) [w](https://x.org) [s](#s) `[i](j)`\n```\n[k](l)\n```\n"
     assert relative_links(text) == ["b.md#c", "e.png"]
+
+
+def test_what_help_does_not_list_is_found():
+    package = types.ModuleType("package", "A package.")
+    package.Path = pathlib.Path
+    assert missing_in_help(package, ["Path"]) == ["Path"]
+    package.__all__ = ["Path"]
+    assert missing_in_help(package, ["Path"]) == []
 
 
 def test_public_names_are_found():

@@ -1,7 +1,14 @@
 """Data sets as arrays in memory, read from an installed package or a folder that the user names."""
 
-from .batches import Batches as Batches
-from .dataset import DataError as DataError
-from .dataset import Dataset as Dataset
-from .digits import digits as digits
-from .mnist import mnist as mnist
+from .batches import Batches
+from .dataset import DataError, Dataset
+from .digits import digits
+from .mnist import mnist
+
+__all__ = [
+    "Batches",
+    "DataError",
+    "Dataset",
+    "digits",
+    "mnist",
+]

@@ -1,8 +1,13 @@
 """After training: models that solve with a fixed number of steps."""
 
-from .fixed_steps import FixedSteps as FixedSteps
-from .fixed_steps import Scheme as Scheme
-from .fixed_steps import fix_steps as fix_steps
-from .hypersolver import Correction as Correction
-from .hypersolver import Hypersolver as Hypersolver
-from .hypersolver import distill as distill
+from .fixed_steps import FixedSteps, Scheme, fix_steps
+from .hypersolver import Correction, Hypersolver, distill
+
+__all__ = [
+    "Correction",
+    "FixedSteps",
+    "Hypersolver",
+    "Scheme",
+    "distill",
+    "fix_steps",
+]

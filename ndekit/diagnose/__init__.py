@@ -1,4 +1,8 @@
 """Tools that look at a solve or a model, outside of any gradient."""
 
-from .solve_record import StepTable as StepTable
-from .solve_record import record_steps as record_steps
+from .solve_record import StepTable, record_steps
+
+__all__ = [
+    "StepTable",
+    "record_steps",
+]

@@ -1,14 +1,28 @@
 """What makes a solve expensive, as step costs, and schedules for their coefficients."""
 
-from . import schedules as schedules
-from .budget import LossBudget as LossBudget
-from .budget import StepBudget as StepBudget
-from .count import StepCount as StepCount
-from .error import StepError as StepError
-from .jacobian import JacobianNorm as JacobianNorm
-from .kinetic import Kinetic as Kinetic
-from .penalty import penalty as penalty
-from .polynomial import TrajectoryPolynomial as TrajectoryPolynomial
-from .steer import Steer as Steer
-from .stiffness import StepStiffness as StepStiffness
-from .taylor import Taylor as Taylor
+from . import schedules
+from .budget import LossBudget, StepBudget
+from .count import StepCount
+from .error import StepError
+from .jacobian import JacobianNorm
+from .kinetic import Kinetic
+from .penalty import penalty
+from .polynomial import TrajectoryPolynomial
+from .steer import Steer
+from .stiffness import StepStiffness
+from .taylor import Taylor
+
+__all__ = [
+    "JacobianNorm",
+    "Kinetic",
+    "LossBudget",
+    "Steer",
+    "StepBudget",
+    "StepCount",
+    "StepError",
+    "StepStiffness",
+    "Taylor",
+    "TrajectoryPolynomial",
+    "penalty",
+    "schedules",
+]
