@@ -127,7 +127,7 @@ def test_help_lists_every_public_name(path):
 def missing_in_help(package, names):
     """The names that `help(package)` neither lists as contents nor describes."""
     text = pydoc.render_doc(package, renderer=pydoc.plaintext)
-    listed = rf"^    (class )?{{}}(\(|$| \(package\)$)"
+    listed = r"^    (class )?{}(\(|$| \(package\)$)"
     return [name for name in names if not re.search(listed.format(name), text, re.MULTILINE)]
 
 
