@@ -1,9 +1,14 @@
-"""What the API pages cannot read off the source: what an `eqx.Module` takes."""
+"""What the API pages cannot read off the source: what an `eqx.Module` takes, who is in a group."""
 
+import re
 from typing import Any
 
 import griffe
 
+# Sections that list names, and an entry `t0, t1: the ends of the step.`, which griffe takes for one
+# name, with the lines that go on with it.
+SECTIONS = ("Args:\n", "Attributes:\n")
+GROUP = re.compile(r"^    (\*{0,2}\w+(?:, \*{0,2}\w+)+)(: .*(?:\n {5,}.*|\n(?=\n* {5,}))*)", re.M)
 # A class of ours that has a base from one of these is an `eqx.Module`.
 MODULE_PACKAGES = ("equinox", "diffrax")
 
@@ -17,7 +22,7 @@ class DataclassName(griffe.ExprName):
 
 
 class Modules(griffe.Extension):
-    """Shows `eqx.Module`s as dataclasses."""
+    """Shows `eqx.Module`s as dataclasses, and each parameter of a group on a line of its own."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         for cls in classes_of(pkg):
@@ -28,6 +33,27 @@ class Modules(griffe.Extension):
                     attribute.value = default_of(attribute.value)
         for package in [pkg, *pkg.modules.values()]:
             unshadow(package)
+        for owner in documented(pkg):
+            owner.docstring.value = ungrouped(owner.docstring.value)
+
+
+def documented(owner: griffe.Object) -> list[griffe.Object]:
+    """Everything with a docstring inside a package, itself included."""
+    own = [member for member in owner.members.values() if not member.is_alias]
+    return [owner] * bool(owner.docstring) + [x for member in own for x in documented(member)]
+
+
+def ungrouped(docstring: str) -> str:
+    """`t0: the ends.` and `t1: the ends.` for `t0, t1: the ends.`"""
+    sections = re.split(r"^(?=\S)", docstring, flags=re.MULTILINE)
+    return "".join(
+        GROUP.sub(one_each, section) if section.startswith(SECTIONS) else section
+        for section in sections
+    )
+
+
+def one_each(group: re.Match) -> str:
+    return "\n".join(f"    {name}{group[2]}" for name in group[1].split(", "))
 
 
 def classes_of(owner: griffe.Module) -> list[griffe.Class]:

@@ -44,8 +44,10 @@ class Recorder(diffrax.AbstractWrappedSolver):
         solver: any diffrax solver.
         costs: a dict of step costs or placements, as for `ndekit.diffeqsolve`.
         rtol, atol: the controller's tolerances, which the solver never sees. Needed by scaled
-            errors only. norm: the controller's norm. error_order: the order of the error estimate,
-            if not the solver's own. key: for costs that draw.
+            errors only.
+        norm: the controller's norm.
+        error_order: the order of the error estimate, if not the solver's own.
+        key: a JAX random key, for costs that draw random numbers.
 
     Example:
         ```python

@@ -24,7 +24,8 @@ class StepError(AbstractStepCost):
 
     Args:
         power: 1 for $e h$ (the published regulariser), 2 for $e^2$, which grows with the number of
-            steps. scaled: whether to divide by the tolerances.
+            steps.
+        scaled: whether to divide by the tolerances.
         part: of an SDE's estimate, all of it, or what the `"drift"` or the `"noise"` adds.
 
     Raises:
