@@ -44,7 +44,7 @@ def documented(owner: griffe.Object) -> list[griffe.Object]:
 
 
 def ungrouped(docstring: str) -> str:
-    """`t0: the ends.` and `t1: the ends.` for `t0, t1: the ends.`"""
+    """An entry for each name of a group: `t0: the ends.` and `t1: ...` for `t0, t1: the ends.`."""
     sections = re.split(r"^(?=\S)", docstring, flags=re.MULTILINE)
     return "".join(
         GROUP.sub(one_each, section) if section.startswith(SECTIONS) else section
@@ -82,8 +82,11 @@ def is_module(cls: griffe.Class) -> bool:
 
 
 def default_of(value: Any) -> Any:
-    """`"sum"` for `eqx.field(static=True, default="sum")`; any other value as it is."""
+    """`"sum"` for `eqx.field(static=True, default="sum")`, `dict()` for `default_factory=dict`."""
     if not (isinstance(value, griffe.ExprCall) and value.canonical_path == "equinox.field"):
         return value
-    keywords = [arg for arg in value.arguments if isinstance(arg, griffe.ExprKeyword)]
-    return next((arg.value for arg in keywords if arg.name == "default"), None)
+    given = [arg for arg in value.arguments if isinstance(arg, griffe.ExprKeyword)]
+    keywords = {arg.name: arg.value for arg in given}
+    if "default_factory" in keywords:
+        return f"{keywords['default_factory']}()"
+    return keywords.get("default")
