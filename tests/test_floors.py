@@ -12,7 +12,7 @@ PACKAGE = "ndekit"
 # From the ground up. A part imports from the floors below it and from its own column. The columns
 # of a floor never import one another. A new part is added here, and then it has a place.
 FLOORS = (
-    ("ground", ({"shapes", "tree"},)),
+    ("ground", ({"shapes", "tree", "numbers"},)),
     ("calculus", ({"fields", "paths", "jets", "probes"}, {"data"}, {"parallel"})),
     ("engine", ({"integrate"},)),
     ("rooms", ({"regularize"}, {"models"})),

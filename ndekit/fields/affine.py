@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, PyTree, UInt
 
+from ..numbers import counts, real
 from ..shapes import Time
 
 
@@ -21,9 +22,13 @@ class Affine(eqx.Module):
     Args:
         in_size, out_size: lengths of the last axis before and after, at least 1.
         with_time: whether $t w$ is added; `time_weight` is `None` otherwise.
-        gain: factor on the initial weights.
+        gain: factor on the initial weights, at least 0.
         key: draws the weights.
         dtype: of the parameters; JAX's default float if `None`.
+
+    Raises:
+        ValueError: for sizes that are no whole numbers from 1, or a `gain` out of range; when
+            called without a time, if made with one.
 
     Example:
         ```python
@@ -49,8 +54,8 @@ class Affine(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
         dtype: jnp.dtype | type | None = None,
     ):
-        if in_size < 1 or out_size < 1:
-            raise ValueError(f"Sizes must be at least 1, got {in_size} inputs, {out_size} outputs.")
+        counts(in_size=in_size, out_size=out_size)
+        real("gain", gain, least=0.0)
         dtype = jnp.result_type(float) if dtype is None else dtype
         num_inputs = in_size + with_time
         limit = gain * (6 / (num_inputs + out_size)) ** 0.5

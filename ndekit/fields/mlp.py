@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..numbers import count, counts
 from ..shapes import Args, Time
 from .affine import Affine
 
@@ -84,10 +85,11 @@ class MLP(eqx.Module):
     ):
         _check_choice("time", time, get_args(TimeInput))
         _check_choice("final", final, get_args(Final))
-        if depth < 0:
-            raise ValueError(f"`depth` must be at least 0 hidden layers, got {depth}.")
+        counts(size=size, width=width)
+        count("depth", depth, 0)
         dtype = jnp.result_type(float) if dtype is None else dtype
-        self.out = (size,) if out is None else (out,) if isinstance(out, int) else tuple(out)
+        shape = (size,) if out is None else out if isinstance(out, Sequence) else (out,)
+        self.out = tuple(count("out", length) for length in shape)
         sizes = [size, *[width] * depth, math.prod(self.out)]
         self.layers = tuple(
             Affine(

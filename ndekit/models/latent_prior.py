@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
 from ..integrate import AbstractStepCost, ReplayAdjoint, Solution, Step
-from ..integrate.setup import is_concrete
+from ..numbers import counts, positive, real
 from ..shapes import Args, Scalar, Time
 from .neural_sde import NeuralSDE
-from .series import as_series
+from .series import as_series, without_padding
 
 
 class PathKL(AbstractStepCost):
@@ -76,8 +76,7 @@ class Latent(NamedTuple):
         Raises:
             ValueError: for a `noise_std` that is not positive.
         """
-        if is_concrete(noise_std) and not noise_std > 0:
-            raise ValueError(f"`noise_std` must be positive, got {noise_std}.")
+        positive("noise_std", noise_std)
         is_there = ~jnp.isnan(xs)
         off = jnp.where(is_there, xs - self.values, 0) / noise_std
         log_density = -0.5 * off**2 - jnp.log(noise_std * jnp.sqrt(2 * jnp.pi))
@@ -134,8 +133,8 @@ class LatentPrior(eqx.Module):
         costs: Mapping[str, Any] | None = None,
         max_steps: int = 4096,
     ):
-        if not 0 < diffusion0 < 1:
-            raise ValueError(f"`diffusion0` must be between 0 and 1, got {diffusion0}.")
+        counts(size=size, latent=latent, width=width)
+        real("diffusion0", diffusion0, above=0.0, below=1.0)
         drift_key, diffusion_key, decoder_key = jr.split(key, 3)
         drift = MLP(latent, width, 2, activation=jax.nn.softplus, final="linear", key=drift_key)
         diffusion = MLP(latent, width, 1, final="sigmoid", key=diffusion_key)
@@ -196,13 +195,15 @@ class AbstractLatentSDE(eqx.Module):
         """The negative evidence lower bound of a series, divergences `beta` times; what it saw.
 
         Args:
-            ts: times, increasing.
+            ts: times, increasing. A series that is shorter than others of its batch is padded by
+                repeating its last time: what stands there in `xs`, NaN too, changes nothing.
             xs: the series; NaN for what is missing, if the model was made for that (`missing`).
             noise_std: of an observation, above 0.
             beta: grows from 0 to 1 along a training, for example.
             key: for the sample.
         """
         latent = self(ts, xs, key=key)
+        xs = without_padding(jnp.asarray(ts), jnp.asarray(xs))
         return latent.negative_bound(xs, noise_std, beta), latent
 
     def sample(

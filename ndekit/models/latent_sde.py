@@ -10,9 +10,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
+from ..numbers import count
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
-from .series import encoder_of, states_of
+from .series import encoder_of, last_of, states_of
 
 
 class LatentSDE(AbstractLatentSDE):
@@ -81,6 +82,7 @@ class LatentSDE(AbstractLatentSDE):
         missing: bool = False,
         **solve: Any,
     ):
+        count("context", context)
         if "path_kl" in (solve.get("costs") or {}):
             raise ValueError("The cost `path_kl` is the model's own. Give yours another name.")
         keys = jr.split(key, 5)
@@ -106,7 +108,7 @@ class LatentSDE(AbstractLatentSDE):
         """One sample of the posterior, given a series. A batch is solved as one state."""
         ts, xs = self.prior.as_series(ts, xs, axes=None, holes=self.missing)
         first_key, path_key = jr.split(key)
-        contexts = self.read(xs)
+        contexts = self.read(ts, xs)
         first = Normal(*jnp.split(self.to_first(contexts[0]), 2, axis=-1))
         drift = _Driven(self.posterior, ts, contexts)
         prior = self.prior
@@ -121,9 +123,11 @@ class LatentSDE(AbstractLatentSDE):
         sol = dataclasses.replace(sol, costs=asked_for)
         return Latent(values, states, path_kl, first.kl(prior.first), sol)
 
-    def read(self, xs: Float[Array, "*batch times size"]) -> Float[Array, "times *batch context"]:
+    def read(
+        self, ts: Real[Array, " times"], xs: Float[Array, "*batch times size"]
+    ) -> Float[Array, "times *batch context"]:
         """The context at each time: what is known of the series from there on."""
-        states = states_of(self.encoder, xs, self.missing, reverse=True)
+        states = states_of(self.encoder, ts, xs, self.missing, reverse=True)
         return self.to_context(jnp.moveaxis(states, -2, 0))
 
 
@@ -137,5 +141,5 @@ class _Driven(eqx.Module):
     def __call__(self, t: Time, z: Array, args: Args = None) -> Array:
         # Of the next observation: what is to come. That of the last one knows what has been, too.
         index = jnp.searchsorted(self.ts, t, side="right")
-        context = self.contexts[jnp.minimum(index, len(self.ts) - 1)]
+        context = self.contexts[jnp.minimum(index, last_of(self.ts))]
         return self.field(t, jnp.concatenate([z, context], axis=-1))

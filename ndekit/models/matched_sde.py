@@ -11,9 +11,10 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine
+from ..numbers import counts
 from ..shapes import Args, Time
 from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
-from .series import encoder_of, states_of
+from .series import encoder_of, last_of, states_of
 
 
 class MarginalDrift(eqx.Module):
@@ -137,8 +138,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
         missing: bool = False,
         **solve: Any,
     ):
-        if draws < 1:
-            raise ValueError(f"`draws` must be at least 1 time, got {draws}.")
+        counts(context=context, draws=draws)
         if solve.get("costs"):
             raise ValueError(
                 "`costs` read the steps of a solve, and this model is trained without."
@@ -169,11 +169,12 @@ class MatchedLatentSDE(AbstractLatentSDE):
         return self._marginal(*self.prior.as_series(ts, xs, axes=0, holes=self.missing))
 
     def _marginal(self, ts: Array, xs: Array) -> Callable[[Time], Normal]:
-        contexts = self.read(xs)
+        contexts, last = self.read(ts, xs), last_of(ts)
 
         def at(t: Time) -> Normal:
-            low = jnp.clip(jnp.searchsorted(ts, t, side="right") - 1, 0, len(ts) - 2)
-            part = (t - ts[low]) / (ts[low + 1] - ts[low])
+            low = jnp.clip(jnp.searchsorted(ts, t, side="right") - 1, 0, jnp.maximum(last - 1, 0))
+            length = jnp.where(last > 0, ts[low + 1] - ts[low], 1)
+            part = (t - ts[low]) / length
             context = contexts[low] + part * (contexts[low + 1] - contexts[low])
             return Normal(*self.posterior(t, context))
 
@@ -202,10 +203,12 @@ class MatchedLatentSDE(AbstractLatentSDE):
         initial_kl = marginal(ts[0]).kl(self.prior.first)
         return Latent(self.prior.decoder(states), states, path_kl, initial_kl, None)
 
-    def read(self, xs: Float[Array, "times size"]) -> Float[Array, "times context"]:
+    def read(
+        self, ts: Real[Array, " times"], xs: Float[Array, "times size"]
+    ) -> Float[Array, "times context"]:
         """What is known of the series at each of its times, from either side."""
         sides = [
-            states_of(cell, xs, self.missing, reverse)
+            states_of(cell, ts, xs, self.missing, reverse)
             for cell, reverse in ((self.forwards, False), (self.backwards, True))
         ]
         return self.to_context(jnp.concatenate(sides, axis=-1))

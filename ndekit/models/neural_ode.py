@@ -8,6 +8,7 @@ import equinox as eqx
 from jaxtyping import Array, Key, Real, UInt
 
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
+from ..numbers import count
 from ..shapes import Args, State, Time
 
 
@@ -38,6 +39,10 @@ class NeuralODE(eqx.Module):
         max_steps: a solve that needs more is an error. More steps allowed cost more memory.
         throw: whether a failed solve raises; if not, look at `solution.result`.
 
+    Raises:
+        ValueError: if `max_steps` is no whole number from 1; when called, what
+            [`ndekit.diffeqsolve`][] raises.
+
     Example:
         ```python
         import diffrax, jax, jax.numpy as jnp, jax.random as jr, ndekit as nk
@@ -62,6 +67,10 @@ class NeuralODE(eqx.Module):
     dt0: Time | None = None
     max_steps: int = eqx.field(static=True, default=4096)
     throw: bool = eqx.field(static=True, default=True)
+
+    def __check_init__(self):
+        if self.max_steps is not None:
+            count("max_steps", self.max_steps)
 
     def __call__(
         self,

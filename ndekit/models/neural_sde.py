@@ -12,6 +12,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..integrate import BrownianMotion, ReplayAdjoint, Solution, diffeqsolve
+from ..numbers import count
 from ..shapes import Args, Time
 
 NOISES = ("diagonal", "scalar", "general")
@@ -82,6 +83,10 @@ class NeuralSDE(eqx.Module):
             raise ValueError(f"`noise` must be one of {names}, but got {self.noise!r}.")
         if (self.noise == "general") != (self.noise_size is not None):
             raise ValueError("`noise_size` is for general noise, which needs it.")
+        if self.noise_size is not None:
+            count("noise_size", self.noise_size)
+        if self.max_steps is not None:
+            count("max_steps", self.max_steps)
 
     def __call__(
         self,

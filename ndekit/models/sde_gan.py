@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..fields import MLP, Affine, clip_weights, lipswish
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
+from ..numbers import count, counts
 from ..shapes import Scalar
 from .neural_sde import NeuralSDE, SampleTerm
-from .series import as_series
+from .series import as_series, last_of
 
 # For Stratonovich's equations, with noise as well as along a path with a derivative.
 SOLVERS = (diffrax.ReversibleHeun, diffrax.Heun, diffrax.Midpoint, diffrax.Ralston)
@@ -47,6 +48,7 @@ class Generator(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
     ) -> tuple[Float[Array, "number times size"], Solution]:
         """So many series, and the solve they come from."""
+        count("number", number)
         first_key, path_key = jr.split(key)
         shape = (number, self.initial_noise_size)
         y0 = self.first(ts[0], jr.normal(first_key, shape, self.readout.weight.dtype))
@@ -77,6 +79,10 @@ class Discriminator(eqx.Module):
         filled = jax.vmap(lambda x: _filled(ts, x))(xs)
         times = jnp.broadcast_to(ts[None, :, None], (*filled.shape[:-1], 1)).astype(filled.dtype)
         path = jnp.swapaxes(jnp.concatenate([times, filled], axis=-1), 0, 1)
+        # Steps need times that increase. The path, time's own part included, rests in the padding:
+        # nothing changes there, however long it takes.
+        beyond = jnp.maximum(jnp.arange(len(ts)) - last_of(ts), 0).astype(ts.dtype)
+        ts = ts + beyond * (ts[-1] - ts[0])
 
         h0 = self.first(ts[0], path[0])
         sol = diffeqsolve(
@@ -159,6 +165,7 @@ class SDEGAN(eqx.Module):
         if not isinstance(solver, SOLVERS):
             names = ", ".join(f"diffrax.{solver.__name__}()" for solver in SOLVERS)
             raise ValueError(f"`solver` must be one of {names}, for both equations; got {solver}.")
+        counts(size=size, hidden=hidden, initial_noise_size=initial_noise_size)
         keys = jr.split(key, 7)
         layers: dict[str, Any] = dict(
             width=width, depth=depth, activation=lipswish, near_zero=False

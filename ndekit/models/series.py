@@ -1,4 +1,8 @@
-"""Time series as models take them."""
+"""Time series as models take them.
+
+One that is shorter than others is padded: its last time is repeated. What stands there is no part
+of it, whatever it is.
+"""
 
 from typing import Any
 
@@ -6,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from ..integrate.setup import is_concrete
 
@@ -14,7 +18,7 @@ from ..integrate.setup import is_concrete
 def as_series(
     ts: Any, xs: Any, size: int, dtype: Any, *, axes: int | None, holes: bool
 ) -> tuple[Array, Array]:
-    """Times and series as arrays, the latter of the model's dtype.
+    """Times and series as arrays, the latter of the model's dtype, NaN in the padding.
 
     Args:
         size: of an observation.
@@ -22,8 +26,8 @@ def as_series(
         holes: whether numbers may be missing (NaN).
 
     Raises:
-        ValueError: for shapes that do not fit each other or the model, times that do not increase,
-            or missing numbers. Of values that are traced nothing is known.
+        ValueError: for shapes that do not fit each other or the model, times that do not increase
+            up to the padding, or missing numbers. Of values that are traced nothing is known.
     """
     ts, xs = jnp.asarray(ts), jnp.asarray(xs, dtype)
     if ts.ndim != 1 or len(ts) < 2:
@@ -36,13 +40,37 @@ def as_series(
             f"times `ts`; but has {xs.shape}."
             + (" Use `jax.vmap` for many series." if axes == 0 and xs.ndim > 2 else "")
         )
-    if is_concrete(ts) and not np.all(np.diff(ts) > 0):
-        raise ValueError(f"`ts` must increase, but got {ts}.")
-    if not holes and is_concrete(xs) and np.any(np.isnan(xs)):
+    if is_concrete(ts):
+        _check_known(np.asarray(ts), xs, holes)
+    return ts, without_padding(ts, xs)
+
+
+def _check_known(ts: np.ndarray, xs: Any, holes: bool) -> None:
+    """By NumPy: inside of `jax.jit`, too, what is known is checked."""
+    increases = np.trim_zeros(np.diff(ts), "b")
+    if not len(increases) or not np.all(increases > 0):
+        raise ValueError(
+            f"`ts` must increase, and may then repeat the last time as padding; but got {ts}."
+        )
+    number = len(increases) + 1
+    if not holes and is_concrete(xs) and np.any(np.isnan(np.asarray(xs)[..., :number, :])):
         raise ValueError(
             "`xs` has missing numbers (NaN). Make the model with `missing=True`, or fill them in."
         )
-    return ts, xs
+
+
+def last_of(ts: Array) -> Int[Array, ""]:
+    """The number of the last time that is no padding."""
+    return jnp.argmax(ts == ts[-1])
+
+
+def is_padding(ts: Array) -> Bool[Array, " times"]:
+    return jnp.arange(len(ts)) > last_of(ts)
+
+
+def without_padding(ts: Array, xs: Array) -> Array:
+    """A series with NaN for numbers that are no part of it."""
+    return jnp.where(jnp.broadcast_to(is_padding(ts)[:, None], xs.shape), jnp.nan, xs)
 
 
 def encoder_of(size: int, width: int, missing: bool, key: Any) -> eqx.nn.GRUCell:
@@ -57,18 +85,27 @@ def _with_presence(xs: Float[Array, "*batch times size"]) -> Float[Array, "*batc
 
 
 def states_of(
-    cell: eqx.nn.GRUCell, xs: Float[Array, "*batch times size"], missing: bool, reverse: bool
+    cell: eqx.nn.GRUCell,
+    ts: Real[Array, " times"],
+    xs: Float[Array, "*batch times size"],
+    missing: bool,
+    reverse: bool,
 ) -> Float[Array, "*batch times width"]:
-    """What a recurrent cell knows when it has read each observation."""
+    """What a recurrent cell knows when it has read each observation; padding is not read."""
+    padding = is_padding(ts)
+    # Nowhere a NaN, also where the cell's answer is not taken: its gradient would be one.
+    xs = jnp.where(jnp.broadcast_to(padding[:, None], xs.shape), 0, xs)
     if missing:
         xs = _with_presence(xs)
 
     def of_series(xs: Array) -> Array:
-        def step(state: Array, x: Array) -> tuple[Array, Array]:
-            state = cell(x, state)
+        def step(state: Array, seen: tuple[Array, Array]) -> tuple[Array, Array]:
+            x, is_over = seen
+            state = jnp.where(is_over, state, cell(x, state))
             return state, state
 
-        return jax.lax.scan(step, jnp.zeros(cell.hidden_size, xs.dtype), xs, reverse=reverse)[1]
+        start = jnp.zeros(cell.hidden_size, xs.dtype)
+        return jax.lax.scan(step, start, (xs, padding), reverse=reverse)[1]
 
     states = jax.vmap(of_series)(xs.reshape(-1, *xs.shape[-2:]))
     return states.reshape(*xs.shape[:-1], cell.hidden_size)
