@@ -54,7 +54,7 @@ def real(
     if isinstance(value, Tracer):
         return
     try:
-        found = math.nan if _is_bool(value) else float(value)
+        found = math.nan if _is_bool(value) or isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         found = math.nan
     if not math.isfinite(found):

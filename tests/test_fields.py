@@ -120,8 +120,8 @@ def test_batched_state_is_one_product_of_matrices(getkey):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (dict(size=0), "at least 1, got 0 inputs"),
-        (dict(depth=-1), "`depth` must be at least 0 hidden layers, got -1."),
+        (dict(size=0), "`size` must be at least 1, got 0."),
+        (dict(depth=-1), "`depth` must be at least 0, got -1."),
     ],
 )
 def test_bad_sizes_are_refused(options, said, getkey):

@@ -7,6 +7,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, Key, PyTree, Shaped, UInt
 
+from ..numbers import count
+
 
 class Batches:
     """Minibatch number `step` of a data set that is shuffled anew in every epoch.
@@ -51,7 +53,7 @@ class Batches:
                 f"`arrays` must share the length of their first axis, got lengths {sorted(sizes)}."
             )
         (size,) = sizes
-        if not 1 <= batch_size <= size:
+        if count("batch_size", batch_size) > size:
             raise ValueError(
                 f"`batch_size` must lie from 1 to the {size} examples there are, got {batch_size}."
             )

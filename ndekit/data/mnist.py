@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..numbers import count
 from .dataset import DataError, Dataset
 from .idx import read_idx
 
@@ -43,12 +44,13 @@ def mnist(
 
     Reference: LeCun, Cortes and Burges, *The MNIST database of handwritten digits* (1998).
     """
-    if size not in (28, 14):
+    if count("size", size) not in (28, 14):
         raise ValueError(f"`size` must be 28 or 14 pixels, got {size}.")
+    count("num_validation", num_validation, 0)
     folder = mnist_folder(folder)
     train_x, train_y = _read_part(folder, "train", size)
     test_x, test_y = _read_part(folder, "t10k", size)
-    if not 0 <= num_validation < len(train_x):
+    if num_validation >= len(train_x):
         raise ValueError(
             f"`num_validation` must lie from 0 to {len(train_x) - 1}, got {num_validation}."
         )

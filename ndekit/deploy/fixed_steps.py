@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..models import NeuralODE
+from ..numbers import count, positive
 
 SOLVERS = (
     diffrax.Euler(),
@@ -112,8 +113,8 @@ def fix_steps(
     """
     if not any(map(_is_ode, jax.tree.leaves(model, is_leaf=_is_ode))):
         raise ValueError("`model` holds no `ndekit.models.NeuralODE`, whose steps could be fixed.")
-    if not max_error > 0:
-        raise ValueError(f"`max_error` must be positive, but got {max_error}.")
+    positive("max_error", max_error)
+    count("max_steps", max_steps)
     predict = _predict if predict is None else predict
     error = _largest_difference if error is None else error
     model = _map_odes(lambda ode: dataclasses.replace(ode, costs={}), model)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree, UInt
 
 from ..fields import Affine
 from ..models import NeuralODE
+from ..numbers import counts
 from ..shapes import Args, State, Time
 from ..train import FitResult, fit
 
@@ -42,8 +43,7 @@ class Correction(eqx.Module):
     def __init__(
         self, size: int, *, width: int, depth: int = 1, key: Key[Array, ""] | UInt[Array, "2"]
     ):
-        if depth < 1:
-            raise ValueError(f"`depth` must be at least 1 hidden layer, got {depth}.")
+        counts(size=size, width=width, depth=depth)
         sizes = [2 * size, *[width] * depth, size]
         keys = jr.split(key, depth + 1)
         self.layers = tuple(
@@ -158,7 +158,7 @@ def distill(
         The model with the hypersolver and `num_steps` steps, and the record of its training.
 
     Raises:
-        ValueError: if `num_steps` is less than 1.
+        ValueError: if `num_steps` or `num_updates` is no whole number from 1.
 
     Example:
         ```python
@@ -171,8 +171,7 @@ def distill(
         )
         ```
     """
-    if num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1, but got {num_steps}.")
+    counts(num_steps=num_steps, num_updates=num_updates)
     starts = _residuals(dataclasses.replace(ode, costs={}), y0, solver, num_steps)
     h = (ode.t1 - ode.t0) / num_steps
 

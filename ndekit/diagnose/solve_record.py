@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 from .. import tree
 from ..integrate.scaled import scaled_error
 from ..integrate.setup import promote_state, promote_times
+from ..numbers import count, positive
 from ..shapes import Args, State, Time
 
 
@@ -66,7 +67,7 @@ def record_steps(
         $\lVert k_i - k_j \rVert / \lVert g_i - g_j \rVert$ of two stages at the same time.
 
     Raises:
-        ValueError: if `t1 <= t0`.
+        ValueError: if `t1 <= t0`, `dt0` is not positive, or `max_steps` no whole number from 1.
         RuntimeError: if `max_steps` attempts do not reach `t1`, or the solver or controller fails.
 
     Example:
@@ -83,6 +84,9 @@ def record_steps(
     Reference: Shampine (1977), *Stiffness and nonstiff differential equation solvers II*; Hairer
     and Wanner, *Solving ODEs II*, section IV.2.
     """
+    count("max_steps", max_steps)
+    if dt0 is not None:
+        positive("dt0", dt0)
     if not t0 < t1:
         raise ValueError(
             f"`record_steps` goes forward in time, but got t0={t0} and t1={t1}. Reflect the time: "

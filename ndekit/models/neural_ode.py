@@ -8,7 +8,7 @@ import equinox as eqx
 from jaxtyping import Array, Key, Real, UInt
 
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
-from ..numbers import count
+from ..numbers import count, real
 from ..shapes import Args, State, Time
 
 
@@ -40,7 +40,7 @@ class NeuralODE(eqx.Module):
         throw: whether a failed solve raises; if not, look at `solution.result`.
 
     Raises:
-        ValueError: if `max_steps` is no whole number from 1; when called, what
+        ValueError: if `max_steps` is no whole number from 1, or `dt0` not finite; when called, what
             [`ndekit.diffeqsolve`][] raises.
 
     Example:
@@ -71,6 +71,8 @@ class NeuralODE(eqx.Module):
     def __check_init__(self):
         if self.max_steps is not None:
             count("max_steps", self.max_steps)
+        if self.dt0 is not None:
+            real("dt0", self.dt0)
 
     def __call__(
         self,

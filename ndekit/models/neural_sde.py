@@ -12,7 +12,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..integrate import BrownianMotion, ReplayAdjoint, Solution, diffeqsolve
-from ..numbers import count
+from ..numbers import count, real
 from ..shapes import Args, Time
 
 NOISES = ("diagonal", "scalar", "general")
@@ -87,6 +87,8 @@ class NeuralSDE(eqx.Module):
             count("noise_size", self.noise_size)
         if self.max_steps is not None:
             count("max_steps", self.max_steps)
+        if self.dt0 is not None:
+            real("dt0", self.dt0)
 
     def __call__(
         self,

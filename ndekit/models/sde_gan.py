@@ -166,6 +166,8 @@ class SDEGAN(eqx.Module):
             names = ", ".join(f"diffrax.{solver.__name__}()" for solver in SOLVERS)
             raise ValueError(f"`solver` must be one of {names}, for both equations; got {solver}.")
         counts(size=size, hidden=hidden, initial_noise_size=initial_noise_size)
+        if noise_size is not None:
+            count("noise_size", noise_size)
         keys = jr.split(key, 7)
         layers: dict[str, Any] = dict(
             width=width, depth=depth, activation=lipswish, near_zero=False

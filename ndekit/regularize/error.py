@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..integrate import AbstractStepCost, Step
 from ..integrate.norms import rms_norm
+from ..numbers import count
 from ..shapes import Scalar
 
 
@@ -48,11 +49,10 @@ class StepError(AbstractStepCost):
     part: Literal["all", "drift", "noise"] = eqx.field(static=True, default="all")
 
     def __check_init__(self):
-        if self.power not in (1, 2):
+        if count("power", self.power) not in (1, 2):
             raise ValueError(
                 f"`power` must be 1 (error times h) or 2 (error squared), but got {self.power!r}."
             )
-
         if self.part not in ("all", "drift", "noise"):
             raise ValueError(f"`part` must be 'all', 'drift' or 'noise', but got {self.part!r}.")
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
+from ..numbers import real
 from ..shapes import Scalar
-from .schedules import Schedule, as_schedule
+from .schedules import Schedule
 
 # Of the smooth maximum. Of a hundred samples of which one costs twice as much as the others, that
 # one makes up 0.998 of the sum of powers; at exponent 1 it would be 0.02.
@@ -36,7 +37,8 @@ def penalty(
             $(\mathrm{mean}\, c^{16})^{1/16}$, of costs that are not negative.
 
     Raises:
-        ValueError: if the names of costs and coefficients differ, or for another `reduce`.
+        ValueError: if the names of costs and coefficients differ, for another `reduce`, or for a
+            coefficient that is negative or not finite, where it is known.
 
     Example:
         ```python
@@ -55,13 +57,18 @@ def penalty(
             f"Costs and coefficients must have the same names, but got costs {sorted(costs)} and "
             f"coefficients {sorted(coefficients)}. Give each cost a coefficient; 0.0 only logs it."
         )
+    weights = {name: _weight(name, given, step) for name, given in coefficients.items()}
     reduced = {name: _reduced(jnp.asarray(cost), reduce) for name, cost in costs.items()}
-    terms = [
-        jnp.asarray(as_schedule(coefficients[name])(step)).astype(cost.dtype) * cost
-        for name, cost in reduced.items()
-    ]
+    terms = [weights[name].astype(cost.dtype) * cost for name, cost in reduced.items()]
     total = tree.sum_in_order(terms) if terms else jnp.zeros(())
     return total, {f"cost_{name}": cost for name, cost in reduced.items()}
+
+
+def _weight(name: str, coefficient: float | Schedule, step: Any) -> Scalar:
+    value = coefficient(step) if callable(coefficient) else coefficient
+    advice = "A cost is made smaller, or only logged: by 0.0."
+    real(f"coefficients[{name!r}]", value, least=0.0, advice=advice)
+    return jnp.asarray(value, jnp.result_type(float))
 
 
 def _reduced(cost: Any, reduce: str) -> Scalar:

@@ -9,6 +9,7 @@ from jaxtyping import Array
 from .. import tree
 from ..integrate import AbstractTrajectoryCost
 from ..integrate.setup import promote_times
+from ..numbers import count
 from ..shapes import Scalar, State, Time
 from .mean_square import mean_square
 
@@ -50,9 +51,8 @@ class TrajectoryPolynomial(AbstractTrajectoryCost):
     points: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
-        if self.degree < 0:
-            raise ValueError(f"`degree` must be at least 0, but got {self.degree}.")
-        if self.points < max(self.degree, 1):
+        count("degree", self.degree, 0)
+        if count("points", self.points, 0) < max(self.degree, 1):
             raise ValueError(
                 f"`points` must be at least 1 and at least `degree` ({self.degree}), or every "
                 f"trajectory were a polynomial there; but got {self.points}."

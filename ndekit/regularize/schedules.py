@@ -8,19 +8,32 @@ from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 
+from ..numbers import count, positive, real
 from ..shapes import Scalar
 
 Schedule: TypeAlias = Callable[[Any], Any]
 
 
 def constant(value: float) -> Schedule:
-    """`value`, always."""
+    """`value`, always.
+
+    Raises:
+        ValueError: if it is negative or not finite.
+    """
+    real("value", value, least=0.0)
     return lambda step: jnp.full((), value, jnp.result_type(float))
 
 
 def linear(start: float, end: float, steps: int) -> Schedule:
-    r"""$a + (b - a)\, s / N$ up to step $N$, then $b$."""
-    _check_steps(steps)
+    r"""$a + (b - a)\, s / N$ up to step $N$, then $b$.
+
+    Raises:
+        ValueError: if `start` or `end` is negative or not finite, or `steps` no whole number from
+            1.
+    """
+    real("start", start, least=0.0)
+    real("end", end, least=0.0)
+    count("steps", steps)
     return lambda step: start + (end - start) * _fraction(step, steps)
 
 
@@ -28,7 +41,8 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
     r"""$a\, (b/a)^{s/N}$ up to step $N$, then $b$: the published regularisers' decay (or growth).
 
     Raises:
-        ValueError: unless `start` and `end` are positive.
+        ValueError: unless `start` and `end` are positive and finite, and `steps` a whole number
+            from 1.
 
     Example:
         ```python
@@ -40,24 +54,11 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
 
     Reference: Pal et al., ICML 2021, training details (100 to 10 over 75 epochs for MNIST).
     """
-    _check_steps(steps)
-    if start <= 0 or end <= 0:
-        raise ValueError(
-            f"An exponential schedule needs positive ends, but got {start} and {end}. "
-            "Use `linear` to reach zero."
-        )
+    positive("start", start, advice="Use `linear` to begin at zero.")
+    positive("end", end, advice="Use `linear` to reach zero.")
+    count("steps", steps)
     return lambda step: start * (end / start) ** _fraction(step, steps)
-
-
-def as_schedule(coefficient: float | Schedule) -> Schedule:
-    """A number becomes a constant schedule; a schedule stays what it is."""
-    return coefficient if callable(coefficient) else constant(coefficient)
 
 
 def _fraction(step: Any, steps: int) -> Scalar:
     return jnp.clip(jnp.asarray(step, jnp.result_type(float)) / steps, 0, 1)
-
-
-def _check_steps(steps: int) -> None:
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1, but got {steps}.")

@@ -6,6 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Key, UInt
 
 from ..integrate.setup import is_concrete
+from ..numbers import positive
 from ..shapes import Time
 
 
@@ -34,8 +35,7 @@ class Steer(eqx.Module):
     width: float = eqx.field(static=True)
 
     def __check_init__(self):
-        if not self.width > 0:
-            raise ValueError(f"`width` must be positive, but got {self.width}.")
+        positive("width", self.width)
 
     def draw(
         self, t0: Time, t1: Time, *, key: Key[Array, ""] | UInt[Array, "2"]

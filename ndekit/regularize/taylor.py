@@ -6,6 +6,7 @@ from jax.experimental.jet import jet
 from jax.flatten_util import ravel_pytree
 
 from ..integrate import AbstractStepCost, Step
+from ..numbers import count
 from ..shapes import Scalar, State, Time
 from .mean_square import mean_square
 from .path_integral import along_stages
@@ -24,7 +25,8 @@ class Taylor(AbstractStepCost):
             vanishes; 2 and 3 are what is used.
 
     Raises:
-        ValueError: if `order` is less than 1; when solving, if the solver hides its stages.
+        ValueError: if `order` is no whole number from 1; when solving, if the solver hides its
+            stages.
 
     Example:
         ```python
@@ -40,8 +42,7 @@ class Taylor(AbstractStepCost):
     order: int = eqx.field(static=True)
 
     def __check_init__(self):
-        if self.order < 1:
-            raise ValueError(f"`order` must be at least 1, but got {self.order}.")
+        count("order", self.order)
 
     def of_step(self, step: Step) -> Scalar:
         _, unravel = ravel_pytree(step.y0)

@@ -1,0 +1,180 @@
+"""Whatever takes a number refuses what is none, or none of its kind, by name."""
+
+import importlib
+import inspect
+import math
+import re
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import ndekit as nk
+from ndekit.numbers import count, counts, positive, real
+
+pytestmark = pytest.mark.usefixtures("types_unchecked")
+
+PARTS = ("data", "deploy", "diagnose", "fields", "models", "regularize", "train")
+KEY = jr.key(0)
+FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
+ODE = nk.models.NeuralODE(FIELD)
+LATENT = dict(size=1, latent=2, context=2, width=4, dt0=0.1, key=KEY)
+FIT = dict(
+    model=jnp.zeros(2),
+    loss_fn=lambda w, b, s, *, key: (jnp.sum(w**2), {}),
+    batch_fn=lambda step: None,
+    optimizer=optax.sgd(0.1),
+    num_updates=1,
+    key=KEY,
+    progress=False,
+    evaluate=lambda w: {"loss": 0.0},
+)
+SOLVE = dict(term=diffrax.ODETerm(FIELD), solver=diffrax.Tsit5(), t0=0.0, t1=1.0, dt0=0.1)
+# What each takes besides the number in question.
+GIVEN = {
+    "data.Batches": dict(arrays=np.zeros(4), key=KEY, batch_size=2),
+    "data.mnist": dict(folder="/nowhere"),
+    "deploy.Correction": dict(size=2, width=4, key=KEY),
+    "deploy.distill": dict(
+        ode=ODE, y0=jnp.ones(2), num_steps=2, key=KEY,
+        correction=nk.deploy.Correction(2, width=4, key=KEY),
+    ),
+    "deploy.fix_steps": dict(model=ODE, data=jnp.ones(2), max_error=0.1),
+    "diagnose.record_steps": dict(SOLVE, y0=jnp.ones(2)),
+    "fields.Affine": dict(in_size=2, out_size=2, key=KEY),
+    "fields.MLP": dict(size=2, width=4, depth=1, key=KEY),
+    "models.LatentSDE": LATENT,
+    "models.MatchedLatentSDE": LATENT,
+    "models.LatentPrior": {name: LATENT[name] for name in LATENT if name != "context"},
+    "models.NeuralODE": dict(field=FIELD),
+    "models.NeuralSDE": dict(drift=FIELD, diffusion=FIELD, noise="general", noise_size=1),
+    "models.SDEGAN": dict(size=1, hidden=2, width=4, depth=1, noise_size=1, dt0=0.1, key=KEY),
+    "regularize.LossBudget": dict(target_loss=1.0),
+    "regularize.StepBudget": dict(target_steps=8),
+    "regularize.schedules.constant": dict(value=1.0),
+    "regularize.schedules.linear": dict(start=1.0, end=0.0, steps=10),
+    "regularize.schedules.exponential": dict(start=1.0, end=0.1, steps=10),
+    "regularize.TrajectoryPolynomial": {},
+    "regularize.Steer": dict(width=0.1),
+    "regularize.Taylor": dict(order=2),
+    "train.WeightAverage": dict(model=jnp.zeros(2)),
+    "train.fit": FIT,
+}  # fmt: skip
+# Records of what a function found; nobody gives these numbers.
+FOUND = {"data.Dataset", "deploy.FixedSteps", "deploy.Scheme", "train.FitResult"}
+# Made by another of these, which checks.
+MADE = {"models.Generator"}
+# Zero or less is meant here: none, or the other direction.
+ZERO = {"num_validation", "start", "end", "depth", "degree", "gain", "decay", "value"}
+EITHER_SIGN = {"dt0"}  # of a solve that runs backwards
+NO_COUNTS = (2.5, 2.0, math.nan, math.inf, True, "3", None, np.array(1.5), np.array([1, 2]))
+NO_NUMBERS = (math.nan, math.inf, -math.inf, True, "3", 1j, np.array([1.0, 2.0]))
+
+
+def public():
+    """Every public function and class, by name."""
+    for part in PARTS:
+        module = importlib.import_module(f"ndekit.{part}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.ismodule(thing):
+                found = vars(thing).items()
+                own = {n: f for n, f in found if getattr(f, "__module__", "") == thing.__name__}
+                yield from ((f"{part}.{name}.{n}", f) for n, f in own.items() if n[0] != "_")
+            elif not (inspect.isclass(thing) and issubclass(thing, Exception)):
+                yield f"{part}.{name}", thing
+
+
+def numbers_of(thing):
+    """Names and kinds of the parameters that are said to be numbers."""
+    for parameter in inspect.signature(thing).parameters.values():
+        said = str(parameter.annotation)
+        plain = re.fullmatch(r"<class '(int|float)'>|(int|float)( \| .*)?", said)
+        if plain:
+            yield parameter.name, "int" if "int" in said and "float" not in said else "float"
+        elif parameter.name == "dt0":
+            yield parameter.name, "float"
+
+
+ARGUMENTS = [
+    (name, thing, argument, kind)
+    for name, thing in public()
+    if name not in FOUND | MADE
+    for argument, kind in numbers_of(thing)
+]
+
+
+def test_the_law_looks_at_something():
+    assert len(ARGUMENTS) > 50
+    assert {("regularize.Taylor", "order"), ("train.fit", "patience")} <= {
+        (name, argument) for name, _, argument, _ in ARGUMENTS
+    }
+
+
+def bad_values(argument, kind, thing):
+    bad = list(NO_COUNTS if kind == "int" else NO_NUMBERS)
+    said = str(inspect.signature(thing).parameters[argument].annotation)
+    if "None" in said or argument == "max_steps":  # without a bound, in models
+        bad = [value for value in bad if value is not None]
+    if argument not in EITHER_SIGN:
+        bad.append(-1 if kind == "int" else -1.0)
+    if argument not in ZERO | EITHER_SIGN:
+        bad.append(0 if kind == "int" else 0.0)
+    return bad
+
+
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "thing", "argument", "kind"), ARGUMENTS, ids=[f"{a[0]}-{a[2]}" for a in ARGUMENTS]
+)
+def test_what_is_no_number_of_its_kind_is_refused_by_name(name, thing, argument, kind):
+    assert name in GIVEN, f"a new function with numbers: what else does {name} take?"
+    for value in bad_values(argument, kind, thing):
+        with pytest.raises(ValueError, match=f"`{argument}` must"):
+            thing(**{**GIVEN[name], argument: value})
+
+
+@pytest.mark.parametrize(
+    "bad", [-1.0, math.nan, math.inf, "1", jnp.array(-0.5), lambda step: -1.0, lambda s: jnp.nan]
+)
+def test_a_coefficient_that_is_no_weight_is_refused_by_name(bad):
+    with pytest.raises(ValueError, match=r"`coefficients\['steps'\]` must be"):
+        nk.penalty({"steps": jnp.array(1.0)}, {"steps": bad})
+
+
+def test_numbers_that_are_traced_are_let_through():
+    weighed = jax.jit(lambda c: nk.penalty({"steps": jnp.array(2.0)}, {"steps": c})[0])
+    assert weighed(0.5) == 1.0
+    budget = lambda target: nk.StepBudget(target).target_steps
+    assert jax.jit(budget)(8.0) == 8.0
+
+
+def test_integers_and_numbers_of_other_libraries_are_taken():
+    assert count("n", np.int64(3)) == 3 == count("n", jnp.array(3))
+    counts(a=1, b=np.int32(7))
+    positive("x", np.float32(0.5))
+    real("x", jnp.array(-2.0))
+    assert nk.fields.MLP(2, 4, 1, out=np.int64(3), key=KEY).out == (3,)
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (lambda: count("n", 2.5), "`n` must be a whole number, got 2.5."),
+        (lambda: count("n", 10.0), "`n` must be a whole number, got 10.0."),
+        (lambda: count("n", 0), "`n` must be at least 1, got 0."),
+        (lambda: real("x", math.nan), "`x` must be a finite number, got nan."),
+        (lambda: positive("x", -1.0), "`x` must be positive, got -1.0."),
+        (
+            lambda: real("x", 2.0, least=0.0, most=1.0, advice="Mend it."),
+            "`x` must be at least 0 and at most 1, got 2.0. Mend it.",
+        ),
+    ],
+)
+def test_messages_say_what_was_expected_and_what_came(check, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        check()
