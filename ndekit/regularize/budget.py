@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
 
+from ..numbers import positive
 from ..shapes import Scalar
 
 # A multiplier of this, the least, is as good as none: one percent of the objective.
@@ -14,24 +15,45 @@ _LARGEST = 1e6
 # Beyond half as much again the price rises no faster: an optimiser needs time to answer.
 _LARGEST_EXCESS = 0.5
 _RECENT = 50.0  # updates
+# Of the budget, on average: steps are whole numbers, and a batch is not like another.
+_TOLERATED = 0.1
 
 
 class Dual(eqx.Module):
     """What a budget carries from one update to the next.
 
     Attributes:
+        budget: what it is of, in words.
         multiplier: the price of the constraint, as a multiple of the objective; positive.
         task, cost: means of the task loss and of the steps, of as many updates as `number` says.
         recent: the mean task loss of the last fifty updates or so.
+        excess: by which part the budget was exceeded in them, on average.
         gap: by how much a validation loss exceeds that of the training batches.
     """
 
+    budget: str = eqx.field(static=True)
     multiplier: Scalar
     task: Scalar
     cost: Scalar
     number: Scalar
     recent: Scalar
+    excess: Scalar
     gap: Scalar
+
+    def remark(self) -> str | None:
+        """At the end of a training: that the budget was not kept, and what to do; else `None`.
+
+        Not kept is exceeded by more than a tenth, in the mean of the last fifty updates or so.
+        [`ndekit.train.fit`][] asks for it.
+        """
+        excess, price = float(jnp.max(self.excess)), float(jnp.max(self.multiplier))
+        if excess <= _TOLERATED:
+            return None
+        if price >= _LARGEST:
+            state = f"and its price is as high as it goes ({price:.3g}): it cannot be kept. Allow"
+        else:
+            state = f"and its price was still rising ({price:.3g}). Train longer, or allow"
+        return f"The budget of {self.budget} was exceeded by {excess:.0%} at the end, {state} more."
 
 
 class StepBudget(eqx.Module):
@@ -54,7 +76,7 @@ class StepBudget(eqx.Module):
         curvature: $\rho$.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive and finite.
 
     Example:
         ```python
@@ -80,7 +102,7 @@ class StepBudget(eqx.Module):
 
     def init(self) -> Dual:
         """Before the first update."""
-        return _nothing_yet()
+        return _nothing_yet(f"{self.target_steps} steps a solve", _SMALLEST)
 
     def __call__(
         self, task: Scalar, steps: Any, step_count: Any, dual: Dual
@@ -95,7 +117,7 @@ class StepBudget(eqx.Module):
         """
         steps, step_count = _mean(steps, task), _mean(step_count, task)
         excess = _with_gradient_of(steps, step_count) / self.target_steps - 1
-        dual = _noted(dual, task, steps)
+        dual = _noted(dual, task, steps, excess)
         added = _augmented(excess, dual.multiplier, self.curvature)
         loss = task + lax.stop_gradient(dual.task) * added
         dual = _raised(dual, excess, self.rate)
@@ -116,7 +138,7 @@ class LossBudget(eqx.Module):
         rate, curvature: as for `StepBudget`.
 
     Raises:
-        ValueError: if a number is not positive.
+        ValueError: if a number is not positive and finite.
 
     Example:
         ```python
@@ -138,7 +160,7 @@ class LossBudget(eqx.Module):
 
     def init(self) -> Dual:
         """Before the first update: the task comes first, until it has been learnt."""
-        return eqx.tree_at(lambda d: d.multiplier, _nothing_yet(), jnp.ones(()))
+        return _nothing_yet(f"a loss of {self.target_loss}", 1.0)
 
     def __call__(
         self, task: Scalar, steps: Any, step_count: Any, dual: Dual
@@ -146,7 +168,7 @@ class LossBudget(eqx.Module):
         """As [`ndekit.StepBudget`][]'s."""
         steps, step_count = _mean(steps, task), _mean(step_count, task)
         excess = (task + dual.gap.astype(task.dtype)) / self.target_loss - 1
-        dual = _noted(dual, task, steps)
+        dual = _noted(dual, task, steps, excess)
         cost = _with_gradient_of(steps, step_count) / lax.stop_gradient(dual.cost)
         loss = cost + _augmented(excess, dual.multiplier, self.curvature)
         dual = _raised(dual, excess, self.rate)
@@ -159,9 +181,9 @@ class LossBudget(eqx.Module):
         return eqx.tree_at(lambda d: d.gap, dual, jnp.maximum(gap, 0))
 
 
-def _nothing_yet() -> Dual:
+def _nothing_yet(budget: str, multiplier: float) -> Dual:
     zero = jnp.zeros(())
-    return Dual(jnp.full_like(zero, _SMALLEST), zero, zero, zero, zero, zero)
+    return Dual(budget, jnp.full_like(zero, multiplier), zero, zero, zero, zero, zero, zero)
 
 
 def _mean(x: Any, task: Scalar) -> Scalar:
@@ -180,7 +202,7 @@ def _augmented(excess: Scalar, multiplier: Scalar, curvature: float) -> Scalar:
     return price * (jnp.maximum(0, 1 + curvature * excess) ** 2 - 1) / (2 * curvature)
 
 
-def _noted(dual: Dual, task: Scalar, steps: Scalar) -> Dual:
+def _noted(dual: Dual, task: Scalar, steps: Scalar, excess: Scalar) -> Dual:
     """The means after one more update."""
     number = dual.number + 1
 
@@ -188,9 +210,14 @@ def _noted(dual: Dual, task: Scalar, steps: Scalar) -> Dual:
         new = lax.stop_gradient(new).astype(old.dtype)
         return old + (new - old) / jnp.minimum(number, most)
 
-    means = (mean(dual.task, jnp.abs(task)), mean(dual.cost, steps))
-    recent = mean(dual.recent, task, _RECENT)
-    return Dual(dual.multiplier, *means, number, recent, dual.gap)
+    noted = (
+        mean(dual.task, jnp.abs(task)),
+        mean(dual.cost, steps),
+        number,
+        mean(dual.recent, task, _RECENT),
+        mean(dual.excess, excess, _RECENT),
+    )
+    return Dual(dual.budget, dual.multiplier, *noted, dual.gap)
 
 
 def _raised(dual: Dual, excess: Scalar, rate: float) -> Dual:
@@ -202,5 +229,4 @@ def _raised(dual: Dual, excess: Scalar, rate: float) -> Dual:
 
 def _check_positive(budget: Any, *names: str) -> None:
     for name in names:
-        if not getattr(budget, name) > 0:
-            raise ValueError(f"`{name}` must be positive, but got {getattr(budget, name)}.")
+        positive(name, getattr(budget, name))

@@ -2,9 +2,10 @@
 
 from .averaging import WeightAverage
 from .checkpoint import CheckpointError
-from .fit import FitResult, fit
+from .fit import fit
 from .log import column
 from .projection import projected
+from .result import FitResult
 from .update import NonFiniteLossError
 
 __all__ = [

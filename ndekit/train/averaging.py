@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
+from ..numbers import count, real
+
 
 class WeightAverage(eqx.Module):
     r"""The mean of a model's weights, over all updates from `start` on, or over the latest.
@@ -52,10 +54,8 @@ class WeightAverage(eqx.Module):
     decay: float = eqx.field(static=True)
 
     def __init__(self, model: PyTree, *, start: int = 0, decay: float = 1.0):
-        if start < 0:
-            raise ValueError(f"`start` must be at least 0 models, got {start}.")
-        if not 0 <= decay <= 1:
-            raise ValueError(f"`decay` must be in [0, 1], got {decay}.")
+        count("start", start, 0)
+        real("decay", decay, least=0.0, most=1.0)
         self.weights = eqx.filter(model, eqx.is_inexact_array)
         self.number = jnp.zeros((), jnp.int32)
         self.start, self.decay = start, float(decay)
@@ -72,6 +72,15 @@ class WeightAverage(eqx.Module):
         weights = jax.tree.map(step, self.weights, eqx.filter(model, eqx.is_inexact_array))
         is_after = lambda average: (average.weights, average.number)
         return eqx.tree_at(is_after, self, (weights, self.number + 1))
+
+    def remark(self) -> str | None:
+        """At the end of a training: that no mean was taken; else `None`."""
+        if self.number > self.start:
+            return None
+        return (
+            f"The mean of the weights never began: it leaves out the first {self.start} models, "
+            f"and {self.number} were seen. It is the last model's weights."
+        )
 
     def into(self, model: PyTree) -> PyTree:
         """The model with its averaged weights in the place of its own."""

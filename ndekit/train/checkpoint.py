@@ -2,19 +2,21 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
+from .fingerprint import Fingerprint, plain
 from .update import Row
 
-FORMAT = 1
-FILE_NAME = "checkpoint.eqx"
+FORMAT = 2
+# Without a fingerprint.
+OLD_FORMAT = 1
+TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+,-]*")
 
 
 class CheckpointError(ValueError):
@@ -36,71 +38,131 @@ class State(NamedTuple):
     train_seconds: float
 
 
-def save(folder: str | os.PathLike, state: State, history: list[Row], key: Array) -> None:
-    """Write the state, and the history up to it, to `folder/checkpoint.eqx` in one move."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+class Kept(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        fingerprint: of the run that wrote it; `None` in files of the old format.
+        num_updates: how many were asked for when it was written, likewise.
+    """
+
+    state: State
+    history: list[Row]
+    fingerprint: Fingerprint | None
+    num_updates: int | None
+
+
+def path_in(folder: str | os.PathLike, tag: str | None) -> Path:
+    """Where the checkpoint of a run lies: `checkpoint.eqx`, or `checkpoint-TAG.eqx`.
+
+    Raises:
+        ValueError: for a tag that is no part of a file's name.
+    """
+    if tag is None:
+        return Path(folder) / "checkpoint.eqx"
+    if not isinstance(tag, str) or not TAG.fullmatch(tag):
+        raise ValueError(
+            f"`tag` must be a word of letters, digits and any of `._=+,-`, got {tag!r}: it becomes "
+            "a part of the checkpoint's name."
+        )
+    return Path(folder) / f"checkpoint-{tag}.eqx"
+
+
+def prepare(path: Path) -> None:
+    """Make the folder and write to it, so that a run need not end before it is known to fail.
+
+    Raises:
+        OSError: if it cannot be made or written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    temporary.write_bytes(b"")
+    temporary.unlink()
+
+
+def save(
+    path: Path, state: State, history: list[Row], fingerprint: Fingerprint, num_updates: int
+) -> None:
+    """Write the state, and the history up to it, to `path` in one move."""
     trees, numbers = _split(state)
     header = {
         "format": FORMAT,
-        "key": _bits(key),
+        "fingerprint": fingerprint._asdict(),
+        "num_updates": num_updates,
         "leaves": _signature(trees),
         "numbers": numbers,
         # An interrupt can fall between the writing of rows and the step that they belong to.
         "history": [row for row in history if row["update"] <= state.update],
     }
-    temporary = folder / (FILE_NAME + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
     with temporary.open("wb") as file:
         file.write(json.dumps(header).encode() + b"\n")
-        eqx.tree_serialise_leaves(file, trees)
+        eqx.tree_serialise_leaves(file, jax.tree.map(plain, trees))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE_NAME)
+    os.replace(temporary, path)
 
 
-def load(folder: str | os.PathLike, like: State, key: Array) -> tuple[State, list[Row]] | None:
-    """The state and history in `folder`, or `None` if there is no checkpoint.
+def load(path: Path, like: State, key: list) -> Kept | None:
+    """What `path` holds, or `None` if there is no such file.
 
     Args:
         like: a state with the same structure, shapes and dtypes.
-        key: the run's key.
+        key: the bits of the run's key.
 
     Raises:
         CheckpointError: if the file is damaged, or was written with another key or model.
     """
-    path = Path(folder) / FILE_NAME
     if not path.exists():
         return None
     trees, _ = _split(like)
     with path.open("rb") as file:
         header = _read_header(path, file.readline())
-        if header["key"] != _bits(key):
-            raise CheckpointError(
-                f"`{path}` was written by a run with another `key`. Pass that key, choose another "
-                "`checkpoint_dir`, or start over with `resume=False`."
-            )
-        if header["leaves"] != _signature(trees):
-            raise CheckpointError(
-                f"`{path}` holds another model, optimiser or evaluation than those given. Pass "
-                "the same ones, choose another `checkpoint_dir`, or start over with `resume=False`."
-            )
+        marks = header.get("fingerprint")
+        if (header["key"] if marks is None else marks["key"]) != key:
+            raise refused(path, "another `key`")
+        if header["leaves"] != (leaves := _signature(trees)):
+            difference = _first_difference(header["leaves"], leaves)
+            raise refused(path, f"another model, optimiser or evaluation: {difference}")
         try:
-            trees = eqx.tree_deserialise_leaves(file, trees)
+            found = eqx.tree_deserialise_leaves(file, jax.tree.map(plain, trees))
         except Exception as error:  # NumPy raises many kinds on damaged bytes
             raise _damaged(path) from error
-    return State(**trees, **header["numbers"]), header["history"]
+    state = State(**jax.tree.map(_made_key_like, trees, found), **header["numbers"])
+    marks = None if marks is None else Fingerprint(**marks)
+    return Kept(state, header["history"], marks, header.get("num_updates"))
+
+
+def _made_key_like(like: Any, found: Any) -> Any:
+    """What was read, as a key where its bits were written."""
+    if plain(like) is like:
+        return found
+    return jax.random.wrap_key_data(found, impl=jax.random.key_impl(like))
+
+
+def refused(path: Path, what: str) -> CheckpointError:
+    """The error for a checkpoint of a run with another model, say."""
+    return CheckpointError(
+        f"`{path}` was written by a run with {what}. To keep both runs give this one a `tag` or "
+        "another `checkpoint_dir`; `resume=False` writes over the other."
+    )
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
 
 
 def _read_header(path: Path, line: bytes) -> dict[str, Any]:
     try:
         header = json.loads(line)
-        readable = header["format"] == FORMAT
+        readable = header["format"] in (FORMAT, OLD_FORMAT)
     except (ValueError, KeyError, TypeError) as error:
         raise _damaged(path) from error
     if not readable:
         raise CheckpointError(
-            f"`{path}` has checkpoint format {header['format']}, but this version reads {FORMAT}. "
-            "Start over with `resume=False`."
+            f"`{path}` has checkpoint format {header['format']}, but this version reads up to "
+            f"{FORMAT}. Use the version of ndekit that wrote it, or start over with `resume=False`."
         )
     return header
 
@@ -123,7 +185,9 @@ def _signature(trees: PyTree) -> list[str]:
     return [f"{jax.tree_util.keystr(path)}: {leaf.dtype}{leaf.shape}" for path, leaf in arrays]
 
 
-def _bits(key: Array) -> list:
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    return np.asarray(key).tolist()
+def _first_difference(theirs: list[str], ours: list[str]) -> str:
+    """Of the arrays of two runs."""
+    readable = lambda leaf: leaf.replace("['", "", 1).replace("']", "", 1)
+    only = [f"its {readable(leaf)}" for leaf in theirs if leaf not in ours][:1]
+    only += [f"here {readable(leaf)}" for leaf in ours if leaf not in theirs][:1]
+    return ", ".join(only) or "the same arrays in another order"

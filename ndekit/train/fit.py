@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,33 +12,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key, PyTree, UInt
 
+from ..numbers import count
 from . import checkpoint, loop
 from .log import JsonLines
 from .progress import ProgressBar
-from .update import Row
-
-
-class FitResult(NamedTuple):
-    """What comes out of [`ndekit.train.fit`][].
-
-    Attributes:
-        model: the best model if `patience` was given, else the last one.
-        history: one row for each update (`kind="train"`) and each evaluation (`kind="evaluate"`),
-            with the number of updates done as `update`; read it with [`ndekit.train.column`][].
-        num_updates: updates done.
-        best_update: after how many updates the best evaluation was; `None` without `evaluate`.
-        compile_seconds, train_seconds: for the updates, without evaluations; summed over the parts
-            of an interrupted run.
-        carry: what the loss handed on last; `None` if nothing.
-    """
-
-    model: PyTree
-    history: list[Row]
-    num_updates: int
-    best_update: int | None
-    compile_seconds: float
-    train_seconds: float
-    carry: PyTree = None
+from .remarks import remarks_of
+from .result import FitResult
+from .resume import Beginning, begin, logger
 
 
 def fit(
@@ -58,6 +38,7 @@ def fit(
     checkpoint_dir: str | os.PathLike | None = None,
     checkpoint_every: int | None = None,
     resume: bool = True,
+    tag: str | None = None,
     progress: bool = True,
     carry: PyTree = None,
     after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None = None,
@@ -67,7 +48,9 @@ def fit(
     Given a `checkpoint_dir`, a run that was killed goes on where its last checkpoint stands and
     ends bit for bit where it would have ended: update $i$ depends on the model, the optimiser's
     state, `batch_fn(i)` and `fold_in(key, i)` alone. An interrupt (Ctrl-C) writes a checkpoint and
-    is raised again.
+    is raised again. That a run goes on is said on stderr ("resumed at update 100 of 200"), by the
+    logger `ndekit.train`. A checkpoint of another run (another loss, first batch, initial model,
+    key, or optimiser with all its hyper-parameters) is refused.
 
     Args:
         model: any PyTree, for example an Equinox module.
@@ -76,7 +59,8 @@ def fit(
             and `evals` (vector-field evaluations) appear in the progress bar.
         batch_fn: update number to batch, a PyTree of arrays of constant shape, and a pure function
             of that number: for example [`ndekit.data.Batches`][].
-        optimizer: any optax transformation.
+        optimizer: any optax transformation. Those that ask for them are given the loss (`value`),
+            and the loss of the same batch and key as a function of the parameters (`value_fn`).
         num_updates: at least 1.
         key: split into one key for each update.
         updates_per_call: updates in one compiled call; 10 to 100 spares small models the time
@@ -87,11 +71,16 @@ def fit(
         patience: stop after this many evaluations without a better one and return the best model;
             by default go on to the end and return the last model.
         monitor: the name of `evaluate`'s number that tells which model is best; smaller is better.
+            An evaluation that is not finite is no better than any.
         log_path: a file of JSON lines, one for each row of the history; overwritten.
-        checkpoint_dir: a folder for `checkpoint.eqx`.
+        checkpoint_dir: a folder for `checkpoint.eqx`; made, and written to, before the first
+            update.
         checkpoint_every: updates between checkpoints, a multiple of `updates_per_call`; by default
             at each evaluation's turn. The end is kept too.
-        resume: whether to go on from a checkpoint if there is one.
+        resume: whether to go on from a checkpoint if there is one. A run that `patience` has ended
+            goes on if `num_updates` or `patience` is larger than before.
+        tag: a word that tells runs in one `checkpoint_dir` apart: the file is then
+            `checkpoint-TAG.eqx`.
         progress: whether to show a progress bar.
         carry: what the loss hands on from each update to the next: running averages, multipliers. A
             PyTree of arrays, kept in the checkpoint. `loss_fn` then takes it as `carry=` and
@@ -105,7 +94,10 @@ def fit(
     Raises:
         NonFiniteLossError: if a loss or its gradient is infinite or not a number.
         CheckpointError: if the checkpoint is damaged or belongs to another run.
-        ValueError: if a number is out of range, or intervals do not fit each other.
+        OSError: if `checkpoint_dir` cannot be written.
+        ValueError: if a number is out of range or no whole number, intervals do not fit each other,
+            `model` has nothing to train, or `loss_fn` or `evaluate` returns something else than
+            asked for; if `patience` is to return the best model and no evaluation was finite.
 
     Example:
         ```python
@@ -123,43 +115,41 @@ def fit(
         )
         ```
     """
+    _check_arguments(model, loss_fn, batch_fn, optimizer, key, evaluate, patience, monitor)
+    if after_evaluate is not None and (carry is None or evaluate is None):
+        raise ValueError("`after_evaluate` changes the carry: pass `carry` and `evaluate` too.")
+    per_call = count("updates_per_call", updates_per_call)
+    interval = lambda name, value: _interval(name, value, num_updates, per_call)
     plan = loop.Plan(
         loss_fn=loss_fn,
         batch_fn=batch_fn,
         optimizer=optimizer,
         key=key,
-        num_updates=_at_least_one("num_updates", num_updates),
-        updates_per_call=_at_least_one("updates_per_call", updates_per_call),
+        num_updates=count("num_updates", num_updates),
+        updates_per_call=per_call,
         evaluate=evaluate,
-        evaluate_every=_interval("evaluate_every", evaluate_every, num_updates, updates_per_call),
-        patience=None if patience is None else _at_least_one("patience", patience),
+        evaluate_every=interval("evaluate_every", evaluate_every),
+        patience=None if patience is None else count("patience", patience),
         monitor=monitor,
-        checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
-        checkpoint_every=_interval(
-            "checkpoint_every", checkpoint_every, num_updates, updates_per_call
-        ),
+        checkpoint_path=_checkpoint_path(checkpoint_dir, tag),
+        checkpoint_every=interval("checkpoint_every", checkpoint_every),
         after_evaluate=after_evaluate,
     )
-    if after_evaluate is not None and (carry is None or evaluate is None):
-        raise ValueError("`after_evaluate` changes the carry: pass `carry` and `evaluate` too.")
-    if patience is not None and evaluate is None:
-        raise ValueError("`patience` counts evaluations, but `evaluate` is `None`. Pass one.")
-    state, history = _start(plan, model, carry, resume)
-    log = None if log_path is None else JsonLines(log_path, history)
-    bar = ProgressBar(num_updates, state.update, show=progress)
+    calls = loop.TimedCalls(plan)
+    start = begin(plan, _first_state(plan, model, carry), calls, resume)
+    log = None if log_path is None else JsonLines(log_path, start.history)
+    bar = ProgressBar(num_updates, start.state.update, show=progress)
     try:
-        state = loop.run(plan, state, history, log, bar)
+        state = loop.run(plan, start.state, start.history, calls, start.fingerprint, log, bar)
     finally:
         bar.close()
         if log is not None:
             log.close()
-    return _result(plan, state, history)
+    return _result(plan, state, start)
 
 
-def _start(
-    plan: loop.Plan, model: PyTree, carry: PyTree, resume: bool
-) -> tuple[checkpoint.State, list[Row]]:
-    state = checkpoint.State(
+def _first_state(plan: loop.Plan, model: PyTree, carry: PyTree) -> checkpoint.State:
+    return checkpoint.State(
         model=model,
         opt_state=plan.optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
         best_model=None if plan.evaluate is None else model,
@@ -171,44 +161,74 @@ def _start(
         compile_seconds=0.0,
         train_seconds=0.0,
     )
-    if resume and plan.checkpoint_dir is not None:
-        kept = checkpoint.load(plan.checkpoint_dir, state, plan.key)
-        if kept is not None:
-            return _within(plan, *kept)
-    return state, []
 
 
-def _within(plan: loop.Plan, state: checkpoint.State, history: list[Row]) -> tuple:
-    if state.update > plan.num_updates:
-        raise checkpoint.CheckpointError(
-            f"The checkpoint in `{plan.checkpoint_dir}` stands after {state.update} updates, past "
-            f"`num_updates` ({plan.num_updates}). Raise it, or start over with `resume=False`."
+def _result(plan: loop.Plan, state: checkpoint.State, start: Beginning) -> FitResult:
+    judged = math.isfinite(state.best_value)
+    if plan.patience is not None and not judged:
+        raise ValueError(
+            f"`evaluate` gave no finite {plan.monitor!r} in {state.update} updates, so no model is "
+            "the best one, which `patience` asks for. Mend `evaluate`, name another `monitor`, or "
+            "leave `patience` out to get the last model."
         )
-    return state, history
-
-
-def _result(plan: loop.Plan, state: checkpoint.State, history: list[Row]) -> FitResult:
+    remarks = remarks_of(state.carry)
+    for remark in remarks:
+        logger.warning(remark)
     return FitResult(
         model=state.model if plan.patience is None else state.best_model,
-        history=history,
+        history=start.history,
         num_updates=state.update,
-        best_update=None if plan.evaluate is None else state.best_update,
+        best_update=state.best_update if judged else None,
         compile_seconds=state.compile_seconds,
         train_seconds=state.train_seconds,
         carry=state.carry,
+        resumed_at=start.state.update,
+        remarks=remarks,
     )
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    return value
+def _check_arguments(
+    model: PyTree, loss_fn: Any, batch_fn: Any, optimizer: Any, key: Any, evaluate: Any,
+    patience: Any, monitor: str,
+) -> None:  # fmt: skip
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(model))):
+        raise ValueError(
+            "`model` has no floating-point arrays, so there is nothing to train. Python numbers "
+            "and arrays of integers stay as they are: make them `jnp.asarray(x, float)`."
+        )
+    for name, given in (("loss_fn", loss_fn), ("batch_fn", batch_fn)):
+        if not callable(given):
+            advice = " For the same data in each update: `lambda step: data`."
+            raise ValueError(
+                f"`{name}` must be a function, got a {type(given).__name__}."
+                + (advice if name == "batch_fn" else "")
+            )
+    if not (callable(getattr(optimizer, "init", None)) and hasattr(optimizer, "update")):
+        raise ValueError(
+            f"`optimizer` must be an optax transformation such as `optax.adam(1e-3)`, got "
+            f"{optimizer!r}."
+        )
+    if not eqx.is_array(key):
+        raise ValueError(f"`key` must be a JAX key such as `jax.random.key(0)`, got {key!r}.")
+    if patience is not None and evaluate is None:
+        raise ValueError("`patience` counts evaluations, but `evaluate` is `None`. Pass one.")
+
+
+def _checkpoint_path(folder: str | os.PathLike | None, tag: str | None) -> Path | None:
+    if folder is None:
+        if tag is not None:
+            raise ValueError("`tag` names a checkpoint, but there is no `checkpoint_dir`.")
+        return None
+    path = checkpoint.path_in(folder, tag)
+    checkpoint.prepare(path)
+    return path
 
 
 def _interval(name: str, value: int | None, num_updates: int, updates_per_call: int) -> int:
     if value is None:
+        num_updates = count("num_updates", num_updates)
         return updates_per_call * max(1, round(num_updates / 20 / updates_per_call))
-    if value < 1 or value % updates_per_call:
+    if count(name, value) % updates_per_call:
         raise ValueError(
             f"`{name}` must be a multiple of `updates_per_call` ({updates_per_call}), got {value}."
         )

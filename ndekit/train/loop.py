@@ -1,5 +1,6 @@
 """The loop over updates: the only place where a training run changes."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,9 +14,10 @@ import optax
 from jaxtyping import Array, PyTree
 
 from .checkpoint import State, save
+from .fingerprint import Fingerprint
 from .log import JsonLines
 from .progress import ProgressBar
-from .update import Row, rows_of, run_updates
+from .update import Row, not_finite_in, rows_of, run_updates
 
 
 class Plan(NamedTuple):
@@ -31,19 +33,36 @@ class Plan(NamedTuple):
     evaluate_every: int
     patience: int | None
     monitor: str
-    checkpoint_dir: Path | None
+    checkpoint_path: Path | None
     checkpoint_every: int
     after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None
 
+    def next_call(self, done: int) -> int:
+        """How many updates the call after `done` of them makes."""
+        # Calls end at multiples of `updates_per_call`, also after a resumption: the same programs.
+        num = self.updates_per_call - done % self.updates_per_call
+        return min(num, self.num_updates - done)
+
 
 def run(
-    plan: Plan, state: State, history: list[Row], log: JsonLines | None, bar: ProgressBar
+    plan: Plan,
+    state: State,
+    history: list[Row],
+    calls: "TimedCalls",
+    fingerprint: Fingerprint | None,
+    log: JsonLines | None,
+    bar: ProgressBar,
 ) -> State:
     """Go on until all updates are done or patience ends; an interrupt leaves a checkpoint.
 
     `history` grows in place. Returns the last state.
     """
-    calls = TimedCalls(plan)
+
+    def keep() -> None:
+        if plan.checkpoint_path is not None:
+            assert fingerprint is not None
+            save(plan.checkpoint_path, state, history, fingerprint, plan.num_updates)
+
     try:
         while not is_done(plan, state):
             new_state, rows, seconds = advance(plan, state, calls)
@@ -53,30 +72,26 @@ def run(
                 log.append(rows)
             bar.update([row for row in rows if row["kind"] == "train"], seconds)
             if state.update % plan.checkpoint_every == 0 or is_done(plan, state):
-                keep(plan, state, history)
+                keep()
     except KeyboardInterrupt:
-        keep(plan, state, history)
+        keep()
         raise
     return state
 
 
 def is_done(plan: Plan, state: State) -> bool:
-    impatient = plan.patience is not None and state.num_stale >= plan.patience
-    return state.update >= plan.num_updates or impatient
+    return state.update >= plan.num_updates or is_impatient(plan, state)
 
 
-def keep(plan: Plan, state: State, history: list[Row]) -> None:
-    if plan.checkpoint_dir is not None:
-        save(plan.checkpoint_dir, state, history, plan.key)
+def is_impatient(plan: Plan, state: State) -> bool:
+    return plan.patience is not None and state.num_stale >= plan.patience
 
 
 def advance(plan: Plan, state: State, calls: "TimedCalls") -> tuple[State, list[Row], float]:
     """One compiled call and the evaluation that falls due after it; its rows and its seconds."""
-    # Calls end at multiples of `updates_per_call`, also after a resumption: the same programs run.
-    num = plan.updates_per_call - state.update % plan.updates_per_call
-    num = min(num, plan.num_updates - state.update)
+    num = plan.next_call(state.update)
     (model, opt_state, carry, outputs), seconds, compile_seconds = calls(state, num)
-    rows = rows_of(outputs, state.update)
+    rows = rows_of(outputs, state.update, lambda update: suspect(plan, state, update))
     state = state._replace(
         model=model,
         opt_state=opt_state,
@@ -92,20 +107,28 @@ def advance(plan: Plan, state: State, calls: "TimedCalls") -> tuple[State, list[
     return state, rows, seconds
 
 
+def suspect(plan: Plan, state: State, update: int) -> str:
+    """What is not finite in what an update was given: its batch, and the model of the first."""
+    given = {"batch": plan.batch_fn(update - 1)}
+    return not_finite_in(given if update > 1 else given | {"model": state.model})
+
+
 def assess(plan: Plan, state: State) -> tuple[State, Row]:
-    """Evaluate the model, and keep it if none was better."""
+    """Evaluate the model, and keep it if none was better; one that is not finite is no better."""
     assert plan.evaluate is not None
-    metrics = {name: float(value) for name, value in plan.evaluate(state.model).items()}
-    if plan.monitor not in metrics:
+    returned = plan.evaluate(state.model)
+    if not isinstance(returned, Mapping) or plan.monitor not in returned:
+        got = sorted(returned) if isinstance(returned, Mapping) else f"a {type(returned).__name__}"
         raise ValueError(
-            f"`evaluate` must return {plan.monitor!r}, the number that tells which model is best, "
-            f"but returned {sorted(metrics)}. Add it, or name another one as `monitor`."
+            f"`evaluate` must return a dict with {plan.monitor!r}, the number that tells which "
+            f"model is best, but returned {got}. Add it, or name another one as `monitor`."
         )
+    metrics = {name: float(value) for name, value in returned.items()}
     row = {"kind": "evaluate", "update": state.update, **metrics}
     if plan.after_evaluate is not None:
         state = state._replace(carry=plan.after_evaluate(state.carry, metrics))
     value = metrics[plan.monitor]
-    if value < state.best_value:
+    if math.isfinite(value) and value < state.best_value:
         best = dict(best_model=state.model, best_value=value, best_update=state.update)
         return state._replace(**best, num_stale=0), row
     return state._replace(num_stale=state.num_stale + 1), row
@@ -120,15 +143,22 @@ class TimedCalls:
 
     def __init__(self, plan: Plan):
         self._plan = plan
+        self._cold: dict[int, float] = {}
         self._warm: set[int] = set()
 
     def __call__(self, state: State, num: int) -> tuple[tuple, float, float]:
-        cold_seconds = 0.0
-        if num not in self._warm:
-            _, cold_seconds = self._timed(state, num)
-            self._warm.add(num)
+        if num not in self._warm | self._cold.keys():
+            self._cold[num] = self._timed(state, num)[1]
         result, seconds = self._timed(state, num)
-        return result, seconds, max(0.0, cold_seconds - seconds)
+        self._warm.add(num)
+        return result, seconds, max(0.0, self._cold.pop(num, 0.0) - seconds)
+
+    def first_row(self, beginning: State, num: int) -> Row:
+        """The row of the first update of a run that begins so. What this compiles is not compiled
+        again by a call of `num` updates.
+        """
+        result, self._cold[num] = self._timed(beginning, num)
+        return rows_of(result[-1], 0, lambda update: suspect(self._plan, beginning, update))[0]
 
     def _timed(self, state: State, num: int) -> tuple[tuple, float]:
         start = time.perf_counter()

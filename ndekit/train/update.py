@@ -1,5 +1,6 @@
 """Several updates of a model in one compiled call."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,9 @@ import optax
 from jaxtyping import Array, Int, PyTree, Real
 
 from .. import tree
+from .loss import checked_metrics, in_one_form
 
 Row = dict[str, Any]
-RESERVED_NAMES = ("kind", "update", "loss", "gradient_norm")
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -35,24 +36,26 @@ def run_updates(
 ) -> tuple[PyTree, PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
     """The updates numbered `steps`, each with its own of the `batches` stacked on a first axis."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
-    loss_and_grad = eqx.filter_value_and_grad(_in_one_form(loss_fn), has_aux=True)
+    in_full = in_one_form(loss_fn)
 
     def update(before: tuple, now: tuple) -> tuple[tuple, dict[str, Array]]:
         (params, opt_state, carry), (step, batch) = before, now
-        model = eqx.combine(params, static)
         own_key = jr.fold_in(key, step)
-        (loss, (metrics, new_carry)), grads = loss_and_grad(model, batch, step, own_key, carry)
+
+        def loss_of(params: PyTree) -> tuple[Array, tuple]:
+            return in_full(eqx.combine(params, static), batch, step, own_key, carry)
+
+        loss_and_grad = eqx.filter_value_and_grad(loss_of, has_aux=True)
+        (loss, (metrics, new_carry)), grads = loss_and_grad(params)
         norm = _norm(grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
-            changes, new_opt_state = optimizer.update(grads, opt_state, params)
-            new_params = optax.apply_updates(params, changes)
+        new_params, new_opt_state = stepped(optimizer, grads, opt_state, params, loss, loss_of)
         # A step that is not finite is not taken. `rows_of` reports it, but only after the call, and
         # the updates still to come in it would fail first, less clearly, inside a solve.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         params = tree.where(finite, new_params, params)
         opt_state = tree.where(finite, new_opt_state, opt_state)
         carry = tree.where(finite, _like(carry, new_carry), carry)
-        outputs = {"loss": loss, "gradient_norm": norm, **_checked(metrics)}
+        outputs = {"loss": loss, "gradient_norm": norm, **checked_metrics(metrics)}
         return (params, opt_state, carry), outputs
 
     start = (params, opt_state, carry)
@@ -66,17 +69,30 @@ def run_updates(
     return eqx.combine(params, static), opt_state, carry, outputs
 
 
-def _in_one_form(loss_fn: Callable) -> Callable:
-    """The loss with and without a carry, as `(loss, (metrics, carry))`."""
+def stepped(
+    optimizer: Any, grads: PyTree, opt_state: PyTree, params: PyTree, loss: Array, loss_of: Callable
+) -> tuple[PyTree, PyTree]:
+    """The parameters and the optimiser's state after its step.
 
-    def loss_of(model: PyTree, batch: PyTree, step: Array, key: Array, carry: PyTree) -> tuple:
-        if carry is None:
-            loss, metrics = loss_fn(model, batch, step, key=key)
-            return loss, (metrics, None)
-        loss, metrics, carry = loss_fn(model, batch, step, key=key, carry=carry)
-        return loss, (metrics, carry)
+    A transformation that takes more than gradients is given what optax's documentation names:
+    `value`, `grad`, and the loss of this batch and key as a function of the parameters (`value_fn`,
+    which Sophia calls `obj_fn`). One that does not ask evaluates nothing.
+    """
+    # optax's line searches hand on to `value_fn` what else they are given, and insist on its taking
+    # it: hence its `obj_fn`, which is not read.
+    promotion = jax.config.jax_numpy_dtype_promotion  # pyright: ignore[reportAttributeAccessIssue]
 
-    return loss_of
+    def value_fn(params: PyTree, obj_fn: None = None) -> Array:
+        with jax.numpy_dtype_promotion(promotion):
+            return loss_of(params)[0]
+
+    offered = dict(value=loss, grad=grads, value_fn=value_fn, obj_fn=value_fn)
+    takes = inspect.signature(optimizer.update).parameters
+    if all(parameter.kind != parameter.VAR_KEYWORD for parameter in takes.values()):
+        offered = {name: offered[name] for name in offered.keys() & takes.keys()}
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes int32 counts with floats
+        changes, new_state = optimizer.update(grads, opt_state, params, **offered)
+        return optax.apply_updates(params, changes), new_state
 
 
 def _like(carry: PyTree, new_carry: PyTree) -> PyTree:
@@ -90,8 +106,19 @@ def _like(carry: PyTree, new_carry: PyTree) -> PyTree:
     return new_carry
 
 
-def rows_of(outputs: dict[str, Array], done: int) -> list[Row]:
-    """One row for each update of a call that began after `done` updates; raises if not finite."""
+def rows_of(
+    outputs: dict[str, Array], done: int, suspect: Callable[[int], str] = lambda update: ""
+) -> list[Row]:
+    """One row for each update of a call that began after `done` updates.
+
+    Args:
+        outputs: of `run_updates`.
+        done: updates done before.
+        suspect: `suspect(update)`, a sentence on what is not finite in what this update was given.
+
+    Raises:
+        NonFiniteLossError: if a loss or a gradient is not finite.
+    """
     columns = {name: values.tolist() for name, values in jax.device_get(outputs).items()}
     rows = [
         {"kind": "train", "update": done + 1 + i, **dict(zip(columns, values, strict=True))}
@@ -99,29 +126,44 @@ def rows_of(outputs: dict[str, Array], done: int) -> list[Row]:
     ]
     for row in rows:
         if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
-            raise NonFiniteLossError(
-                f"Update {row['update']} gave loss {row['loss']:g} with a gradient of norm "
-                f"{row['gradient_norm']:g}. Try a smaller learning rate, "
-                "`optax.clip_by_global_norm`, or a smaller coefficient on the solver's costs."
-            )
+            raise NonFiniteLossError(_told(row, suspect(row["update"])))
     return rows
+
+
+def _told(row: Row, found: str) -> str:
+    said = [
+        f"Update {row['update']} gave loss {row['loss']:g} with a gradient of norm "
+        f"{row['gradient_norm']:g}.",
+        found,
+    ]
+    if row["update"] > 1:
+        said.append(
+            "Try a smaller learning rate, `optax.clip_by_global_norm`, or a smaller coefficient on "
+            "the solver's costs."
+        )
+        return " ".join(filter(None, said))
+    said.insert(1, "No step had been taken: it is the data or the model, not the learning rate.")
+    if math.isfinite(row["loss"]):
+        said.append(
+            "Look for a root, a norm or a logarithm at zero: its value is finite there and its "
+            "derivative is not."
+        )
+    elif not found:
+        said.append("All numbers of batch and model are finite: look at what the loss makes of it.")
+    return " ".join(filter(None, said))
+
+
+def not_finite_in(trees: dict[str, PyTree]) -> str:
+    """Which arrays of these trees hold numbers that are not finite, in a sentence; "" if none."""
+    where = [
+        f"{name}{jax.tree_util.keystr(path)}"
+        for name, given in trees.items()
+        for path, leaf in jax.tree_util.tree_flatten_with_path(given)[0]
+        if eqx.is_inexact_array(leaf) and not bool(jnp.all(jnp.isfinite(jnp.asarray(leaf))))
+    ]
+    return f"Not finite before it: {', '.join(where[:4])}." if where else ""
 
 
 def _norm(grads: PyTree) -> Array:
     squares = [jnp.sum(jnp.square(jnp.abs(g))) for g in jax.tree.leaves(grads)]
     return jnp.sqrt(jnp.sum(jnp.stack(squares)))
-
-
-def _checked(metrics: dict[str, Any]) -> dict[str, Array]:
-    metrics = {name: jnp.asarray(value) for name, value in metrics.items()}
-    for name, value in metrics.items():
-        if name in RESERVED_NAMES:
-            raise ValueError(
-                f"`loss_fn` may not name a metric {name!r}, which `fit` writes itself. Rename it."
-            )
-        if value.shape != ():
-            raise ValueError(
-                f"The metric {name!r} must be a scalar, but has shape {value.shape}. "
-                "Reduce it in `loss_fn`, for example by its mean."
-            )
-    return metrics
