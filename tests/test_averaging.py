@@ -31,6 +31,22 @@ def test_models_before_the_start_are_left_out():
     assert_tree_close(after(values, start=30), jnp.array(values[-1]), rtol=0)
 
 
+def test_a_mean_that_never_began_is_remarked_upon():
+    def trained(start):
+        def loss(model, batch, step, *, key, carry):
+            return jnp.sum(model**2), {}, (carry[0], carry[1].seen(model))
+
+        carry = (jnp.zeros(()), WeightAverage(jnp.ones(2), start=start))
+        return nk.train.fit(
+            jnp.ones(2), loss, lambda step: None, optimizer=optax.sgd(0.1), num_updates=5,
+            key=jr.key(0), progress=False, carry=carry,
+        )  # fmt: skip
+
+    assert trained(4).remarks == ()
+    (said,) = trained(5).remarks
+    assert "leaves out the first 5 models, and 5 were seen" in said
+
+
 def test_the_exponential_mean_begins_as_a_plain_one():
     values = [1.0, 2.0, 6.0]
     assert_tree_close(after(values[:2], decay=0.5), jnp.array(1.5), rtol=1e-6)

@@ -1,5 +1,7 @@
 """Budgets of steps and of loss: the formula, and that they are kept."""
 
+import re
+
 import diffrax
 import equinox as eqx
 import jax
@@ -71,6 +73,39 @@ def test_a_step_budget_is_kept_without_a_weight(name):
     assert abs(np.median(steps[-30:]) - target) <= 1
     _, multiplier = nk.train.column(result.history, "budget_multiplier")
     assert multiplier.min() > 0 and multiplier.max() > 1
+
+
+def test_a_budget_that_was_not_kept_is_said_with_the_result(caplog):
+    impossible = train(nk.StepBudget(3), model_of(10.0), 1.0, num_updates=50)
+    (said,) = impossible.remarks
+    assert re.search("budget of 3 steps a solve was exceeded by .*% at the end", said)
+    assert "price was still rising" in said and "Train longer, or allow more" in said
+    assert said in caplog.messages and said in repr(impossible)
+    assert train(nk.StepBudget(60), model_of(10.0), 1.0, num_updates=50).remarks == ()
+
+
+def after(budget, number, task, steps, multiplier=None):
+    """The dual after so many updates alike."""
+    dual = budget.init()
+    if multiplier is not None:
+        dual = eqx.tree_at(lambda d: d.multiplier, dual, jnp.asarray(multiplier))
+    for _ in range(number):
+        _, dual, _ = budget(jnp.array(task), jnp.array(steps), jnp.array(1.0 * steps), dual)
+    return dual
+
+
+def test_what_is_said_of_a_budget():
+    budget = nk.StepBudget(10)
+    assert budget.init().remark() is None
+    assert after(budget, 20, 1.0, 11).remark() is None
+    assert "10 steps a solve was exceeded by 50%" in after(budget, 20, 1.0, 15).remark()
+    assert "it cannot be kept. Allow more" in after(budget, 1, 1.0, 15, 1e6).remark()
+    # What counts is the end.
+    dual = after(budget, 100, 1.0, 30)
+    for _ in range(300):
+        _, dual, _ = budget(jnp.array(1.0), jnp.array(10), jnp.array(10.0), dual)
+    assert dual.remark() is None
+    assert "a loss of 0.5 was exceeded by 20%" in after(nk.LossBudget(0.5), 9, 0.6, 9).remark()
 
 
 def test_a_budget_that_is_not_exceeded_changes_nothing():

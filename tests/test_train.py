@@ -11,6 +11,7 @@ import optax
 import pytest
 from close import assert_tree_close, close_to_rounding
 
+from ndekit.fields import MLP
 from ndekit.train import NonFiniteLossError, column, fit
 from ndekit.train.progress import describe
 
@@ -36,7 +37,7 @@ def run(num_updates=20, model=None, optimizer=None, **options):
         options.pop("batch_fn", batch_fn),
         optimizer=optax.sgd(0.1) if optimizer is None else optimizer,
         num_updates=num_updates,
-        key=jr.key(1),
+        key=options.pop("key", jr.key(1)),
         progress=False,
         **options,
     )
@@ -200,6 +201,123 @@ def test_non_finite_gradient_is_caught_where_it_arises():
 
     with pytest.raises(NonFiniteLossError, match="Update 1 gave loss 0 with a gradient of norm"):
         run(loss_fn=loss)
+
+
+def test_evaluations_that_are_not_finite_are_no_better_than_any():
+    scores = iter([jnp.nan, 3.0, jnp.nan, -jnp.inf, jnp.nan])
+    result = run(evaluate=lambda m: {"loss": next(scores)}, evaluate_every=2, patience=3)
+    assert (result.num_updates, result.best_update) == (10, 4)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_model_that_nobody_could_judge_is_no_best_model(value, tmp_path):
+    """Nor is the training lost: mended, it goes on."""
+    options = dict(evaluate_every=5, checkpoint_dir=tmp_path)
+    broken = lambda model: {"loss": value}
+    for patience, updates in ((2, 10), (9, 20)):
+        with pytest.raises(ValueError, match=f"no finite 'loss' in {updates} updates"):
+            run(evaluate=broken, patience=patience, resume=False, **options)
+    last = run(evaluate=broken, resume=False, **options)
+    assert last.best_update is None
+    assert close_to_rounding(last.model, sgd_by_hand(20))
+    mended = run(30, evaluate=distance, patience=9, **options)
+    assert (mended.resumed_at, mended.best_update) == (20, 30)
+
+
+NOT_FINITE = {
+    # what is wrong with the first update: (options, what the message says)
+    "data": (
+        dict(batch_fn=lambda step: (X[:8] * np.float32(np.nan), Y[:8])),
+        "Not finite before it: batch\\[0\\]",
+    ),
+    "model": (
+        dict(model=jnp.array([0.0, np.inf, 0.0])),
+        "Not finite before it: model.",
+    ),
+    "loss": (
+        dict(loss_fn=lambda m, b, s, *, key: (jnp.log(jnp.sum(m) - 1), {})),
+        "All numbers of batch and model are finite",
+    ),
+    "slope": (
+        dict(loss_fn=lambda m, b, s, *, key: (jnp.sum(jnp.sqrt(jnp.abs(m))), {})),
+        "a root, a norm or a logarithm at zero",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_a_first_update_that_is_not_finite_is_not_blamed_on_the_rate(name):
+    options, said = NOT_FINITE[name]
+    blamed = "data or the model, not the learning rate.*" + said
+    with pytest.raises(NonFiniteLossError, match=blamed):
+        run(**options)
+
+
+def test_a_later_batch_that_is_not_finite_is_named():
+    broken = lambda step: (X[:8], Y[:8] * np.float32(np.nan if step == 6 else 1))
+    with pytest.raises(NonFiniteLossError, match=r"Update 7 .*Not finite before it: batch\[1\]"):
+        run(batch_fn=broken, updates_per_call=4)
+
+
+RETURNS = {
+    # name: (what a loss returns instead, what the message says)
+    "no metrics": (
+        lambda loss: loss,
+        r"must return `\(loss, metrics\)`, but returned only float32\[\]",
+    ),
+    "no metrics at all": (
+        lambda loss: (loss, None),
+        "as a dict of scalars by name.*returned `None`",
+    ),
+    "metrics alone": (lambda loss: (loss, loss), r"as a dict of scalars by name.*float32\[\]"),
+    "three": (lambda loss: (loss, {}, 1), r"`\(loss, metrics\)`, but returned 3 values"),
+    "nothing": (lambda loss: None, "returned only `None`"),
+    "a vector": (lambda loss: (loss[None], {}), r"floating-point scalar, but is float32\[1\]"),
+    "an integer": (lambda loss: (jnp.array(1), {}), r"floating-point scalar, but is int32\[\]"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNS)
+def test_what_a_loss_must_return_is_said(name):
+    returns, said = RETURNS[name]
+    loss = lambda m, b, s, *, key: returns(loss_fn(m, b, s, key=key)[0])
+    with pytest.raises(ValueError, match=said):
+        run(loss_fn=loss)
+
+
+def test_what_a_loss_with_a_carry_must_return_is_said():
+    with pytest.raises(ValueError, match=r"`\(loss, metrics, carry\)`, but returned 2 values"):
+        run(loss_fn=lambda m, b, s, *, key, carry: loss_fn(m, b, s, key=key), carry=jnp.zeros(()))
+
+
+@pytest.mark.parametrize("model", [{}, {"a": 1.0}, jnp.arange(3), "linear"])
+def test_a_model_without_numbers_to_train_is_refused(model):
+    with pytest.raises(ValueError, match="`model` has no floating-point arrays"):
+        run(model=model)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (dict(batch_fn=X), "`batch_fn` must be a function.*`lambda step: data`"),
+        (dict(loss_fn=None), "`loss_fn` must be a function, got a NoneType."),
+        (dict(key=0), r"must be a JAX key such as `jax.random.key\(0\)`, got 0."),
+        (dict(evaluate=lambda m: jnp.sum(m)), "`evaluate` must return a dict with 'loss'"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(options, said, types_unchecked):
+    with pytest.raises(ValueError, match=said):
+        run(**options)
+
+
+def test_a_result_is_shown_in_a_few_words():
+    model = MLP(3, 50, 2, key=jr.key(0))
+    loss = lambda m, b, s, *, key: (jnp.mean(m(0.0, b[0]) ** 2), {})
+    result = run(30, model=model, loss_fn=loss, evaluate=lambda m: {"loss": 1.0})
+    shown = repr(result)
+    assert len(shown) < 250 and str(result) == shown
+    for part in ("30 updates", "last loss", "best at update 2", "45 rows", "model MLP"):
+        assert part in shown
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ class Dual(eqx.Module):
         [`ndekit.train.fit`][] asks for it.
         """
         excess, price = float(jnp.max(self.excess)), float(jnp.max(self.multiplier))
-        if excess <= _TOLERATED:
+        if round(excess, 3) <= _TOLERATED:
             return None
         if price >= _LARGEST:
             state = f"and its price is as high as it goes ({price:.3g}): it cannot be kept. Allow"

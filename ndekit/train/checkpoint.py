@@ -187,7 +187,12 @@ def _signature(trees: PyTree) -> list[str]:
 
 def _first_difference(theirs: list[str], ours: list[str]) -> str:
     """Of the arrays of two runs."""
-    readable = lambda leaf: leaf.replace("['", "", 1).replace("']", "", 1)
-    only = [f"its {readable(leaf)}" for leaf in theirs if leaf not in ours][:1]
-    only += [f"here {readable(leaf)}" for leaf in ours if leaf not in theirs][:1]
-    return ", ".join(only) or "the same arrays in another order"
+
+    def first(word: str, leaves: list[str], others: list[str]) -> list[str]:
+        # That of the model rather than those that follow from it.
+        only = [leaf for leaf in leaves if leaf not in others]
+        only.sort(key=lambda leaf: not leaf.startswith("['model']"))
+        return [f"{word} {leaf.replace(chr(39), '')[1:].replace(']', '', 1)}" for leaf in only[:1]]
+
+    found = first("its", theirs, ours) + first("here", ours, theirs)
+    return ", ".join(found) or "the same arrays in another order"

@@ -120,7 +120,7 @@ def _loss_program(loss_fn: Any, model: PyTree, batch: PyTree, carry: PyTree, key
 
 
 def _update_program(
-    optimizer: optax.GradientTransformation, model: PyTree, opt_state: PyTree
+    optimizer: optax.GradientTransformation | optax.MultiSteps, model: PyTree, opt_state: PyTree
 ) -> list[bytes]:
     params = eqx.filter(model, eqx.is_inexact_array)
 

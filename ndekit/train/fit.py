@@ -26,7 +26,7 @@ def fit(
     loss_fn: Callable,
     batch_fn: Callable[[int], PyTree],
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
     num_updates: int,
     key: Key[Array, ""] | UInt[Array, "2"],
     updates_per_call: int = 1,
@@ -149,9 +149,11 @@ def fit(
 
 
 def _first_state(plan: loop.Plan, model: PyTree, carry: PyTree) -> checkpoint.State:
+    with jax.numpy_dtype_promotion("standard"):  # as for its updates
+        opt_state = plan.optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     return checkpoint.State(
         model=model,
-        opt_state=plan.optimizer.init(eqx.filter(model, eqx.is_inexact_array)),
+        opt_state=opt_state,
         best_model=None if plan.evaluate is None else model,
         carry=jax.tree.map(jnp.asarray, carry),
         best_value=math.inf,

@@ -25,7 +25,7 @@ class Plan(NamedTuple):
 
     loss_fn: Callable
     batch_fn: Callable[[int], PyTree]
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformation | optax.MultiSteps
     key: Array
     num_updates: int
     updates_per_call: int

@@ -32,7 +32,7 @@ def run_updates(
     key: Array,
     *,
     loss_fn: Callable,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | optax.MultiSteps,
 ) -> tuple[PyTree, PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
     """The updates numbered `steps`, each with its own of the `batches` stacked on a first axis."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
@@ -82,7 +82,7 @@ def stepped(
     # it: hence its `obj_fn`, which is not read.
     promotion = jax.config.jax_numpy_dtype_promotion  # pyright: ignore[reportAttributeAccessIssue]
 
-    def value_fn(params: PyTree, obj_fn: None = None) -> Array:
+    def value_fn(params: PyTree, obj_fn: Any = None) -> Array:
         with jax.numpy_dtype_promotion(promotion):
             return loss_of(params)[0]
 
