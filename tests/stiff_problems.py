@@ -2,7 +2,9 @@
 
 Published ends are those of F. Mazzia and C. Magherini, Test Set for Initial Value Problem Solvers,
 release 2.4, Bari 2008 (Robertson at 1e11, HIRES, van der Pol, Pleiades: computed there by RADAU5 or
-RADAU in extended precision at rtol = atol = 1.1e-18), and for the Brusselator without diffusion
+RADAU in extended precision at rtol = atol = 1.1e-18, as the Oregonator with atol = 1.1e-40; the
+problems are those of E. Hairer and G. Wanner, Solving Ordinary Differential Equations II, chapter
+IV.10), and for the Brusselator without diffusion
 (E. Hairer, S. P. Norsett and G. Wanner, Solving Ordinary Differential Equations I, eq. II.0.1 and
 table II.4) of Mathematica's NDSolve with 32 digits, problem "BrusselatorODE". For the other two
 SciPy alone knows the end: `scipy_end`.
@@ -56,6 +58,17 @@ def hires(t, y, args):
 
 def van_der_pol(t, y, args):
     return jnp.stack([y[1], ((1 - y[0] ** 2) * y[1] - y[0]) / 1e-6])
+
+
+def van_der_pol_slow(t, y, args):
+    """The same in the oscillator's own time, a thousandth of the other."""
+    return jnp.stack([y[1], 1e3 * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+def oregonator(t, y, args):
+    a, b, c = y
+    rates = [77.27 * (b + a * (1 - 8.375e-6 * a - b)), (c - (1 + a) * b) / 77.27, 0.161 * (a - c)]
+    return jnp.stack(rates)
 
 
 def pleiades(t, y, args):
@@ -118,6 +131,15 @@ REFERENCES = {
     "van_der_pol": Reference(
         van_der_pol, np.array([2.0, 0]), 2.0,
         np.array([0.1706167732170483e1, -0.8928097010247975]), "Radau", 1.0, 1e-9,
+    ),
+    "van_der_pol_slow": Reference(
+        van_der_pol_slow, np.array([2.0, 0]), 2000.0,
+        np.array([0.1706167732170483e1, -0.8928097010247975e-3]), "Radau", 1.0, 1e-9,
+    ),
+    "oregonator": Reference(
+        oregonator, np.array([1.0, 2, 3]), 360.0,
+        np.array([0.1000814870318523e1, 0.1228178521549917e4, 0.1320554942846706e3]),
+        "Radau", 1.0, 1e-9,
     ),
     "brusselator_line": Reference(
         brusselator_line, _line_start(20), 10.0, None, "Radau",
