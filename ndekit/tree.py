@@ -101,6 +101,21 @@ def zero_with_derivative(x: Array) -> Array:
     return x - jax.lax.stop_gradient(x)
 
 
+@jax.custom_jvp
+def held(x: PyTree) -> PyTree:
+    """`x`, a constant of the innermost derivative that is being taken, and of no other.
+
+    `jax.lax.stop_gradient` stops all of them: inside a gradient that is differentiated again it
+    takes a term out of the second derivative.
+    """
+    return x
+
+
+@held.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+    return primals[0], zeros_like(tangents[0])
+
+
 def real_dtype(tree: PyTree) -> jnp.dtype:
     """The real floating dtype that the leaves promote to."""
     leaves = jax.tree.leaves(tree)

@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 
 from .costs import Placements
+from .effects import LeavesTheProgram
 from .loop import Replaying, run_loop
 
 
@@ -19,7 +20,10 @@ class AbstractReplay(diffrax.AbstractAdjoint):
 
     def loop(self, **given: Any) -> Any:
         """The loop of `diffrax.diffeqsolve(adjoint=...)`, called by diffrax."""
-        state, stats, _ = run_loop(self.how, {}, None, **given)
+        try:
+            state, stats, _ = run_loop(self.how, {}, None, **given)
+        except LeavesTheProgram:
+            return diffrax.RecursiveCheckpointAdjoint().loop(**given)
         return state, stats
 
 
@@ -113,7 +117,9 @@ class ReversibleAdjoint(AbstractReplay):
 
 
 class WithCosts(diffrax.AbstractAdjoint):
-    """The engine for a solve that reads costs; they come back in `stats["costs"]`."""
+    """The engine for `ndekit.diffeqsolve`: what it has besides a solution comes back among the
+    statistics, as `stats["besides"]`.
+    """
 
     adjoint: AbstractReplay
     placements: Placements
@@ -121,8 +127,8 @@ class WithCosts(diffrax.AbstractAdjoint):
 
     def loop(self, **given: Any) -> Any:
         how = self.adjoint.how
-        state, stats, costs = run_loop(how, self.placements, self.key, **given)
-        return state, stats | {"costs": costs}
+        state, stats, besides = run_loop(how, self.placements, self.key, **given)
+        return state, stats | {"besides": besides}
 
 
 def _check_step_sizes(step_sizes: str) -> None:

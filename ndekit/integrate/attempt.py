@@ -6,17 +6,23 @@ from typing import Any
 import equinox as eqx
 import equinox.internal as eqxi
 import jax.numpy as jnp
-import numpy as np
 from diffrax import RESULTS, is_successful
-from jax import lax
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import Place, add_readings, readings_of
 from .events import Watched, look
+from .failures import unsound_leaves
+from .moving import Grid, next_grid, with_derivative_of
+from .norms import rms_norm
+from .owned import as_owned, next_ends
 from .problem import Operands, Problem
-from .setup import is_concrete
+from .record import Details
+from .scaled import scaled_error
+from .setup import smallest_step_after, within
 from .stepper import Trial
+
+_NONFINITE: Any = RESULTS.nonfinite
 
 
 class Lane(eqx.Module):
@@ -33,6 +39,7 @@ class Lane(eqx.Module):
     totals: dict[str, Any]
     made_jump: Any = None
     watched: Watched | None = None
+    unsound: Any = None  # which leaves of the last attempt were not finite, of several
 
 
 class Proposal(eqx.Module):
@@ -50,18 +57,31 @@ class Proposal(eqx.Module):
 def start(problem: Problem, operands: Operands) -> Lane:
     return Lane(
         t=operands.t0,
-        t_next=operands.t_next0,
+        t_next=_first_end(problem, operands),
         y=operands.y0,
         carry=operands.carry0,
         controller_state=operands.controller_state0,
-        result=operands.result0,
+        result=_first_result(operands),
         # Weakly typed, as diffrax's: they take part in arithmetic under strict promotion.
         num_steps=jnp.asarray(0),
         num_accepted=jnp.asarray(0),
         totals=operands.totals0,
         made_jump=operands.made_jump0,
         watched=operands.watched0,
+        unsound=unsound_leaves(operands.y0, None),
     )
+
+
+def _first_result(operands: Operands) -> RESULTS:
+    """A solve from, to or towards no time at all has failed before it begins."""
+    times = jnp.stack([operands.t0, operands.t1, operands.t_next0])
+    return RESULTS.where(jnp.any(jnp.isnan(times)), _NONFINITE, operands.result0)
+
+
+def _first_end(problem: Problem, operands: Operands) -> Time:
+    if problem.own_grid or problem.grid == "pid" or problem.walk is not None:
+        return operands.t_next0
+    return as_owned(operands.t_next0, problem.owned_times(operands))
 
 
 def is_active(lane: Lane, operands: Operands) -> Flag:
@@ -117,6 +137,7 @@ class Verdict(eqx.Module):
     made_jump: Any
     state: Any
     result: RESULTS
+    unsound: Any
 
 
 def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:
@@ -126,11 +147,53 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
     t = jnp.minimum(t, operands.t1)
     if problem.walk is None:  # a walk finds the end of the next step itself
         t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
+        t, t_next, state = _grid(problem, operands, lane, t_end, trial, accepted, t, t_next, state)
         result = RESULTS.where(stuck & is_successful(result), RESULTS.dt_min_reached, result)
     if trial.result is not None:
         failed = accepted & ~is_successful(trial.result)
         result = RESULTS.where(failed, trial.result, result)
-    return Verdict(accepted, t, t_next, made_jump, state, result)
+    sound = is_sound(problem, operands, lane.y, trial)
+    lost = ~sound & (result == RESULTS.dt_min_reached)
+    if problem.accepts_anything:
+        lost = lost | (~sound & accepted & is_successful(result))
+    result = RESULTS.where(lost, _NONFINITE, result)
+    unsound = unsound_leaves(trial.y1, trial.error)
+    return Verdict(accepted, t, t_next, made_jump, state, result, unsound)
+
+
+def is_sound(problem: Problem, operands: Operands, y: State, trial: Trial) -> Flag:
+    """Whether an attempt led somewhere: its end and its error estimate are finite."""
+    rtol, atol = eqx.combine(operands.tolerances, problem.tolerances)
+    if problem.norm is rms_norm and trial.error is not None:
+        # The number that the controller looks at, which is computed once for both.
+        return jnp.isfinite(scaled_error(problem.norm, trial.error, y, trial.y1, rtol, atol))
+    return tree.all_finite((trial.y1, trial.error))
+
+
+def _grid(
+    problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial, accepted: Flag,
+    t: Time, t_next: Time, state: Any,
+) -> tuple[Time, Time, Any]:  # fmt: skip
+    """The next attempt's ends and the controller's state, with the derivatives that the reverse
+    pass gives them: forward mode over it runs through here.
+    """
+    if problem.own_grid:  # the controller's own program is differentiated
+        return t, t_next, state
+    owned = problem.owned_times(operands)
+    if problem.grid != "pid":
+        return *next_ends((t, t_next), (lane.t, t_end), accepted, owned), state
+
+    def rule(ops: Operands, now: Grid, memory: Any, y: State, trial: Trial, kept: Flag) -> Any:
+        finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
+        details = Details(now.t_end, None, kept, finite, memory)
+        after = next_grid(problem, ops, now, details, problem.owned_times(ops), y, trial)
+        return after.t, after.t_end, after.memory
+
+    memory = lane.controller_state
+    now, value = Grid(lane.t, t_end, memory[:2]), (t, t_next, state[:2])
+    given = (operands, now, memory, lane.y, trial, accepted)
+    t, t_next, past = with_derivative_of(rule, value, *given)
+    return t, t_next, (*past, *state[2:])
 
 
 def keep_moving(
@@ -151,27 +214,6 @@ def keep_moving(
     smallest = smallest_step_after(t)
     stuck = ~accepted & (t_end <= smallest)
     return within(t_next, smallest, t1), stuck
-
-
-def within(t: Time, smallest: Time, largest: Time) -> Time:
-    """`t`, but no less and no more than these; its derivative at a tie is that of the bound."""
-    t = jnp.where(t > smallest, t, smallest)
-    return jnp.where(t < largest, t, largest)
-
-
-def close_to(t1: Time) -> Time:
-    """100 units in the last place before `t1`: from there on a step goes to `t1`."""
-    if is_concrete(t1) and t1.dtype in (np.float32, np.float64):
-        t = np.asarray(t1)
-        for _ in range(100):  # by NumPy, which compiles nothing
-            t = np.where(t == 0, -np.finfo(t.dtype).tiny, np.nextafter(t, t.dtype.type(-np.inf)))
-        return jnp.asarray(t, t1.dtype)
-    return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
-
-
-def smallest_step_after(t: Time) -> Time:
-    """The next time that arithmetic can tell from `t`."""
-    return t + jnp.maximum(eqxi.nextafter(t) - t, jnp.finfo(t.dtype).tiny)
 
 
 def commit(
@@ -205,4 +247,5 @@ def commit(
         totals=totals,
         made_jump=made_jump,
         watched=lane.watched,
+        unsound=None if lane.unsound is None else jnp.where(active, verdict.unsound, lane.unsound),
     )

@@ -17,11 +17,12 @@ from .scaled import scaled_error, without_nans
 
 def convert_controller(
     controller: Any, args: Args, error_order: Any, example: tuple, around: Callable | None = None
-) -> tuple[Converted, list[Any]]:
+) -> tuple[Converted, list[Any], bool]:
     """The controller's rule (t0, t1, y0, y1, error, state) -> (accepted, t0, t1, made_jump, state,
     result) as a program, traced with an example of what it takes. `around` makes another of it.
+    Last, whether it may say that the field has jumped: not if it always says Python's `False`.
     """
-    judge = _as_it_is
+    judge, jumps = _as_it_is, []
     if isinstance(controller, diffrax.PIDController):
         # As in diffrax, tolerances and coefficients have no derivative.
         controller = _without_derivative(controller)
@@ -33,9 +34,11 @@ def convert_controller(
         rule, y, y1, error = judge(controller, y, y1, error)
         rule = rule if around is None else around(rule)
         decided = rule.adapt_step_size(t0, t1, y, y1, args, error, error_order, state)
+        jumps.append(decided[3] is not False)
         return jax.tree.map(jnp.asarray, decided)
 
-    return convert(adapt, *example)
+    program, constants = convert(adapt, *example)
+    return program, constants, jumps[-1]
 
 
 def _as_it_is(controller: Any, y: State, y1: State, error: Any) -> tuple:

@@ -14,7 +14,9 @@ from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
 from .beside import read_beside, solve_and_look
 from .costs import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .effects import LeavesTheProgram
 from .engine import can_run, can_solve, solve_by_engine
+from .events import in_users_time
 from .one_step import readable_in_loop
 from .placements import as_placements
 from .root_finders import mended
@@ -44,6 +46,7 @@ def diffeqsolve(
     solver_state: PyTree | None = None,
     controller_state: PyTree | None = None,
     made_jump: Any = None,
+    discrete_terminating_event: Any = None,
     costs: Mapping[str, AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost]
     | None = None,
     key: Any = None,
@@ -108,43 +111,51 @@ def diffeqsolve(
         ```
     """
     wanted = as_placements(costs)
-    if max_steps is not None and max_steps < 1:
-        raise ValueError(f"`max_steps` must be at least 1 or `None`, but got {max_steps}.")
-    solver = mended(solver)
-    states = (solver_state, controller_state, made_jump)
+    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
+    if max_steps is not None and not (is_count and max_steps >= 1):
+        raise ValueError(
+            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
+        )
+    solver, event = mended(solver), in_users_time(event)
     options: dict[str, Any] = dict(
         saveat=saveat, stepsize_controller=stepsize_controller, event=event, max_steps=max_steps,
         throw=throw, progress_meter=progress_meter, solver_state=solver_state,
         controller_state=controller_state, made_jump=made_jump,
+        discrete_terminating_event=discrete_terminating_event,
     )  # fmt: skip
     problem = (terms, solver, t0, t1, dt0, y0, args)
     if read_beside(wanted, adjoint):
         return solve_and_look(diffeqsolve, problem, wanted, adjoint=adjoint, key=key, **options)
     placements = readable_in_loop(wanted)
+    through_diffrax = lambda: solve_through_diffrax(
+        *problem, placements=placements, key=key, adjoint=adjoint, **options
+    )
     if not isinstance(adjoint, AbstractReplay) or not can_run(y0, args, terms, progress_meter):
-        return solve_through_diffrax(
-            *problem, placements=placements, key=key, adjoint=adjoint, **options
-        )
+        return through_diffrax()
+    states = (solver_state, controller_state, made_jump, event, discrete_terminating_event)
     is_complex = lambda t: t is not None and eqx.is_array_like(t) and jnp.iscomplexobj(t)
-    times = (t0, t1, dt0, *jax.tree.leaves(saveat))
-    plain = isinstance(adjoint, ReplayAdjoint) and event is None and not any(map(is_complex, times))
-    plain = plain and all(state is None for state in states)
-    if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
-        return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
-    dt0 = _checked_first_step(t0, t1, dt0)
-    saveat = _checked_ts(t0, t1, saveat, throw)
-    assert isinstance(adjoint, ReplayAdjoint)  # by `plain`
-    return solve_by_engine(
-        terms, solver, t0, t1, dt0, y0, args,
-        saveat=saveat, stepsize_controller=stepsize_controller, adjoint=adjoint,
-        max_steps=max_steps, throw=throw, placements=placements, key=key,
-    )  # fmt: skip
+    plain = isinstance(adjoint, ReplayAdjoint) and all(state is None for state in states)
+    plain = plain and not any(map(is_complex, (t0, t1, dt0, *jax.tree.leaves(saveat))))
+    try:
+        if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
+            return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
+        assert isinstance(adjoint, ReplayAdjoint)  # by `plain`
+        return solve_by_engine(
+            terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
+            saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=stepsize_controller,
+            adjoint=adjoint, max_steps=max_steps, throw=throw, placements=placements, key=key,
+        )  # fmt: skip
+    except LeavesTheProgram:
+        return through_diffrax()
 
 
-def _checked_first_step(t0: Time, t1: Time, dt0: Time | None) -> Time | None:
+def _checked_first_step(t0: Time, t1: Time, dt0: Time | None, throw: bool) -> Time | None:
+    times = [t for t in (t0, t1, dt0) if t is not None]
+    np = _array_module(*times)
+    if throw and np is numpy and any(np.isnan(np.asarray(t)) for t in times):
+        raise InvalidTimes(f"`t0`, `t1` and `dt0` must be numbers, but are {t0}, {t1} and {dt0}.")
     if dt0 is None:
         return None
-    np = _array_module(t0, t1, dt0)
     with jax.numpy_dtype_promotion("standard"):
         backwards = (np.asarray(t1) - np.asarray(t0)) * np.asarray(dt0) < 0
     message = "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0."
@@ -182,5 +193,11 @@ def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
         return eqx.error_if(jnp.asarray(value), bad, message)
     if bad:
         shown = f" Got {', '.join(str(x) for x in got)}." if got else ""
-        raise ValueError(message + shown)
+        raise InvalidTimes(message + shown)
     return value
+
+
+class InvalidTimes(ValueError, RuntimeError):
+    """Times that do not fit each other. diffrax finds them at run time and raises a `RuntimeError`;
+    here they are found before, wherever they are known, and a program may catch either.
+    """

@@ -13,6 +13,7 @@ from ..shapes import Count, State, Time
 from .events import condition_values, settle
 from .forward import Outcome
 from .given import Given
+from .moving import is_diffrax_pid
 
 # What `SaveAt` saves unless told otherwise: the state.
 save_state = diffrax.SubSaveAt(t1=True).fn
@@ -36,9 +37,10 @@ def dress(given: Given, outcome: Outcome, last_state: Any) -> Any:
         state0,
         y=y,
         tprev=outcome.t,
-        made_jump=state0.made_jump if outcome.made_jump is None else outcome.made_jump,
+        # Not as an array where it is known: diffrax gives Python's `False` under `jax.jit` too.
+        made_jump=given.init_state.made_jump if outcome.made_jump is None else outcome.made_jump,
         solver_state=last_state,
-        controller_state=lax.stop_gradient(outcome.controller_state),
+        controller_state=_controller_state(given, outcome),
         result=result,
         num_steps=outcome.num_steps,
         num_accepted_steps=outcome.num_accepted,
@@ -51,6 +53,12 @@ def dress(given: Given, outcome: Outcome, last_state: Any) -> Any:
         dense_save_index=None if dense is None else dense.count,
         event_mask=mask,
     )
+
+
+def _controller_state(given: Given, outcome: Outcome) -> Any:
+    """That of diffrax's rule has no derivative, as its steps have none."""
+    state = outcome.controller_state
+    return lax.stop_gradient(state) if is_diffrax_pid(given.stepsize_controller) else state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

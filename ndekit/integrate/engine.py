@@ -13,22 +13,27 @@ from jax import lax
 from .. import tree
 from ..shapes import Args, Count, State, Time
 from .adjoint import ReplayAdjoint
-from .attempt import close_to, smallest_step_after, within
 from .controllers import frozen
 from .costs import Placements, Surroundings
+from .effects import check_effects
+from .failures import thrown
 from .forward import Outcome
+from .moving import is_diffrax_pid
 from .parts import Part, control_part, cost_part
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
 from .saving import Saved
 from .setup import (
     CountedField,
+    close_to,
     direction_of,
     is_concrete,
     promote_state,
     promote_times,
     reflected,
     reflected_field,
+    smallest_step_after,
+    within,
 )
 from .solution import Solution
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
@@ -100,6 +105,7 @@ def solve_by_engine(
     problem, operands, first_evals = _prepare(
         field, solver, stepper, times, y0, controller, error_order, cost, max_steps, adjoint
     )
+    check_effects(problem, can_leave=adjoint.step_sizes == "frozen")
     outcome = solve(problem, operands)
     saved_ts, ys = _saved(sub, operands, outcome)
     sol = Solution(
@@ -116,7 +122,8 @@ def solve_by_engine(
         event_mask=None,
         costs=outcome.costs,
     )
-    return outcome.result.error_if(sol, ~is_successful(outcome.result)) if throw else sol
+    bad = ~is_successful(outcome.result)
+    return thrown(sol, outcome.failure, y0, bad, max_steps) if throw else sol
 
 
 class _Times(NamedTuple):
@@ -170,7 +177,7 @@ def _prepare(
         t0=times.t0,
         t1=times.t1,
         ts=[times.ts if at_ts else None],
-        t_next0=t_next0 if problem.moving else frozen(t_next0),
+        t_next0=t_next0 if problem.moving or problem.own_grid else frozen(t_next0),
         close_to_t1=close_to(times.t1),
         controller_state0=state0,
         result0=frozen(RESULTS.successful),
@@ -196,7 +203,8 @@ def _first_step(
     # As in diffrax's own loop the controller does not learn that the term is an `ODETerm`.
     func = lambda terms, t, y, args: field(t, y)
     t_next0, state0 = controller.init(None, t0, t1, y0, dt0, None, func, error_order)
-    return within(t_next0, smallest_step_after(t0), t1), frozen(state0)
+    state0 = frozen(state0) if is_diffrax_pid(controller) else jax.tree.map(jnp.asarray, state0)
+    return within(t_next0, smallest_step_after(t0), t1), state0
 
 
 def _stats(

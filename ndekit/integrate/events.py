@@ -47,6 +47,42 @@ def condition_values(event: diffrax.Event, args: Any, surroundings: dict[str, An
     return values
 
 
+class InUsersTime(eqx.Module):
+    """An event's condition that is told the user's time, of a solve that runs backwards too.
+
+    There diffrax's loop tells conditions the time that it reflects so that it grows, with terms
+    and ends reflected likewise. The step size controller is handed on as it comes.
+    """
+
+    condition: Callable
+
+    def __call__(self, t: Time, y: State, args: Any, **around: Any) -> Any:
+        reflected = [x for x in jax.tree.leaves(around["terms"], is_leaf=_is_reflected)]
+        direction = next(x.direction for x in reflected if _is_reflected(x))
+        turned = lambda t: None if t is None else t * direction
+        unwrap = lambda x: x.term if _is_reflected(x) else x
+        around["terms"] = jax.tree.map(unwrap, around["terms"], is_leaf=_is_reflected)
+        around |= {name: turned(around[name]) for name in ("t0", "t1", "dt0")}
+        is_sub = lambda x: isinstance(x, diffrax.SubSaveAt)
+        times = lambda saveat: [
+            sub.ts for sub in jax.tree.leaves(saveat.subs, is_leaf=is_sub) if sub.ts is not None
+        ]
+        around["saveat"] = eqx.tree_at(times, around["saveat"], replace_fn=turned)
+        return self.condition(turned(t), y, args, **around)
+
+
+def _is_reflected(x: Any) -> bool:
+    return isinstance(x, diffrax.AbstractTerm) and hasattr(x, "direction")
+
+
+def in_users_time(event: diffrax.Event | None) -> diffrax.Event | None:
+    """The event, its conditions told the user's time."""
+    if event is None:
+        return None
+    cond_fn = jax.tree.map(InUsersTime, event.cond_fn, is_leaf=callable)
+    return diffrax.Event(cond_fn, event.root_finder, event.direction)
+
+
 def directions_of(event: diffrax.Event) -> tuple[bool | None, ...]:
     structure = jax.tree.structure(event.cond_fn, is_leaf=callable)
     return tuple(structure.flatten_up_to(event.direction))
@@ -98,6 +134,9 @@ def settle(
     With a root finder, the time inside the last step at which the condition that was met is zero,
     by the step's own interpolation; the derivative of that time is that of the root. A boolean
     condition is met at the end of the step.
+
+    The root is that of one number: as a list of numbers, zero for all conditions but one, it would
+    be a least-squares problem, in which conditions that were not met take part.
     """
     watched, ended = outcome.watched, jnp.any(jnp.array(outcome.watched.mask))
     as_it_is = (outcome.t, outcome.y, outcome.result)
@@ -109,18 +148,13 @@ def settle(
         inside = interpolation(t0=watched.t0, t1=watched.t1, **watched.info)
 
         def value(t: Time, _: Any) -> Any:
-            to_end = watched.t1 - t
-            values = conditions(t, inside.evaluate(t))
-            numbers = [to_end if v.dtype == jnp.bool_ else v for v in values]
-            # Only the condition that was met says where; without any, the end of the step.
-            met = [
-                jnp.where(mask, v, jnp.zeros_like(v))
-                for mask, v in zip(watched.mask, numbers, strict=True)
-            ]
-            # In the event's own structure: of one condition some root finders want the bare number.
-            structure = jax.tree.structure(event.cond_fn, is_leaf=callable)
-            numbers = [jnp.where(ended, v, to_end.astype(v.dtype)) for v in met]
-            return jax.tree.unflatten(structure, numbers)
+            # Where no number says where, at the end of the step.
+            chosen = watched.t1 - t
+            for mask, v in zip(watched.mask, conditions(t, inside.evaluate(t)), strict=True):
+                if v.dtype != jnp.bool_:
+                    with jax.numpy_dtype_promotion("standard"):
+                        chosen = jnp.where(mask, v, chosen)
+            return chosen
 
         bounds = {"lower": watched.t0, "upper": watched.t1}
         root = optx.root_find(value, finder, y0=watched.t1, options=bounds, throw=False)

@@ -16,6 +16,7 @@ from .attempt import Lane, Proposal, attempt, is_active, start
 from .checkpoints import default_checkpoints
 from .costs import read_totals
 from .events import Watched
+from .failures import Failure
 from .lanes import Lanes
 from .problem import Operands, Problem
 from .record import Details, Record, empty_record
@@ -37,6 +38,7 @@ class Outcome(eqx.Module):
     controller_state: Any
     made_jump: Any
     watched: Watched | None
+    failure: Failure
 
 
 class Recording(eqx.Module):
@@ -154,7 +156,7 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages:
     if record is not None:
         wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
         details = lanes.map(lambda _, __, *given: _details(problem, *given))
-        noted = details(flat, None, before, proposal)
+        noted = details(flat, None, before, proposal, lane)
         state = stages = None
         if notes_stages:
             stages = proposal.trial.stages[: problem.num_stages]
@@ -169,22 +171,30 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages:
     return _Loop(lane, streams, record, number, go)
 
 
-def _details(problem: Problem, lane: Lane, proposal: Proposal) -> Details | None:
+def _details(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> Details | None:
     """What is noted of an attempt besides its times."""
     if problem.moving:
-        trial = proposal.trial
-        finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
-        memory = lane.controller_state
-        return Details(proposal.t_end, lane.made_jump, proposal.accepted, finite, memory)
+        return _details_of_grid(problem, lane, proposal, after)
     if problem.jumps:
         t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
         return Details(t_end, lane.made_jump)
     return None
 
 
+def _details_of_grid(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> Details:
+    trial, ends = proposal.trial, (proposal.t_end, lane.made_jump)
+    if problem.grid == "owned":
+        next_ends = (after.t, after.t_next)
+        return Details(*ends, proposal.accepted, proposal.accepted, (), next_ends)
+    finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
+    return Details(*ends, proposal.accepted, finite, lane.controller_state)
+
+
 def _details_like(problem: Problem, lane: Lane) -> Details | None:
     """Arrays of the shapes and dtypes of `_details`."""
     flag = jnp.zeros_like(lane.t, jnp.bool_)
+    if problem.grid == "owned":
+        return Details(lane.t, lane.made_jump, flag, flag, (), (lane.t, lane.t))
     if problem.moving:
         return Details(lane.t, lane.made_jump, flag, flag, lane.controller_state)
     return Details(lane.t, lane.made_jump) if problem.jumps else None
@@ -216,6 +226,7 @@ def _finish(problem: Problem, operands: Operands, lane: Lane, streams: Streams) 
         controller_state=lane.controller_state if problem.returns_state else None,
         made_jump=lane.made_jump,
         watched=lane.watched,
+        failure=Failure(lane.t, lane.t_next - lane.t, lane.unsound),
     )
 
 

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from .. import tree
 from ..shapes import State, Time
+from .inherited import steps_as
 from .opaque import OpaqueStepper
 from .small_systems import inverse
 from .stepper import Trial
@@ -116,7 +117,7 @@ def is_diagonally_implicit(solver: diffrax.AbstractSolver) -> bool:
     return (
         isinstance(tableau, diffrax.ButcherTableau)
         and tableau.a_diagonal is not None
-        and type(solver).step is diffrax.AbstractRungeKutta.step
+        and steps_as(solver, diffrax.AbstractRungeKutta)
         and type(getattr(finder, "linear_solver", None)) is lx.AutoLinearSolver
     )
 

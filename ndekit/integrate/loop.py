@@ -16,25 +16,27 @@ from jax import lax
 
 from .. import tree
 from ..shapes import State
-from .attempt import close_to, smallest_step_after, within
 from .controllers import frozen
 from .converted import Converted, convert
 from .costs import Placements, Surroundings
 from .dressing import dress, save_state
+from .effects import calls_host, check_effects
 from .events import Conditions, Watched, condition_values, directions_of
 from .forward import Outcome
 from .given import Given
 from .implicit import DiagonallyImplicit, is_diagonally_implicit
+from .moving import is_diffrax_pid
 from .noise import Noise, is_known, noise_of, noise_part, on_drawn
 from .opaque import OpaqueStepper, step_of
+from .owned import stops_of
 from .parts import Part, control_part, cost_part
 from .primitive import solve
 from .problem import Operands, Plan, Problem, convert_field, needs_fences
-from .reversible import undo_of
-from .setup import reflected_field
+from .setup import close_to, reflected_field, smallest_step_after, within
 from .small_systems import by_inverses
 from .stepper import ExplicitRungeKutta, explicit_runge_kutta
 from .stochastic import counted_drift, drift_evals, is_sde
+from .undoing import refuse_jumps, undoing
 from .walk import first_walk, walk_part, walking, walks
 
 
@@ -50,10 +52,13 @@ class Replaying(NamedTuple):
 def run_loop(
     how: Replaying, placements: Placements, key: Any, **given: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """diffrax's final state, statistics and costs of a solve that diffrax has prepared."""
+    """diffrax's final state, statistics, and what the engine has besides (costs, and where a solve
+    failed) of a solve that diffrax has prepared.
+    """
     solve_of = Given(**given)
     motion = _motion(solve_of)
     problem, operands = _prepare(solve_of, motion, placements, key, how)
+    check_effects(problem, can_leave=how.step_sizes == "frozen" and not how.reversible)
     outcome = solve(problem, operands)
     if problem.walk is not None and problem.returns_state:
         # The walk begins anew where a solve is continued.
@@ -64,7 +69,8 @@ def run_loop(
     if has_statistics(solve_of.solver):
         solver: Any = solve_of.solver
         stats |= solver.statistics(last_state)
-    return dress(solve_of, outcome, last_state), stats, outcome.costs
+    besides = dict(costs=outcome.costs, failure=outcome.failure)
+    return dress(solve_of, outcome, last_state), stats, besides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +102,9 @@ def _motion(given: Given) -> _Motion:
     terms: Any = given.terms
     solver = by_inverses(given.solver, y)
     last_state, kind = lambda outcome: outcome.carry, OpaqueStepper
-    if is_ode and is_diagonally_implicit(given.solver):
+    field, of_field = convert_field(given.field, t, y) if is_ode else (None, [])
+    # The stages of a replayed step are evaluated as one batch.
+    if is_ode and is_diagonally_implicit(given.solver) and not calls_host(field):
         # On the reflected field, so that the stages are those of the field that is replayed.
         reflected, kind = given.field, DiagonallyImplicit
         terms = diffrax.ODETerm(lambda t, y, args: reflected(t, y))
@@ -107,7 +115,6 @@ def _motion(given: Given) -> _Motion:
     step_by = lambda terms: step_of(solver, terms, given.args, y, carry0, given.jumps, noisy)
     step, drawn = on_drawn(noise, terms, step_by, t)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
-    field, of_field = None, []
     stepper = kind(getattr(given.solver, "tableau", None))
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None
@@ -115,8 +122,6 @@ def _motion(given: Given) -> _Motion:
         drift = given.terms.terms[0]
         f = reflected_field(drift.term, given.args, drift.direction)
         field, of_field = convert_field(f, t, y)
-    elif is_ode:
-        field, of_field = convert_field(given.field, t, y)
     return _Motion(stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise)
 
 
@@ -155,21 +160,20 @@ def _prepare(
     given: Given, motion: _Motion, placements: Placements, key: Any, how: Replaying
 ) -> tuple[Problem, Operands]:
     y0, saveat = given.state0.y, given.saveat
-    if how.keeps_stages and given.jumps:
-        raise ValueError(
-            "`ReplayAdjoint(keep='stages')` does not know steps that begin after a jump. Leave "
-            "`jump_ts` out, or keep states."
-        )
     memory = _first_memory(given, motion)
     controller, around = walking(motion.noise, given.stepsize_controller)
     control = control_part(
         controller, given.args, given.t0, y0, _error_like(motion, y0),
         given.solver.error_order(given.terms), memory, how.step_sizes, around,
     )  # fmt: skip
+    # `given.jumps` is what the type of the controller says, this is what it does.
+    jumps = control.fixed.pop("jumps") or given.init_state.made_jump is not False
+    if jumps:
+        refuse_jumps(how.keeps_stages, how.reversible)
     wanted = [_streams(given), _conditions(given)]
     wanted += [noise_part(motion.noise, given.t0), walk_part(motion.noise, given.t0, memory)]
     if how.reversible:
-        wanted.append(_undoing(given, motion.noise))
+        wanted.append(undoing(given, motion.noise))
     ts = [times for times in wanted[0].arrays["ts"] if times is not None]
     along = ts[0] if len(ts) == 1 else None
     around = Surroundings(given.t0, y0, key, given.max_steps, along)
@@ -184,20 +188,20 @@ def _prepare(
         keeps_stages=how.keeps_stages,
         solver_name=type(given.solver).__name__,
         fenced=needs_fences(motion.stepper, motion.dynamics),
-        jumps=given.jumps,
+        jumps=jumps,
         dense=saveat.dense,
         returns_state=(
             saveat.solver_state or saveat.controller_state or has_statistics(given.solver)
         ),
         **{name: value for part in parts for name, value in part.fixed.items()},
     )
-    return problem, _operands(given, motion, memory, problem.moving, parts)
+    return problem, _operands(given, motion, memory, problem, parts)
 
 
 def _operands(
-    given: Given, motion: _Motion, memory: Any, moving: bool, parts: list[Part]
+    given: Given, motion: _Motion, memory: Any, problem: Problem, parts: list[Part]
 ) -> Operands:
-    state0 = given.state0
+    state0, controller = given.state0, given.stepsize_controller
     t_next0 = _first_end(given)
     return Operands(
         constants=motion.constants,
@@ -206,32 +210,14 @@ def _operands(
         carry0=motion.carry0,
         t0=given.t0,
         t1=given.t1,
-        t_next0=t_next0 if moving else frozen(t_next0),
+        t_next0=t_next0 if problem.moving or problem.own_grid else frozen(t_next0),
         close_to_t1=close_to(given.t1),
         controller_state0=memory,
+        stops=None if problem.own_grid else stops_of(controller, given.state0.controller_state),
         made_jump0=state0.made_jump if given.jumps else None,
         result0=frozen(state0.result),
         **{name: value for part in parts for name, value in part.arrays.items()},
     )
-
-
-def _undoing(given: Given, noise: Noise | None) -> Part:
-    """A step backwards as a program."""
-    if given.jumps:
-        raise ValueError(
-            "`ReversibleAdjoint` cannot undo a jump of the vector field. Leave `jump_ts` out, or "
-            "use `ReplayAdjoint()`."
-        )
-    t, y, carry = given.t0, given.state0.y, given.state0.solver_state
-    keep = lambda new, old: jnp.asarray(new).astype(old.dtype)
-
-    def undo_by(terms: Any) -> Callable:
-        undo = undo_of(given.solver, terms, given.args)
-        return lambda *step: jax.tree.map(keep, undo(*step), (y, carry))
-
-    back, drawn = on_drawn(noise, given.terms, undo_by, t)
-    program, constants = convert(back, t, t, y, carry, *drawn)
-    return Part(dict(undo=program), dict(undo=frozen(constants)))
 
 
 def _first_end(given: Given) -> Any:
@@ -241,12 +227,9 @@ def _first_end(given: Given) -> Any:
 
 
 def _first_memory(given: Given, motion: _Motion) -> Any:
-    """The controller's first state, of which nothing is differentiated. That of a clipping
-    controller holds the user's times: a derivative by those is refused, not lost.
-    """
+    """The controller's first state. That of diffrax's rule is not differentiated."""
     state = given.state0.controller_state
-    clips = isinstance(given.stepsize_controller, diffrax.ClipStepSizeController)
-    state = state if clips and not given.passed_controller_state else frozen(state)
+    state = frozen(state) if is_diffrax_pid(given.stepsize_controller) else state
     if not walks(motion.noise):
         return state
     return state, frozen(first_walk(motion.noise, given.t0, given.state0.tnext))

@@ -82,10 +82,12 @@ class Noise:
         keys = [motion.cell_key(start) for motion in self.motions]
         return keys, end - start, level, index.astype(jnp.uint32)
 
-    def behind_jump(self, t: Time) -> tuple[Time, Flag]:
-        """Where the step begins that follows one to `t`, and whether the field jumps there."""
+    def behind_jump(self, t: Time) -> tuple[Time, Flag | None]:
+        """Where the step begins that follows one to `t`, and whether the field jumps there; `None`
+        if it never does.
+        """
         if self.jumps is None:
-            return t, jnp.array(False)
+            return t, None
         before, behind = self.jumps
         is_before = t == before
         start = jnp.max(jnp.where(is_before, behind, t))

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import tree
 from ..shapes import Args, State, Time
+from .inherited import steps_as
 from .sosri import SOSRI, sosri_step
 from .stepper import AbstractStepper, Field, StagesSeen, Trial, explicit_runge_kutta
 from .unrolled import PARTS, unrolled_step_of
@@ -88,9 +89,10 @@ def _plain_step_of(
     scheme = explicit_runge_kutta(solver)
     if scheme is not None and isinstance(terms, diffrax.AbstractTerm):
         return unrolled_step_of(scheme, terms, args, jumps, noisy)
-    if noisy and isinstance(solver, diffrax.AbstractSRK):
-        return unrolled_srk_step_of(solver.tableau, terms, args)
-    if noisy and type(solver) is SOSRI:
+    if noisy and steps_as(solver, diffrax.AbstractSRK):
+        tableau: Any = solver.tableau  # pyright: ignore
+        return unrolled_srk_step_of(tableau, terms, args)
+    if noisy and steps_as(solver, SOSRI):
         return lambda t0, t1, y, state, made_jump: sosri_step(terms, args, t0, t1, y)
     # A jump that is known never to happen lets solvers leave out what it would need.
     return lambda t0, t1, y, state, made_jump: solver.step(

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import equinox as eqx
 
 from ..shapes import Args, State, Time
-from .controllers import convert_controller, frozen, tolerances_of
+from .controllers import clips_around, convert_controller, frozen, tolerances_of
 from .costs import Placements, Surroundings, init_totals
-from .moving import moves
+from .moving import depends_on_state, is_diffrax_pid, moves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +36,31 @@ def control_part(
     estimate.
     """
     example = (t0, t0, y0, y0, error, state0)
-    adapt, constants = convert_controller(controller, args, error_order, example, around)
+    adapt, constants, jumps = convert_controller(controller, args, error_order, example, around)
     tolerances, norm, order = tolerances_of(controller, error_order)
-    moving = moves(step_sizes, controller, around is not None)
+    own_grid = not is_diffrax_pid(controller)
+    by_pid = moves(step_sizes, controller, around is not None)
+    grid = "pid" if by_pid else "constant"
+    if own_grid and depends_on_state(controller, adapt, example):
+        grid = "program"
     tolerance_arrays, tolerance_rest = eqx.partition(tolerances, eqx.is_array)
-    pid_arrays, pid_rest = eqx.partition(controller if moving else None, eqx.is_array)
+    pid_arrays, pid_rest = eqx.partition(controller if by_pid else None, eqx.is_array)
     fixed = dict(
-        controller=adapt, tolerances=tolerance_rest, norm=norm, error_order=order, moving=moving,
-        pid=pid_rest,
+        controller=adapt, tolerances=tolerance_rest, norm=norm, error_order=order, grid=grid,
+        pid=pid_rest, own_grid=own_grid, jumps=jumps,
+        accepts_anything=_accepts_anything(controller),
     )  # fmt: skip
     return Part(
         fixed, dict(controller=constants, tolerances=tolerance_arrays, pid=frozen(pid_arrays))
     )
+
+
+def _accepts_anything(controller: Any) -> bool:
+    """Whether a controller may accept a step whatever it leads to: any but diffrax's; and that one,
+    if it accepts steps of a least length.
+    """
+    pid = clips_around(controller)[1]
+    return type(pid) is not diffrax.PIDController or pid.dtmin is not None
 
 
 def cost_part(placements: Placements, surroundings: Surroundings) -> Part:

@@ -20,12 +20,14 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .checkpoints import Rows
+from .effects import has_no_lanes
 from .forward import Outcome, Recording, Solved, outcome_struct, record_forward, solve_forward
 from .keeping import with_stages_kept
 from .lanes import Lanes
 from .one_lane import for_one_lane
 from .problem import Operands, Problem
-from .replay import replay
+from .replay import replay, times_of
+from .reverse_only import reverse_only
 from .rounding import warn_of_rounding
 from .stretch import goes_in_stretches
 
@@ -56,6 +58,8 @@ def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
 
 
 def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
+    if has_no_lanes(problem):
+        return _one_by_one(flat, axes, problem=problem, lanes=lanes)
     has_lane = tuple(axis is not None for axis in axes)
     moved = [
         jnp.moveaxis(x, axis, lanes.axis) if mapped else x
@@ -63,6 +67,19 @@ def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[lis
     ]
     out = _solve_p.bind(*moved, problem=problem, lanes=lanes.within(has_lane))
     return out, [x.ndim - 1 if lanes.last else 0 for x in out]
+
+
+def _one_by_one(flat: Any, axes: Any, **params: Any) -> tuple[list[Any], list[int]]:
+    """One solve after the other, where a call of the host cannot be made for all lanes at once."""
+    mapped = [i for i, axis in enumerate(axes) if axis is not None]
+    rows = [jnp.moveaxis(flat[i], axes[i], 0) for i in mapped]
+
+    def solve_row(row: list[Any]) -> list[Any]:
+        of_lane = dict(zip(mapped, row, strict=True))
+        return _solve_p.bind(*[of_lane.get(i, x) for i, x in enumerate(flat)], **params)
+
+    out = jax.lax.map(solve_row, rows)
+    return out, [0] * len(out)
 
 
 def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tuple[Any, Any]:
@@ -75,7 +92,7 @@ def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tupl
     _refuse_lost_derivatives(problem, perturbed)
     rest = [None if p else x for x, p in zip(primals, perturbed, strict=True)]
     active = [x for x, p in zip(primals, perturbed, strict=True) if p]
-    directions = [t for t, p in zip(tangents, perturbed, strict=True) if p]
+    directions = [reverse_only(t) for t, p in zip(tangents, perturbed, strict=True) if p]
     function = _with_replay(problem, lanes, perturbed)
     out, d_out = jax.jvp(lambda *active: function(list(active), rest), active, directions)
     return out, [_without_float0(d) for d in d_out]
@@ -88,7 +105,8 @@ def _refuse_lost_derivatives(problem: Problem, perturbed: tuple[bool, ...]) -> N
             "be, but got `max_steps=None`. Give a number, or use `adjoint=diffrax.ForwardMode()`."
         )
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
-    if any(jax.tree.leaves((flags.controller, flags.controller_state0))):
+    of_rule = (flags.controller, flags.controller_state0)
+    if not problem.own_grid and any(jax.tree.leaves(of_rule)):
         raise ValueError(
             "`ReplayAdjoint` holds the grid of steps constant, but the loss was differentiated by "
             "an array inside the step size controller. Stop its gradient with "
@@ -105,9 +123,10 @@ def _without_float0(tangent: Any) -> Any:
 
 def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) -> Any:
     """The solve as a custom-vjp function of (perturbed operands, the rest)."""
-    recorded = problem
+    flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
+    recorded = problem = dataclasses.replace(problem, grid=_grid_of(problem, flags))
     if problem.keeps_stages:
-        recorded = with_stages_kept(problem, jax.tree.unflatten(problem.treedef, perturbed))
+        recorded = with_stages_kept(problem, flags)
     recorded = dataclasses.replace(recorded, in_stretches=goes_in_stretches(recorded, lanes))
 
     def join(active: list, rest: list) -> list:
@@ -133,6 +152,13 @@ def _with_replay(problem: Problem, lanes: Lanes, perturbed: tuple[bool, ...]) ->
 
     run.defvjp(forward, backward)
     return run
+
+
+def _grid_of(problem: Problem, flags: Operands) -> str:
+    """How the grid is differentiated, where it is one thing or another by what is perturbed."""
+    if problem.moving or problem.noise is not None or not any(jax.tree.leaves(times_of(flags))):
+        return problem.grid
+    return "program" if problem.own_grid else "owned"
 
 
 def _of_integer_too(value: Any, ct: Any) -> Any:

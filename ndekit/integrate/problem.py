@@ -18,6 +18,7 @@ from .converted import Converted, convert
 from .costs import Placements
 from .fences import Fence, fence_at, is_duplicated, no_fence
 from .linearized import Linearized
+from .owned import OwnedTimes
 from .step import Step
 from .stepper import AbstractStepper, ExplicitRungeKutta, Trial
 
@@ -33,11 +34,12 @@ class Operands(eqx.Module):
     t0: Any
     t1: Any
     ts: list[Any]  # of each `SubSaveAt`
-    # Frozen: on the recorded grid nothing depends on these.
+    # Differentiable where the grid is the user's or is differentiated, else frozen.
     t_next0: Any
-    close_to_t1: Any
     controller: list[Any]  # what the controller closes over: tolerances, times
     controller_state0: Any
+    # Frozen: on the recorded grid nothing depends on these.
+    close_to_t1: Any
     totals0: Any
     tolerances: Any
     result0: Any
@@ -47,6 +49,7 @@ class Operands(eqx.Module):
     of_field: list[Any] = eqx.field(default_factory=list)  # what the field closes over, where it
     # is not the dynamics itself
     fns: list[list[Any]] = eqx.field(default_factory=lambda: [[]])  # of each `SaveAt(fn=...)`
+    stops: Any = None  # the times of clipping controllers, on which steps end and begin
     # Frozen.
     undo: list[Any] = eqx.field(default_factory=list)  # what undoing a step closes over
     made_jump0: Any = None
@@ -87,8 +90,10 @@ class Problem:
     jumps: bool = False  # whether the controller may make jumps
     dense: bool = False
     watch: Any = None  # event conditions: `events.Conditions`
-    moving: bool = False  # whether step sizes are differentiated
-    pid: Any = None  # the controller then, without its arrays
+    grid: str = "constant"  # how the grid of steps is differentiated: see `moving.RULES`
+    pid: Any = None  # diffrax's controller without its arrays, where its rule is differentiated
+    accepts_anything: bool = False  # whether the controller may accept what is not finite
+    own_grid: bool = False  # whether step sizes are the user's: by any controller but diffrax's
     undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
     noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
     walk: Converted | None = None  # to the next step of adaptive noise, by where it begins
@@ -202,6 +207,28 @@ class Problem:
     def memo_like(self, operands: Operands) -> Any:
         """Arrays of the shapes and dtypes of a memo."""
         return tree.zeros_like(jax.eval_shape(self.no_step, operands)[1])
+
+    @property
+    def programs(self) -> list[Converted]:
+        """All that is run of the user's."""
+        watch = None if self.watch is None else self.watch.values
+        fns = [plan.fn for plan in self.plans]
+        all_ = (self.dynamics, self.field, self.controller, self.undo, self.noise, watch, *fns)
+        return [program for program in all_ if program is not None]
+
+    @property
+    def moving(self) -> bool:
+        """Whether attempts are replayed as a chain, each handing the next one its ends."""
+        return self.grid != "constant"
+
+    @property
+    def clipped(self) -> bool:
+        """Whether a clipping controller ends and begins steps at times of the user."""
+        lane = jax.tree.unflatten(self.treedef, range(self.treedef.num_leaves))
+        return lane.stops is not None
+
+    def owned_times(self, operands: Operands) -> OwnedTimes:
+        return OwnedTimes(operands.t0, operands.t1, operands.stops)
 
     def made_jump(self, flag: Any) -> Any:
         return flag if self.jumps else None

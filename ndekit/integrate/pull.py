@@ -6,21 +6,22 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from .. import tree
 from ..shapes import Count, Flag, State, Time
 from .costs import Place, pull_readings, readings_of
 from .equations import primitive_names
 from .forward import Recording
+from .idle import is_looked_into, memo_of, place_of
 from .lanes import Lanes
 from .merged import merge_products
-from .moving import Grid, next_grid
+from .moving import Grid, next_grid, remembered
+from .owned import OwnedTimes, pulled_to_owned
 from .problem import Operands, Problem
 from .record import RecordedStep
 from .saved_values import Found, Inside, SavedValues
 from .streams import value_of
-from .streams_back import ct_of_interpolant, ct_of_steps
+from .streams_back import ct_of_interpolant, ct_of_step_end, ct_of_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ class Replay:
 
     @property
     def wants_times(self) -> bool:
-        return bool(self.perturbed.t0 or self.perturbed.t1 or self.problem.moving)
+        of_user = (self.perturbed.t0, self.perturbed.t1, self.perturbed.stops)
+        return any(jax.tree.leaves(of_user)) or self.problem.moving
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
@@ -69,11 +71,10 @@ class Cotangents(eqx.Module):
     parameters: list[Any]  # summed over the steps seen
     y: State
     carry: Any
-    t0: Any
-    t1: Any
+    owned: OwnedTimes
     found: list[Found | None]
     remaining: Count  # accepted steps before this one, in each lane
-    grid: Grid | None  # where step sizes are differentiated
+    grid: Grid | None  # where the grid is differentiated
 
 
 def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Cotangents:
@@ -91,24 +92,36 @@ def pull(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Co
     if ct_grid is not None:
         ct_grid = pass_.where(tried, ct_grid, tree.zeros_like(ct_grid))
     pulled = vjp(Advanced(ct_y1, ct_carry1, ct_readings, ct_info, ct_steps, ct_grid))
-    ct_times, before = (ct.t0, ct.t1), (pulled.y, pulled.carry)
+    ct_owned, before = ct.owned, (pulled.y, pulled.carry)
     if pulled.times is not None:
-        d_times = tree.add(pulled.times, d_times)
+        d_times = tree.add(pulled.times, _with_step_times(pass_, d_times, step, remaining))
     if ct.grid is not None:
         # A rejected attempt hands the state on as it is, and depends on it through its error. A
         # lane that has finished hands on everything.
         handed_on = pass_.where(step.accepted, tree.zeros_like(after), after)
         before = pass_.where(tried, tree.add(handed_on, before), after)
         ct_grid = pass_.where(tried, Grid(d_times[0], d_times[1], pulled.grid[0]), ct.grid)
-        ct_times = (ct.t0, jnp.where(tried, ct.t1 + pulled.grid[1], ct.t1))
+        ct_owned = pass_.where(tried, tree.add(ct_owned, pulled.grid[1]), ct_owned)
     else:
         before = pass_.where(step.accepted, before, after)
         if pass_.wants_times:
-            ends = (step.t0, step.t1, step.accepted)
-            ct_times = pass_.map(own_times)(pass_.flat, None, ends, d_times, ct_times)
+            given = (step.t0, step.t1), step.accepted, d_times
+            ct_owned = tree.add(ct_owned, owned_by_step(pass_, *given))
     parameters = tree.add(parameters, pulled.parameters)
-    (y, carry), (t0, t1) = before, ct_times
-    return Cotangents(parameters, y, carry, t0, t1, found, remaining, ct_grid)
+    y, carry = before
+    return Cotangents(parameters, y, carry, ct_owned, found, remaining, ct_grid)
+
+
+def _with_step_times(
+    pass_: Replay, d_times: tuple[Time, Time], step: RecordedStep, number: Count
+) -> tuple[Time, Time]:
+    """With what the loss says of the step's end as one of the times that a solve gives out."""
+    streams = pass_.ct_outcome.streams
+    kept = [None if kept is None else kept.ts for kept in streams.at_steps]
+    dense = None if streams.dense is None else streams.dense.ts
+    of_lane = pass_.map(lambda ops, _, *rest: ct_of_step_end(pass_.problem, *rest))
+    d_start, d_end = d_times
+    return d_start, d_end + of_lane(pass_.flat, None, step.t1, kept, dense, step.accepted, number)
 
 
 def pull_inside(
@@ -144,7 +157,7 @@ class _Given(eqx.Module):
     y: State
     carry: Any
     times: Any  # `None` where nobody asks for their derivative
-    grid: Any  # (past errors, t1), where step sizes are differentiated
+    grid: Any  # (what the controller remembers, the user's times), where it is differentiated
 
 
 class Advanced(eqx.Module):
@@ -163,7 +176,7 @@ def linearize(
 ) -> tuple[Advanced, Callable[[Advanced], _Given]]:
     """The step in all lanes, and its vjp."""
     problem, flat = pass_.problem, pass_.flat
-    stepper, carry, memo = problem.stepper, step.carry, _sound_memo(pass_, step)
+    stepper, carry, memo = problem.stepper, step.carry, _memo(pass_, step)
     if problem.kept is not None:
         carry = carry if stepper.keeps_carry else memo[0][0]
     elif pass_.chained and not stepper.keeps_carry:
@@ -171,8 +184,8 @@ def linearize(
     smooth, fixed = eqx.partition(carry, eqx.is_inexact_array)
     times, grid = (step.t0, step.t1), None
     if problem.moving and step.details is not None:
-        t1 = pass_.map(lambda ops, _, t: ops.t1 + jnp.zeros_like(t))(flat, None, step.t0)
-        grid = (step.details.memory[:2], t1)
+        owned = pass_.map(lambda ops, _: problem.owned_times(ops))(flat, None)
+        grid = (remembered(problem, step.details.memory), owned)
     advance = pass_.map(lambda ops, *rest: _advance(pass_, ops, *rest))
 
     def run(given: _Given) -> Advanced:
@@ -190,17 +203,9 @@ def linearize(
     return out, lambda ct: merge_products(vjp, ct)[0]
 
 
-def _sound_memo(pass_: Replay, step: RecordedStep) -> Any:
-    """What a step left; where an attempt was given up, what one of no length leaves: what it noted
-    need not be finite, nor need the field be where its noise leads.
-    """
-    memo = step.memo
-    if pass_.problem.kept is None and pass_.problem.noise is None:
-        return memo
-    finite = getattr(step.details, "finite", None)
-    sound = step.accepted if finite is None else finite
-    still = pass_.recording.still
-    return pass_.where(sound, memo, tree.zeros_like(memo) if still is None else still)
+def _memo(pass_: Replay, step: RecordedStep) -> Any:
+    # Side by side there are steps that were made, and copies of one.
+    return step.memo if pass_.side_by_side else memo_of(pass_.where, pass_.recording, step)
 
 
 def _advance(
@@ -215,17 +220,17 @@ def _advance(
     details: Any,
 ) -> Advanced:
     """One step of one lane."""
-    problem, (y, carry), (t0, t1) = pass_.problem, start, ends
-    stepper = problem.stepper
+    problem, stepper = pass_.problem, pass_.problem.stepper
     made_jump = getattr(details, "made_jump", None)
+    (t0, t1), (y, carry) = place = ends, start
     if not pass_.chained:
         carry, made_jump = (), None
-    # An attempt that overflowed is not looked into: a step of no length stands for it.
-    t_end = jnp.where(details.finite, t1, t0) if problem.moving else t1
     if pass_.side_by_side:
-        trial = problem.at_stages(operands, number, (t0, t_end), y, memo)
+        trial = problem.at_stages(operands, number, (t0, t1), y, memo)
     else:
-        trial = problem.again(operands, number, (t0, t_end), (y, carry), memo, made_jump)
+        keeps = stepper.keeps_carry and pass_.chained
+        (t0, t1), (y, carry) = place_of(operands, keeps, place, is_looked_into(accepted, details))
+        trial = problem.again(operands, number, (t0, t1), (y, carry), memo, made_jump)
     readings, placements = {}, problem.full_placements(operands)
     if placements:
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
@@ -238,10 +243,8 @@ def _advance(
     ]
     after = None
     if grid is not None:
-        (errors, end), at_dtmin = grid, details.memory[2]
-        now = Grid(t0, t1, errors)
-        verdict = (accepted, details.finite)
-        after = next_grid(problem, operands, now, at_dtmin, end, y, trial, *verdict)
+        memory, owned = grid
+        after = next_grid(problem, operands, Grid(*ends, memory), details, owned, y, trial)
     carry = eqx.filter(trial.carry, eqx.is_inexact_array) if pass_.chained else ()
     return Advanced(trial.y1, carry, readings, info, at_steps, after)
 
@@ -263,9 +266,13 @@ def ct_of_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str
     return pass_.map(of_lane)(pass_.flat, None, totals, ct, pass_.num_accepted, place)
 
 
-def own_times(operands: Operands, _: Any, ends: tuple, d_times: tuple, ct: tuple) -> tuple:
-    """Times that the user owns: only the first step sees t0, only the last sees t1."""
-    t0, t1, accepted = ends
-    at_start = accepted & (t0 == operands.t0)
-    at_end = accepted & (t1 == operands.t1)
-    return ct[0] + jnp.where(at_start, d_times[0], 0), ct[1] + jnp.where(at_end, d_times[1], 0)
+def owned_by_step(pass_: Replay, ends: tuple, accepted: Flag, d_times: tuple) -> OwnedTimes:
+    """What a step says of the times that the user owns: only the first step sees `t0`, only the
+    last sees `t1`.
+    """
+
+    def of_lane(operands: Operands, _: Any, ends: tuple, accepted: Flag, d_times: tuple) -> Any:
+        owned = pass_.problem.owned_times(operands)
+        return pulled_to_owned(ends, owned, tree.masked(accepted, d_times))
+
+    return pass_.map(of_lane)(pass_.flat, None, ends, accepted, d_times)

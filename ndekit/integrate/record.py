@@ -24,6 +24,7 @@ class Details(eqx.Module):
     accepted: Any = None  # where rejected attempts are recorded too:
     finite: Any = None  # whether nothing overflowed in it
     memory: Any = None  # what the controller remembered
+    next_ends: Any = None  # where the next attempt starts, and where it ends
 
 
 class RecordedStep(eqx.Module):

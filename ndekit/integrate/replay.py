@@ -15,9 +15,10 @@ from jax import lax
 from .. import tree
 from ..shapes import Count
 from .checkpoints import Rows, Stack, stack_of
+from .collected import collect
 from .forward import Outcome, Solved
 from .lanes import Lanes
-from .moving import Grid
+from .moving import Grid, remembered
 from .problem import Operands, Problem
 from .pull import Cotangents, Replay, pull
 from .record import AllRows, RecordedStep
@@ -52,13 +53,13 @@ def replay(
     if in_stretches:
         walk = (ct, record.num_steps)
         turn = lambda walk: pull_stretch(pass_, *walk)
-        return _collect(pass_, perturbed, lax.while_loop(lambda w: w[1] > 0, turn, walk)[0])
+        return collect(pass_, perturbed, lax.while_loop(lambda w: w[1] > 0, turn, walk)[0])
     states, turn = solved.recording.end, _turn_page if record.page else _turn
     if isinstance(record.rows, Rows):
         states = stack_of(record.rows, record.num_steps)
     walk = _Walk(ct, states, record.num_steps - 1)
     walk = lax.while_loop(lambda w: w.step >= 0, lambda w: turn(pass_, w), walk)
-    return _collect(pass_, perturbed, walk.ct)
+    return collect(pass_, perturbed, walk.ct)
 
 
 def _prepare(
@@ -71,13 +72,16 @@ def _prepare(
 ) -> Replay:
     flat = solved.flat
     flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
-    if problem.noise is not None and any(jax.tree.leaves((flags.t0, flags.t1, flags.ts))):
+    if problem.noise is not None and any(jax.tree.leaves((times_of(flags), flags.ts))):
         raise ValueError(
-            "A solve with `BrownianMotion` has no derivative by `t0`, `t1` or `saveat.ts`: the "
-            "path is nowhere differentiable. Pass them through `jax.lax.stop_gradient`."
+            "A solve with `BrownianMotion` has no derivative by `t0`, `t1`, `dt0`, `saveat.ts` or "
+            "the times of a step size controller: the path is nowhere differentiable. Pass them "
+            "through `jax.lax.stop_gradient`."
         )
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
+    if problem.moving:
+        of_problem = (*of_problem, positions.controller)
     parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
     saved, operands = [], jax.tree.unflatten(problem.treedef, flat)
     for index, values in enumerate(ct_outcome.streams.at_ts):
@@ -101,6 +105,14 @@ def _prepare(
         saved,
         chained=_is_chained(problem, ct_outcome),
     )
+
+
+def times_of(operands: Operands) -> tuple:
+    """All times in which the user has a say, and what the controller makes of them."""
+    return (
+        operands.t0, operands.t1, operands.stops, operands.t_next0, operands.controller,
+        operands.controller_state0,
+    )  # fmt: skip
 
 
 def _block_size(lanes: Lanes, ts: Any, in_stretches: bool) -> int:
@@ -137,14 +149,13 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
     # Where step sizes are differentiated the end is reached by the last step's own times.
     owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
     at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
+    owned = pass_.map(lambda ops, _: tree.zeros_like(pass_.problem.owned_times(ops)))
+    nothing = owned(flat, None)
     return Cotangents(
         parameters=[jnp.zeros_like(flat[i]) for i in pass_.parameters],
         y=ct_outcome.y,
         carry=carry,
-        t0=jnp.zeros_like(outcome.t),
-        t1=tree.zeros_like(outcome.t)
-        if pass_.problem.moving
-        else jnp.where(at_t1, ct_outcome.t, 0),
+        owned=dataclasses.replace(nothing, t1=jnp.where(at_t1, ct_outcome.t, 0)),
         found=found,
         remaining=outcome.num_accepted,
         grid=_grid_at_the_end(pass_, outcome) if pass_.problem.moving else None,
@@ -152,12 +163,12 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
 
 
 def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
-    errors = pass_.map(lambda ops, _: tree.zeros_like(ops.controller_state0[:2]))
-    return Grid(
-        jnp.asarray(pass_.ct_outcome.t),
-        jnp.zeros_like(outcome.t),
-        errors(pass_.flat, None),
-    )
+    problem, ct_memory = pass_.problem, pass_.ct_outcome.controller_state
+    past = lambda ops, _: tree.zeros_like(remembered(problem, ops.controller_state0))
+    memory = pass_.map(past)(pass_.flat, None)
+    if problem.own_grid and ct_memory is not None:
+        memory = eqx.filter(ct_memory, jax.tree.map(eqx.is_inexact_array, outcome.controller_state))
+    return Grid(jnp.asarray(pass_.ct_outcome.t), jnp.zeros_like(outcome.t), memory)
 
 
 def _turn(pass_: Replay, walk: _Walk) -> _Walk:
@@ -248,31 +259,3 @@ def _advance(problem: Problem, operands: Operands, number: Count, step: Recorded
 
 def _draw(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:
     return problem.draw(operands, (step.t0, step.t1), number)
-
-
-def _collect(pass_: Replay, perturbed: tuple[bool, ...], ct: Cotangents) -> list[Any]:
-    """The cotangents in the operands' order, summed over lanes that an operand lacks. `None` for
-    what nothing depends on, so that JAX goes no further there.
-    """
-    operands: Operands = jax.tree.unflatten(pass_.problem.treedef, pass_.flat)
-    carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
-    ct_carry0 = eqx.combine(ct.carry, carry0) if pass_.chained else carry0
-    ct_ts: list[Any] = [None] * len(ct.found)
-    for index, (values, found) in enumerate(zip(pass_.saved, ct.found, strict=True)):
-        if values is not None and found is not None:
-            unpad = lambda _, __, ts, size=values.size: ts[size:]
-            ct_ts[index] = pass_.map(unpad)(pass_.flat, None, found.ts)
-    filled = dataclasses.replace(operands, y0=ct.y, carry0=ct_carry0, t0=ct.t0, t1=ct.t1, ts=ct_ts)
-    if ct.grid is not None:
-        filled = dataclasses.replace(filled, t0=ct.grid.t, t_next0=ct.grid.t_end)
-    found = jax.tree.leaves(filled)
-    by_parameter = dict(zip(pass_.parameters, ct.parameters, strict=True))
-    positions: Operands = jax.tree.unflatten(pass_.problem.treedef, range(len(pass_.flat)))
-    unread = () if pass_.chained else jax.tree.leaves(positions.carry0)
-    wanted = []
-    for i, (is_perturbed, value) in enumerate(zip(perturbed, found, strict=True)):
-        if is_perturbed:
-            in_full = i not in by_parameter
-            value = pass_.lanes.sum_missing(value, i) if in_full else by_parameter[i]
-            wanted.append(None if i in unread else value)
-    return wanted

@@ -11,6 +11,7 @@ from diffrax import RESULTS
 
 from .. import tree
 from ..shapes import Args, State, Time
+from .inherited import steps_as, written_together
 
 
 class AbstractReversibleSolver(diffrax.AbstractSolver):
@@ -175,15 +176,29 @@ class AsynchronousLeapfrog(AbstractReversibleSolver, diffrax.AbstractAdaptiveSol
 
 def undo_of(solver: diffrax.AbstractSolver, terms: Any, args: Args) -> Callable:
     """(t0, t1, y1, solver state at t1) -> (y0, solver state at t0), as a function of arrays."""
-    if isinstance(solver, AbstractReversibleSolver):
-        return lambda t0, t1, y1, state: solver.undo(terms, t0, t1, y1, args, state)
-    if type(solver) is diffrax.ReversibleHeun:
+    if issubclass(type(solver), AbstractReversibleSolver):
+        _check_written_together(solver)
+        undo: Any = solver.undo  # pyright: ignore
+        return lambda t0, t1, y1, state: undo(terms, t0, t1, y1, args, state)
+    if steps_as(solver, diffrax.ReversibleHeun):
         return lambda t0, t1, y1, state: _undo_heun(terms, t0, t1, y1, args, state)
     raise ValueError(
         f"`ReversibleAdjoint` undoes the steps of a solver, but `{type(solver).__name__}` cannot "
         "be undone. Wrap it: `Reversible(solver)`; or use `diffrax.ReversibleHeun()` or "
         "`AsynchronousLeapfrog()`."
     )
+
+
+def _check_written_together(solver: Any) -> None:
+    """A subclass that changes how a step is made and not how it is undone would be undone wrongly,
+    without a word.
+    """
+    if not written_together(solver, "step", "undo"):
+        raise ValueError(
+            f"`{type(solver).__name__}` inherits one of `step` and `undo` and changes the other, "
+            "so that `ReversibleAdjoint` would undo another step than was made. Write both in one "
+            "class, or use `ReplayAdjoint()`."
+        )
 
 
 def _undo_heun(terms: Any, t0: Time, t1: Time, y1: State, args: Args, state: tuple) -> tuple:

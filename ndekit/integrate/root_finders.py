@@ -14,8 +14,8 @@ GIVES_UP = importlib.metadata.version("diffrax") in ("0.7.1", "0.7.2")
 
 
 def mended(solver: Any) -> Any:
-    """The solver with `optimistix.Chord` where it has the broken `diffrax.VeryChord`, tolerances
-    and linear solver kept.
+    """The solver with `optimistix.Chord` in place of the broken `diffrax.VeryChord`, linear solver
+    kept. Only where that is diffrax's own default: one with tolerances of its own is the user's.
     """
     if not GIVES_UP:
         return solver
@@ -24,7 +24,7 @@ def mended(solver: Any) -> Any:
         better = mended(inner)
         return solver if better is inner else eqx.tree_at(lambda s: s.solver, solver, better)
     finder = getattr(solver, "root_finder", None)
-    if type(finder) is not diffrax.VeryChord:
+    if type(finder) is not diffrax.VeryChord or not _takes_all_tolerances(finder):
         return solver
     chord = optx.Chord(
         finder.rtol, finder.atol, finder.norm, linear_solver=finder.linear_solver
@@ -34,6 +34,10 @@ def mended(solver: Any) -> Any:
 
 # What stands in a root finder for "as the step size controller has it".
 _AS_CONTROLLER = diffrax.with_stepsize_controller_tols(optx.Chord)().rtol
+
+
+def _takes_all_tolerances(finder: Any) -> bool:
+    return all(getattr(finder, name) is _AS_CONTROLLER for name in ("rtol", "atol", "norm"))
 
 
 def with_tolerances(solver: Any, controller: Any) -> Any:

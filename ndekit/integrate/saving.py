@@ -16,6 +16,7 @@ from jax import lax
 from .. import tree
 from ..shapes import Count, Flag, Time
 from .attempt import Proposal
+from .effects import mapped_over_rows
 from .lanes import Lanes
 from .problem import Operands, Plan, Problem
 
@@ -52,7 +53,7 @@ def values_at(
         y = interpolation.evaluate(t)
         return y if plan.fn is None else plan.fn(constants, t, y)
 
-    return jax.vmap(value)(ts)
+    return mapped_over_rows(value, plan.fn)(ts)
 
 
 def save(

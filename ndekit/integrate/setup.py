@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import diffrax
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
@@ -80,11 +82,13 @@ def reflected_terms(terms: PyTree, direction: Any) -> PyTree:
 
 
 def direction_of(t0: Any, t1: Any) -> Any:
-    """1 if time grows from t0 to t1, else -1; known at compile time if both ends are."""
+    """1 if time grows from t0 to t1, else -1: a weak integer, which is what diffrax's controllers
+    are told. Known at compile time if both ends are.
+    """
     if is_concrete(t0) and is_concrete(t1):
         # By NumPy, which compiles nothing.
-        return jnp.asarray(np.where(np.asarray(t0) < np.asarray(t1), 1, -1), t0.dtype)
-    return jnp.where(t0 < t1, 1, -1).astype(jnp.result_type(t0))
+        return jnp.asarray(1 if np.asarray(t0) < np.asarray(t1) else -1)
+    return jnp.where(t0 < t1, 1, -1)
 
 
 def reflected(t: Any, direction: Any) -> Any:
@@ -92,6 +96,29 @@ def reflected(t: Any, direction: Any) -> Any:
     if t is None or (is_concrete(direction) and np.asarray(direction) == 1):
         return t
     return t * direction
+
+
+def within(t: Time, smallest: Time, largest: Time) -> Time:
+    """`t`, but no less and no more than these; its derivative at a tie is that of the bound. What
+    is not a number stays so.
+    """
+    t = jnp.where(t <= smallest, smallest, t)
+    return jnp.where(t >= largest, largest, t)
+
+
+def close_to(t1: Time) -> Time:
+    """100 units in the last place before `t1`: from there on a step goes to `t1`."""
+    if is_concrete(t1) and t1.dtype in (np.float32, np.float64):
+        t = np.asarray(t1)
+        for _ in range(100):  # by NumPy, which compiles nothing
+            t = np.where(t == 0, -np.finfo(t.dtype).tiny, np.nextafter(t, t.dtype.type(-np.inf)))
+        return jnp.asarray(t, t1.dtype)
+    return lax.fori_loop(0, 100, lambda _, t: eqxi.prevbefore(t), lax.stop_gradient(t1))
+
+
+def smallest_step_after(t: Time) -> Time:
+    """The next time that arithmetic can tell from `t`."""
+    return t + jnp.maximum(eqxi.nextafter(t) - t, jnp.finfo(t.dtype).tiny)
 
 
 class CountedField:

@@ -59,7 +59,7 @@ class ByInverse(lx.AbstractLinearSolver):
 
 def by_inverses(solver: Any, y0: State) -> Any:
     """A solver whose root finders invert their matrices, where these are small."""
-    if sum(leaf.size for leaf in jax.tree.leaves(y0)) > _FEW:
+    if not 0 < sum(leaf.size for leaf in jax.tree.leaves(y0)) <= _FEW:
         return solver
     is_finder = lambda x: isinstance(x, optx.AbstractRootFinder)
     return jax.tree.map(_inverting, solver, is_leaf=is_finder)

@@ -15,6 +15,7 @@ from jax import lax
 from .. import tree
 from ..shapes import State, Time
 from .ahead import at_times
+from .inherited import steps_as
 
 Field = Callable[[Time, State], State]
 
@@ -158,7 +159,7 @@ class ExplicitRungeKutta(AbstractStepper):
         at = self._at_nodes(dynamics, t0, t1, self.c)
         first = rate = at(self.c[0], y0)
         if jax.tree.leaves(carry):
-            first = tree.add(lax.stop_gradient(rate), carry)
+            first = tree.add(tree.held(rate), carry)
             first = first if made_jump is None else tree.where(made_jump, rate, first)
         return self._by_stages(at, t1 - t0, y0, first)
 
@@ -236,10 +237,9 @@ def explicit_runge_kutta(solver: diffrax.AbstractSolver) -> ExplicitRungeKutta |
     """The stepper of an explicit Runge-Kutta solver, diffrax's or a user's; else `None`."""
     if type(solver) is diffrax.Euler:
         return _EULER
-    inherits_step = type(solver).step is diffrax.AbstractRungeKutta.step
-    if not (isinstance(solver, diffrax.AbstractERK) and inherits_step):
+    if not steps_as(solver, diffrax.AbstractERK):
         return None
-    tableau: Any = solver.tableau
+    tableau: Any = solver.tableau  # pyright: ignore
     floats = lambda xs: tuple(float(x) for x in np.asarray(xs))
     return ExplicitRungeKutta(
         a=((), *[floats(row) for row in tableau.a_lower]),

@@ -24,7 +24,7 @@ def counted_drift(terms: Any) -> tuple[Any, list[None]]:
 def drift_evals(solver: diffrax.AbstractSolver, calls: list[None]) -> int:
     """Evaluations of the drift in one step, from those seen while it was traced."""
     # `ReversibleHeun` evaluates at the start of a step as well, but of the first one only.
-    return len(calls) - int(isinstance(solver, diffrax.ReversibleHeun))
+    return len(calls) - int(type(solver) is diffrax.ReversibleHeun)
 
 
 def is_sde(terms: Any) -> bool:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
@@ -22,6 +23,18 @@ def ct_of_steps(problem: Problem, ct_kept: list[Any], accepted: Flag, number: Co
         row = jax.tree.map(lambda rows, slot=slot: _row(rows, slot), ct)
         found.append(tree.masked(kept, row))
     return found
+
+
+def ct_of_step_end(
+    problem: Problem, t: Time, ct_kept: list[Any], ct_dense: Any, accepted: Flag, number: Count
+) -> Time:
+    """What the loss says of the end of accepted step `number`, through the times that
+    `SaveAt(steps=n)` kept and those of dense output. `t` gives shape and dtype.
+    """
+    rows = ct_of_steps(problem, ct_kept, accepted, number)
+    if ct_dense is not None:
+        rows.append(tree.masked(accepted, _row(ct_dense, number)))
+    return sum([row for row in rows if row is not None], jnp.zeros_like(t))
 
 
 def ct_of_interpolant(

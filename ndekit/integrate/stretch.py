@@ -22,10 +22,18 @@ from jax.flatten_util import ravel_pytree
 
 from .. import tree
 from ..shapes import Count, State
-from .equations import primitive_names
+from .effects import calls_host
 from .lanes import Lanes
 from .problem import Problem
-from .pull import Advanced, Cotangents, Replay, ct_of_readings, linearize, own_times, pull_inside
+from .pull import (
+    Advanced,
+    Cotangents,
+    Replay,
+    ct_of_readings,
+    linearize,
+    owned_by_step,
+    pull_inside,
+)
 from .record import RecordedStep
 from .stepper import ExplicitRungeKutta
 
@@ -52,18 +60,13 @@ def goes_in_stretches(problem: Problem, lanes: Lanes) -> bool:
     small = numbers(y) <= _LARGEST_STATE and numbers(costs) <= _LARGEST_COSTS
     small = small and problem.max_steps * problem.num_stages * tree.num_bytes(y) <= _LARGEST_RECORD
     # Of a field of a few additions and products nothing is to be gained: see `record.py`.
-    special = problem.fenced or problem.moving or problem.undo is not None
+    # A step that ends where a clipping controller says is not looked up side by side.
+    special = problem.fenced or problem.moving or problem.undo is not None or problem.clipped
     special = special or problem.kept is not None or problem.checkpoints is not None
-    special = special or problem.returns_state or _calls_back(problem)
+    special = special or problem.returns_state or any(map(calls_host, problem.programs))
     watched = problem.dense or problem.watch is not None
     watched = watched or any(plan.every for plan in problem.plans)
     return small and len(dtypes) == 1 and not (special or watched)
-
-
-def _calls_back(problem: Problem) -> bool:
-    """Whether the field leaves the program, which need not allow many calls at once."""
-    jaxpr = problem.dynamics.jaxpr.jaxpr
-    return bool(jaxpr.effects) or any("callback" in name for name in primitive_names(jaxpr))
 
 
 def pull_stretch(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents, Count]:
@@ -80,14 +83,13 @@ def pull_stretch(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents,
     said = dataclasses.replace(tree.zeros_like(out), readings=readings, info=ct_info)
     ct_y, after = _from_step_to_step(along, steps, vjp, said, ct.y)
     pulled = vjp(dataclasses.replace(said, y1=after))
-    t0, t1 = ct.t0, ct.t1
+    owned = ct.owned
     if pass_.wants_times:
-        d_times = tree.add(d_times, pulled.times)
-        ends, nothing = (steps.t0, steps.t1, steps.accepted), tree.zeros_like(d_times)
-        of_steps = along.map(own_times)(along.flat, None, ends, d_times, nothing)
-        t0, t1 = tree.add((t0, t1), jax.tree.map(jnp.sum, of_steps))
+        given = (steps.t0, steps.t1), steps.accepted, tree.add(d_times, pulled.times)
+        of_steps = owned_by_step(along, *given)
+        owned = tree.add(owned, jax.tree.map(lambda x: jnp.sum(x, along.lanes.axis), of_steps))
     parameters = tree.add(parameters, pulled.parameters)
-    return Cotangents(parameters, ct_y, ct.carry, t0, t1, found, remaining[0], None), first
+    return Cotangents(parameters, ct_y, ct.carry, owned, found, remaining[0], None), first
 
 
 def _steps_before(pass_: Replay, end: Count) -> tuple[RecordedStep, Count]:

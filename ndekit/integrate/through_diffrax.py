@@ -4,23 +4,29 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+from diffrax import is_event, is_successful
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
 from .adjoint import ReplayAdjoint, WithCosts
 from .costs import Placements
+from .failures import thrown
 from .recorder import recorder_beside
 from .solution import Solution
 from .stepper import explicit_runge_kutta
 
 
-def solve_in_loop(*problem: Any, adjoint: WithCosts, **options: Any) -> Solution:
+@eqx.filter_jit
+def solve_in_loop(*problem: Any, adjoint: WithCosts, throw: bool, **options: Any) -> Solution:
     """Solve by the engine, prepared and dressed by diffrax."""
-    sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, **options)
+    sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, throw=False, **options)
     fields = _fields_of(sol)
     fields["stats"] = stats = dict(sol.stats)
-    costs = stats.pop("costs")
-    return Solution(**fields, costs=costs)
+    besides = stats.pop("besides")
+    sol = Solution(**fields, costs=besides["costs"])
+    bad = ~(is_successful(sol.result) | is_event(sol.result))
+    y0, max_steps = problem[5], options["max_steps"]
+    return thrown(sol, besides["failure"], y0, bad, max_steps) if throw else sol
 
 
 def solve_through_diffrax(

@@ -17,12 +17,12 @@ from jaxtyping import Array, UInt32
 
 from .. import tree
 from ..shapes import Args, Flag, State, Time
-from .attempt import smallest_step_after, within
 from .brownian import DEPTH
 from .controllers import clips_around, frozen
 from .converted import convert
 from .noise import Drawn, Noise, cell_after, part_length
 from .parts import Part as ProblemPart
+from .setup import smallest_step_after, within
 
 Nodes = UInt32[Array, "..."]
 
@@ -112,7 +112,8 @@ class Walking:
         too_deep = ~keep & (part.level >= DEPTH)
         result = RESULTS.where(too_deep, RESULTS.dt_min_reached, result)
         t_after, jumps = self.noise.behind_jump(t1)
-        t, jumped = jnp.where(keep, t_after, t0), jumped | (keep & jumps)
+        t = jnp.where(keep, t_after, t0)
+        jumped = jumped if jumps is None else jumped | (keep & jumps)
         return keep, t, t, jumped, (state, walk), result
 
     def own_state(self, state: Any) -> Any:
