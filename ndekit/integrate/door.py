@@ -81,6 +81,7 @@ def diffeqsolve(
         solver_state: the solver's state at `t0`, to continue an earlier solve.
         controller_state: the controller's state at `t0`, likewise.
         made_jump: whether the vector field jumps at `t0`, likewise.
+        discrete_terminating_event: deprecated, as in diffrax; use `event`.
         costs: a dict of costs, such as `{"steps": StepCount()}`; they are returned as `sol.costs`.
             A step cost on its own means `EveryStep(cost, "sum")`.
         key: a JAX random key, for costs that draw random numbers, such as `JacobianNorm()`.
