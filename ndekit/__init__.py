@@ -1,5 +1,7 @@
 """Neural differential equations that are cheap to solve: the names that a user types."""
 
+import importlib.metadata as _metadata
+
 from . import data, deploy, diagnose, fields, models, plot, regularize, train
 from .integrate import (
     SOSRI,
@@ -74,3 +76,8 @@ __all__ = [
     "regularize",
     "train",
 ]
+
+try:
+    __version__ = _metadata.version("ndekit")
+except _metadata.PackageNotFoundError:  # a checkout on the path
+    __version__ = "0+unknown"

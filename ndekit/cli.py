@@ -15,10 +15,11 @@ from .experiments.registry import (
     EXPERIMENTS,
     REGULARIZERS,
     Job,
+    SettingError,
     UnknownNameError,
     make_job,
 )
-from .experiments.row import Row, RowsError
+from .experiments.row import Row, RowsError, versions
 from .experiments.runs import run_jobs
 from .experiments.search import search_table
 from .experiments.turns import seconds_table, train_in_turns, write_seconds
@@ -32,11 +33,18 @@ MENDABLE = (
     DataError,
     RowsError,
     UnknownNameError,
+    SettingError,
     CheckpointError,
     NonFiniteLossError,
     ImportError,
-    OSError,
 )
+EXAMPLES = """\
+examples:
+  ndekit list
+  ndekit run digits --regularizer steps
+  ndekit compare digits --regularizers none,steps,error --seeds 3 --out runs/demo
+  ndekit search digits --regularizer steps --coefficients 0.01,0.03,0.1
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("Interrupted. Run the same command again to go on.", INTERRUPTED)
     except MENDABLE as error:
         return _fail(str(error), USER_ERROR)
+    except OSError as error:
+        if error.strerror is None or error.filename is None:
+            return _fail(str(error), USER_ERROR)
+        return _fail(f"`{error.filename}`: {error.strerror}.", USER_ERROR)
     except eqx.EquinoxRuntimeError as error:
         return _fail(f"A solve failed. {_reason(error)}", USER_ERROR)
 
@@ -91,8 +103,6 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.regularizer == "none" and options.coefficient is not None:
-        raise UnknownNameError("`none` has no coefficient. Leave out `--coefficient`.")
     return _do([_job(options, options.regularizer, options.seed, options.coefficient)], options)
 
 
@@ -102,13 +112,15 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _search(options: argparse.Namespace) -> int:
-    baseline = _run_all([_job(options, "none", seed) for seed in range(options.seeds)], options)
+    without = [_job(options, "none", seed) for seed in range(options.seeds)]
     jobs = [
         _job(options, options.regularizer, seed, coefficient)
-        for coefficient in options.coefficients
+        for coefficient in dict.fromkeys(options.coefficients)
         for seed in range(options.seeds)
     ]
-    print(search_table(_run_all(jobs, options), baseline, options.allow))
+    baseline = _run_all(without, options, needs_validation=True)
+    rows = _run_all(jobs, options, needs_validation=True)
+    print(search_table(rows, baseline, options.allow))
     return 0
 
 
@@ -140,10 +152,10 @@ def _job(
     )  # fmt: skip
 
 
-def _run_all(jobs: list[Job], options: argparse.Namespace) -> list[Row]:
+def _run_all(jobs: list[Job], options: argparse.Namespace, **more: Any) -> list[Row]:
     return run_jobs(
         jobs, _out(options), data_folder=options.data, progress=sys.stderr.isatty(),
-        fresh=options.fresh, say=_say,
+        fresh=options.fresh, say=_say, **more,
     )  # fmt: skip
 
 
@@ -169,24 +181,27 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="ndekit", description="Neural ODEs that are trained to be cheap to solve."
-    )
+        prog="ndekit", description="Neural ODEs that are trained to be cheap to solve.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    ours, *others = (f"{name} {version}" for name, version in versions().items())
+    parser.add_argument("--version", action="version", version=f"{ours} ({', '.join(others)})")
     commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
     listing = commands.add_parser("list", help="experiments, their presets, and regularizers")
     listing.set_defaults(command=_list)
     run = commands.add_parser("run", help="train one model, append its row, draw pictures")
     run.set_defaults(command=_run)
-    run.add_argument("experiment")
+    run.add_argument("experiment", help="see `ndekit list`")
     run.add_argument("--regularizer", default="none", help="see `ndekit list` (default: none)")
     run.add_argument("--coefficient", type=_number, help="constant; default: the preset's own")
     run.add_argument("--seed", type=_count(0), default=0, help="default: 0")
     compare = commands.add_parser("compare", help="train a model for each regularizer and seed")
     compare.set_defaults(command=_compare)
-    compare.add_argument("experiment")
+    compare.add_argument("experiment", help="see `ndekit list`")
     compare.add_argument("--seeds", type=_count(1), default=3, help="how many (default: 3)")
     timing = commands.add_parser("time", help="seconds of the regularizers' updates, in turns")
     timing.set_defaults(command=_time)
-    timing.add_argument("experiment")
+    timing.add_argument("experiment", help="see `ndekit list`")
     timing.add_argument("--updates", type=_count(1), default=100, help="at most (default: 100)")
     timing.add_argument("--seed", type=_count(0), default=0, help="default: 0")
     search = _add_search(commands)
@@ -207,14 +222,14 @@ def _parser() -> argparse.ArgumentParser:
 def _add_search(commands: Any) -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="choose a coefficient on validation data")
     search.set_defaults(command=_search)
-    search.add_argument("experiment")
+    search.add_argument("experiment", help="see `ndekit list`")
     search.add_argument("--regularizer", required=True, help="see `ndekit list`")
     search.add_argument(
         "--coefficients", required=True, type=_numbers, help="with commas: 0.01,0.03,0.1"
     )
     search.add_argument("--seeds", type=_count(1), default=1, help="how many (default: 1)")
     search.add_argument(
-        "--allow", type=_number, default=0.003,
+        "--allow", type=_number_from_zero, default=0.003,
         help="by how much the metric may be worse than without (default: 0.003, a fraction)",
     )  # fmt: skip
     return search
@@ -234,12 +249,18 @@ def _numbers(text: str) -> list[float]:
 
 
 def _number(text: str) -> float:
+    if not _number_from_zero(text, "a positive number") > 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return float(text)
+
+
+def _number_from_zero(text: str, wanted: str = "a number from 0") -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -10,9 +11,12 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 from test_experiments import CONFIGS, small
 
+import ndekit
+from ndekit import cli
 from ndekit.cli import main
 from ndekit.experiments import registry, runs
 
@@ -36,6 +40,54 @@ def test_list_names_every_experiment_preset_and_regularizer(capsys):
     for experiment, presets in registry.EXPERIMENTS.items():
         assert {experiment, *presets} <= set(words)
     assert set(registry.REGULARIZERS) <= set(words)
+
+
+def test_the_version_names_what_it_was_made_with(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--version"])
+    assert done.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"ndekit {ndekit.__version__} (jax {jax.__version__}, ")
+    assert "diffrax " in said and ndekit.__version__ == importlib.metadata.version("ndekit")
+
+
+def test_help_shows_a_command_to_begin_with(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for line in said[said.index("examples:") :].splitlines()[1:]:
+        assert line.startswith("  ndekit ")
+        cli._parser().parse_args(line.split()[1:])
+
+
+def test_search_prints_each_coefficient_once_and_marks_one(tiny, tmp_path, capsys):
+    line = ["search", "digits", "--regularizer", "steps", "--coefficients", "0.1,0.1"]
+    assert main([*line, "--allow", "0", "--out", str(tmp_path)]) == 0
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[0] for row in table] == ["-", "0.1"]
+    assert sum("<-" in row for row in table) == 1
+
+
+def test_a_budget_that_is_not_kept_is_said(tiny, tmp_path, capsys, caplog):
+    line = ["run", "digits", "--regularizer", "budget", "--coefficient", "2"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    assert "budget 2 is not kept: " in capsys.readouterr().out
+    assert any("budget of 2.0 steps a solve was exceeded" in said for said in caplog.messages)
+
+
+def test_a_run_that_goes_on_says_where(tiny, tmp_path, caplog):
+    line = ["run", "digits", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert not caplog.messages
+    (tmp_path / "rows.jsonl").unlink()
+    assert main(line) == 0
+    assert any("resumed at update 3 of 3" in said for said in caplog.messages)
+
+
+def test_trainings_in_turns_do_not_say_at_each_turn_that_they_go_on(tiny, tmp_path, caplog):
+    line = ["time", "digits", "--regularizers", "budget", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert not caplog.messages
 
 
 def test_run_appends_a_row_and_draws(tiny, tmp_path, capsys):
@@ -92,6 +144,23 @@ def failed(capsys, arguments):
         (["run", "digits", "--coefficient", "much"], "expected a positive number, got 'much'"),
         (["run", "digits", "--coefficient", "-1"], "expected a positive number, got '-1'"),
         (["run", "digits", "--coefficient", "1"], "`none` has no coefficient"),
+        (
+            ["search", "digits", "--regularizer", "none", "--coefficients", "1"],
+            "`none` has no coefficient",
+        ),
+        (
+            ["search", "digits", "--regularizer", "nope", "--coefficients", "1"],
+            "There is no regularizer `nope`",
+        ),
+        (
+            ["search", "digits", "--regularizer", "steps", "--coefficients", "1,,2"],
+            "expected a positive number, got ''",
+        ),
+        (
+            ["search", "digits", "--regularizer", "steps", "--coefficients", "1", "--allow", "-1"],
+            "expected a number from 0, got '-1'",
+        ),
+        (["run", "digits", "--regularizer", "stifness"], "Did you mean `stiffness`?"),
         (["run", "digits", "--seed", "1.5"], "expected a whole number from 0, got '1.5'"),
         (["run", "digits", "--nope"], "Unrecognized arguments: --nope"),
         (["compare", "digits", "--regularizers", "none,nope"], "no regularizer `nope`"),
@@ -106,6 +175,12 @@ def test_a_bad_option_is_one_sentence_and_status_2(arguments, said, capsys):
     status, sentence = failed(capsys, arguments)
     assert status == 2
     assert said.lower() in sentence.lower()
+
+
+def test_a_random_end_beyond_the_solve_is_one_sentence_and_status_2(tiny, tmp_path, capsys):
+    line = ["run", "digits", "--regularizer", "steer", "--coefficient", "5"]
+    status, sentence = failed(capsys, [*line, "--out", str(tmp_path)])
+    assert status == 2 and "less than the 1 that a solve spans" in sentence
 
 
 def test_a_missing_data_folder_is_one_sentence_and_status_2(tmp_path, capsys):

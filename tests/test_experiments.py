@@ -30,6 +30,7 @@ from ndekit.experiments.registry import (
     ABLATION,
     EXPERIMENTS,
     REGULARIZERS,
+    SettingError,
     UnknownNameError,
     find_regularizer,
     make_job,
@@ -415,10 +416,12 @@ def test_trainings_in_turns_are_those_of_a_training_at_once(tiny):
 def test_a_second_seed_compiles_nothing(tiny, tmp_path):
     data = small_data()
     trainer = Trainer(tiny, REGULARIZERS["steps"], 0.01, data, epochs=1)
-    counted = eqx.debug.assert_max_traces(trainer.loss_fn, max_traces=1)
+    # Each seed's fingerprint is traced, and the program that both share.
+    counted = eqx.debug.assert_max_traces(trainer.loss_fn, max_traces=3)
     trainer.loss_fn = counted
     for seed in (0, 1):
         trainer.train(seed, tmp_path / str(seed), progress=False)
+    assert eqx.debug.get_num_traces(counted) == 3
 
 
 def test_a_cut_job_goes_on_to_the_same_row(tiny, finished, tmp_path, monkeypatch):
@@ -521,9 +524,27 @@ def test_an_error_is_better_the_smaller_it_is():
     assert search.choose(rows, baseline, 0.003) == 0.1
 
 
-def test_nothing_is_chosen_without_validation_data():
-    with pytest.raises(ValueError, match="validation"):
+def test_nothing_is_chosen_without_validation_data(tmp_path, monkeypatch):
+    with pytest.raises(SettingError, match="validation"):
         search.choose([a_row("steps")], [a_row()], 0.003)
+    # And nothing is trained first.
+    data = small_data()._replace(validation_x=np.zeros((0, 12), np.float32))
+    config = TINY._replace(load=lambda folder: data)
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": config})
+    monkeypatch.setattr(runs, "run_job", lambda *args, **options: pytest.fail("trained"))
+    with pytest.raises(SettingError, match="the preset `default` of `digits` holds none out"):
+        runs.run_jobs(jobs_of("none"), tmp_path, progress=False, needs_validation=True)
+
+
+def test_settings_that_make_no_sense_are_refused(tiny, tmp_path, types_unchecked):
+    with pytest.raises(SettingError, match="`none` has no coefficient"):
+        make_job("digits", "none", 0, coefficient=0.1)
+    for bad in (dict(epochs=0), dict(epochs=1.5), dict(seed=-1), dict(coefficient=np.nan)):
+        with pytest.raises(ValueError, match=f"`{next(iter(bad))}` must be"):
+            make_job(**dict(experiment="digits", regularizer="steps", seed=0) | bad)
+    job = make_job("digits", "steer", 0, coefficient=1.0)
+    with pytest.raises(SettingError, match="less than the 1 that a solve spans, but it is 1"):
+        runs.run_jobs([job], tmp_path, progress=False)
 
 
 def test_table_without_the_unregularised_model_compares_with_nothing():
@@ -536,6 +557,44 @@ def test_pictures_are_drawn_from_what_is_on_the_disk(out):
     paths = compare.draw_pictures(row.read_rows(out), out)
     assert [path.name for path in paths] == ["training.png", "solver_seen.png", "frontier.png"]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in paths)
+
+
+def test_pictures_say_which_coefficients_data_and_seeds(out, monkeypatch):
+    drawn = {}
+    for name in ("plot_training", "plot_solver_seen", "plot_frontier"):
+        monkeypatch.setattr(
+            compare, name, lambda shown, name=name, **given: drawn.update({name: (shown, given)})
+        )
+    rows = row.read_rows(out)
+    compare.draw_pictures(rows, out)
+    for data, options in drawn.values():
+        assert list(data) == ["none", "steps (0.1)"]
+        assert "digits (default), 2 epochs" in options["about"]
+        assert "In brackets: the coefficient." in options["about"]
+    assert drawn["plot_training"][1]["data"] == "validation"
+    assert drawn["plot_training"][1]["units"] == {"accuracy": (100.0, "%")}
+    seen = drawn["plot_solver_seen"][1]["about"]
+    assert "seed 0: the solve of the first 9 test samples as one state." in seen
+    # Without validation data the curves are of test data.
+    compare.draw_pictures([one._replace(validation_metric=None) for one in rows], out)
+    assert drawn["plot_training"][1]["data"] == "test"
+    assert compare._first_seeds({"a": [a_row(seed=2)], "b": [a_row(seed=0)]}) == (
+        "seeds 2 of a, 0 of b"
+    )
+
+
+def test_the_table_says_which_budget_is_not_kept():
+    kept = [a_row("budget", coefficient=9.5, steps=10.0), a_row("steps", coefficient=0.1)]
+    assert "is not kept" not in compare.table(kept)
+    missed = [
+        a_row("budget", coefficient=6.0, steps=steps, seed=seed)
+        for seed, steps in enumerate((9.0, 8.0))
+    ]
+    last = compare.table([*kept, *missed]).splitlines()[-1]
+    assert last.startswith("budget 6 is not kept: 8.5 steps a solve of test data. Train longer")
+    baseline = [a_row(validation_metric=0.9)]
+    searched = [one._replace(validation_metric=0.9) for one in missed]
+    assert "is not kept" in search.search_table(searched, baseline, 0.0)
 
 
 def test_log_has_the_curves(tiny, finished):
@@ -562,9 +621,9 @@ def test_job_names_are_their_own():
     [
         (
             ("digit", "none", 0),
-            "There is no experiment `digit`. Choose from: digits, mnist_ode,",
+            r"There is no experiment `digit`. Did you mean `digits`\? Choose from: digits, ",
         ),
-        (("digits", "nothing", 0), "There is no regularizer `nothing`. Choose from: none, steps"),
+        (("digits", "anything", 0), "There is no regularizer `anything`. Choose from: none, steps"),
     ],
 )
 def test_unknown_names_list_the_known_ones(arguments, said):

@@ -45,6 +45,40 @@ def test_training_draws_the_mean_over_seeds():
     assert len(steps.collections) == 1  # a band where there are two seeds, none for one
 
 
+def note_of(figure):
+    return figure.get_supxlabel().replace("\n", " ")
+
+
+def test_training_says_which_data_seeds_units_and_bands():
+    figure = plot_training(HISTORIES, data="validation", about="digits, 3 epochs.")
+    accuracy, steps = figure.axes
+    assert accuracy.get_ylabel() == "validation accuracy [%]"
+    assert steps.get_ylabel() == "solver steps a solve (validation)"
+    assert note_of(figure) == (
+        "digits, 3 epochs. Lines: means of 1 to 2 seeds. Bands: from the least to the largest seed."
+    )
+    alone = plot_training({"steps": HISTORIES["steps"]})
+    assert note_of(alone) == "Each line is one seed."
+    assert alone.axes[0].get_ylabel() == "accuracy [%]"
+
+
+def test_training_shows_quantities_in_their_units():
+    figure = plot_training(HISTORIES, names=("accuracy",), units={"accuracy": (1000.0, "/1000")})
+    (ax,) = figure.axes
+    assert np.allclose(lines_of(ax)["steps"][0], [10, 500])
+    assert ax.get_ylabel() == "accuracy [/1000]"
+
+
+def test_solver_seen_and_frontier_say_what_they_show():
+    seen = plot_solver_seen({"none": table(4)}, about="Seed 3, 250 test images.")
+    assert note_of(seen).startswith("Seed 3, 250 test images. Each mark is a step;")
+    points = (np.array([70.0, 80.0, 90.0]), np.array([97.0, 98.0, 99.0]))
+    assert "mean and standard deviation of 3 seeds. Small marks: each seed." in note_of(
+        plot_frontier({"a": points})
+    )
+    assert note_of(plot_frontier({"a": (np.ones(1), np.ones(1))})) == "Each mark is one seed."
+
+
 def test_training_takes_seeds_that_stopped_early():
     short = history([0.5, 0.9], [6, 9])
     accuracy, _ = plot_training({"none": [HISTORIES["none"][0], short]}).axes
@@ -80,6 +114,14 @@ def test_solver_seen_says_when_the_solver_cannot_tell():
     assert [text.get_text() for text in figure.axes[2].texts] == ["this solver cannot tell"]
 
 
+def test_equal_steps_are_a_straight_line_within_the_panel():
+    """Steps of 0.2 differ by rounding, which no axis is to be about."""
+    sizes, _, stiffness = plot_solver_seen({"equal": table(5)}).axes
+    for ax, value in ((sizes, 0.2), (stiffness, 3.0)):
+        low, high = ax.get_ylim()
+        assert low < 0.7 * value and high > 1.5 * value
+
+
 def test_frontier_shows_each_seed_and_the_mean():
     figure = plot_frontier({"none": (np.array([70.0, 80.0]), np.array([97.0, 98.0]))})
     (ax,) = figure.axes
@@ -93,13 +135,15 @@ def test_frontier_refuses_unpaired_points():
         plot_frontier({"none": (np.array([1.0, 2.0]), np.array([1.0]))})
 
 
+LONG = "An experiment (with a preset of a long name), 40 epochs. In brackets: the coefficient."
 PICTURES = {
-    "training": lambda path: plot_training(HISTORIES, path=path),
+    "training": lambda path: plot_training(HISTORIES, data="validation", about=LONG, path=path),
     "solver_seen": lambda path: plot_solver_seen(
         {name: table(5, rejected=[1]) for name in ("none", "steps", "error", "stiffness")},
+        about=LONG,
         path=path,
     ),
-    "frontier": lambda path: plot_frontier({"a": (np.ones(2), np.ones(2))}, path=path),
+    "frontier": lambda path: plot_frontier({"a": (np.ones(2), np.ones(2))}, about=LONG, path=path),
 }
 
 
@@ -122,7 +166,7 @@ def boxes_of(figure):
 def test_nothing_overlaps_and_nothing_is_cut_off(draw):
     figure = draw(None)
     panels, legends = boxes_of(figure)
-    boxes = panels + legends
+    boxes = [*panels, *legends, figure._supxlabel.get_window_extent()]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
         assert box.x0 >= 0 and box.y0 >= 0

@@ -10,7 +10,7 @@ import numpy as np
 from ..plot import plot_frontier, plot_solver_seen, plot_training
 from ..plot.frontier import spread
 from .config import Coefficient
-from .registry import Job, find_config
+from .registry import Job, find_config, find_regularizer
 from .row import Row
 from .runs import folder_of, read_steps
 from .task import AbstractTask
@@ -30,7 +30,7 @@ def table(rows: Sequence[Row]) -> str:
     first, task = rows[0], task_of(rows)
     batch, biased = first.predict_batch, first.bias is not None
     lines = [
-        f"{first.experiment} ({first.preset}), {first.epochs} epochs, seeds "
+        f"{first.experiment} ({first.preset}), {epochs_in(first)}, seeds "
         f"{', '.join(str(seed) for seed in sorted({row.seed for row in rows}))}, {first.device}; "
         f"mean ± standard deviation",
         f"{'regularizer':<22}{'coefficient':>12}{f'test {task.metric} {task.unit_name}':>18}"
@@ -40,7 +40,25 @@ def table(rows: Sequence[Row]) -> str:
     ]
     baseline = groups.get("none")
     lines += [_line(name, group, baseline) for name, group in groups.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *budgets_not_kept(rows)])
+
+
+def budgets_not_kept(rows: Sequence[Row]) -> list[str]:
+    """A sentence for each budget that the trained models exceed by more than a tenth."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        if find_regularizer(row.regularizer).means == "budget":
+            groups.setdefault((row.regularizer, row.coefficient), []).append(row)
+    return [
+        f"{name} {strength(allowed)} is not kept: {mean_of(group, 'steps'):.1f} steps a solve of "
+        "test data. Train longer (`--epochs`), or allow more."
+        for (name, allowed), group in groups.items()
+        if round(mean_of(group, "steps") / allowed, 3) > 1.1
+    ]
+
+
+def epochs_in(row: Row) -> str:
+    return f"{row.epochs} epoch{'s' if row.epochs > 1 else ''}"
 
 
 def task_of(rows: Sequence[Row]) -> AbstractTask:
@@ -95,21 +113,45 @@ def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
 
 def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
-    groups, task = group_rows(rows), task_of(rows)
+    task, first = task_of(rows), rows[0]
+    groups = {_label(group[0]): group for group in group_rows(rows).values()}
+    about = f"{first.experiment} ({first.preset}), {epochs_in(first)}"
+    brackets = " In brackets: the coefficient." if any(row.coefficient for row in rows) else ""
     paths = [out / name for name in ("training.png", "solver_seen.png", "frontier.png")]
     histories = {
         name: [_read_history(row.job, out) for row in group] for name, group in groups.items()
     }
-    plot_training(histories, names=(task.metric, "steps"), path=paths[0])
+    plot_training(
+        histories, names=(task.metric, "steps"), units={task.metric: (task.unit, task.unit_name)},
+        # As `Trainer.evaluate` has it.
+        data="test" if first.validation_metric is None else "validation",
+        about=f"{about}.{brackets}", path=paths[0],
+    )  # fmt: skip
     plot_solver_seen(
-        {name: read_steps(group[0].job, out) for name, group in groups.items()}, path=paths[1]
+        {name: read_steps(group[0].job, out) for name, group in groups.items()},
+        about=f"{about}, {_first_seeds(groups)}: the solve of the first {first.predict_batch} test "
+        f"samples as one state.{brackets}",
+        path=paths[1],
     )
     points = {
         name: (_values(group, "evals"), task.unit * _values(group, "test_metric"))
         for name, group in groups.items()
     }
-    plot_frontier(points, metric=f"test {task.metric} [{task.unit_name}]", path=paths[2])
+    metric = f"test {task.metric} [{task.unit_name}]"
+    plot_frontier(points, metric=metric, about=f"{about}.{brackets}", path=paths[2])
     return paths
+
+
+def _label(row: Row) -> str:
+    """What a legend says: the regulariser and its coefficient."""
+    return f"{row.regularizer} ({strength(row.coefficient)})" if row.coefficient else "none"
+
+
+def _first_seeds(groups: dict[str, list[Row]]) -> str:
+    seeds = {name: group[0].seed for name, group in groups.items()}
+    if len(set(seeds.values())) == 1:
+        return f"seed {next(iter(seeds.values()))}"
+    return "seeds " + ", ".join(f"{seed} of {name}" for name, seed in seeds.items())
 
 
 def _read_history(job: Job, out: Path) -> list[dict]:

@@ -1,8 +1,10 @@
 """Every experiment and every regulariser by the name that a user types."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection
 from typing import NamedTuple
 
+from ..numbers import count, positive
 from . import digits, mnist_ode, noisy, series, trajectories
 from .config import Coefficient, Config
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
@@ -22,6 +24,10 @@ EXPERIMENTS: dict[str, dict[str, Config]] = {
 
 class UnknownNameError(ValueError):
     """A name that is in no registry; the message lists those that are."""
+
+
+class SettingError(ValueError):
+    """Settings that do not go together; the message says which."""
 
 
 class Job(NamedTuple):
@@ -72,16 +78,18 @@ def make_job(
 
     Raises:
         UnknownNameError: if a name is in no registry.
+        SettingError: for a coefficient of `none`.
         ValueError: if `epochs` or `seed` is out of range.
     """
     preset, config = find_config(experiment, preset)
     find_regularizer(regularizer)
-    epochs = config.epochs if epochs is None else epochs
-    if epochs < 1:
-        raise ValueError(f"`epochs` must be at least 1, got {epochs}.")
-    if seed < 0:
-        raise ValueError(f"`seed` must be at least 0, got {seed}.")
+    epochs = count("epochs", config.epochs if epochs is None else epochs)
+    count("seed", seed, 0)
+    if coefficient is not None:
+        positive("coefficient", coefficient)
     if regularizer == "none":
+        if coefficient is not None:
+            raise SettingError("`none` has no coefficient. Leave it out, or choose a regularizer.")
         chosen: Coefficient = 0.0
     else:
         family = regularizer
@@ -92,7 +100,11 @@ def make_job(
     return Job(experiment, preset, regularizer, chosen, seed, epochs)
 
 
-def _known(kind: str, name: str, names: Iterable[str]) -> str:
+def _known(kind: str, name: str, names: Collection[str]) -> str:
     if name not in names:
-        raise UnknownNameError(f"There is no {kind} `{name}`. Choose from: {', '.join(names)}.")
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f" Did you mean `{near[0]}`?" if near else ""
+        raise UnknownNameError(
+            f"There is no {kind} `{name}`.{hint} Choose from: {', '.join(names)}."
+        )
     return name

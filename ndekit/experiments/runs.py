@@ -12,7 +12,7 @@ from ..diagnose import StepTable
 from ..train import FitResult
 from .config import Config
 from .measuring import measure, time_predictions
-from .registry import Job, find_config, find_regularizer
+from .registry import Job, SettingError, find_config, find_regularizer
 from .row import Row, append_row, commit_of, device_name, read_rows, versions
 from .training import Trainer
 
@@ -26,6 +26,7 @@ def run_jobs(
     data_folder: str | None = None,
     progress: bool = True,
     fresh: bool = False,
+    needs_validation: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Row]:
     """Do the jobs whose row is not yet in `out/rows.jsonl`; the rows of all of them, in order.
@@ -39,8 +40,14 @@ def run_jobs(
         data_folder: where the data lie, for experiments that read a folder.
         progress: whether to show progress bars.
         fresh: whether to do a job again although its row or checkpoint is there.
+        needs_validation: whether data without a validation part are refused.
         say: is told, in a line, what happens.
+
+    Raises:
+        SettingError: for data without a validation part if that is needed.
+        OSError: if `out` cannot be written.
     """
+    out.mkdir(parents=True, exist_ok=True)
     done = {} if fresh else {row.job: row for row in read_rows(out)}
     datasets: dict[tuple[str, str], Any] = {}
     trainers: dict[Job, Trainer] = {}
@@ -54,6 +61,11 @@ def run_jobs(
         family = job._replace(seed=0)
         if family not in trainers:
             trainers = {family: trainer_of(job, datasets, data_folder)}
+        if needs_validation and not len(trainers[family].data.validation_x):
+            raise SettingError(
+                f"A coefficient is chosen on validation data, but the preset `{job.preset}` of "
+                f"`{job.experiment}` holds none out. Choose another preset (`ndekit list`)."
+            )
         row = run_job(job, trainers[family], out, progress=progress, fresh=fresh)
         append_row(out, row)
         rows.append(row)

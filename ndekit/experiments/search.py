@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 
-from .compare import group_rows, mean_of, strength, task_of
+from .compare import (
+    budgets_not_kept,
+    epochs_in,
+    group_rows,
+    mean_of,
+    strength,
+    task_of,
+)
 from .config import Coefficient
+from .registry import SettingError
 from .row import Row
 
 
@@ -12,10 +20,10 @@ def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coef
     baseline's by at most `allowed` (in the task's own unit); if none is, the best by that metric.
 
     Raises:
-        ValueError: without validation data.
+        SettingError: without validation data.
     """
     if any(row.validation_metric is None for row in [*rows, *baseline]):
-        raise ValueError("A coefficient is chosen on validation data, but this preset has none.")
+        raise SettingError("A coefficient is chosen on validation data, but this preset has none.")
     sign = 1 if task_of(rows).larger_is_better else -1
     groups = group_rows(rows, "coefficient")
     worth = {c: sign * mean_of(group, "validation_metric") for c, group in groups.items()}
@@ -32,7 +40,7 @@ def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -
     """Validation metric and evaluations of each coefficient, and which one is chosen."""
     task, chosen = task_of(rows), choose(rows, baseline, allowed)
     lines = [
-        f"{rows[0].experiment} ({rows[0].preset}), {rows[0].epochs} epochs: {rows[0].regularizer}",
+        f"{rows[0].experiment} ({rows[0].preset}), {epochs_in(rows[0])}: {rows[0].regularizer}",
         f"{'coefficient':>12}{f'validation {task.metric} {task.unit_name}':>28}{'evals':>10}",
     ]
     for coefficient, group in [(0.0, list(baseline)), *group_rows(rows, "coefficient").items()]:
@@ -41,4 +49,4 @@ def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -
         lines.append(
             f"{strength(coefficient):>12}{metric:>28.2f}{mean_of(group, 'evals'):>10.1f}{mark}"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *budgets_not_kept(rows)])

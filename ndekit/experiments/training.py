@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..regularize import Steer, StepBudget, penalty, schedules
 from ..train import FitResult, WeightAverage, fit
 from .config import Coefficient, Config
 from .measuring import measure
+from .registry import SettingError
 from .regularizers import Regularizer
 from .task import AbstractTask
 
@@ -106,6 +107,15 @@ def _number(coefficient: Coefficient) -> float:
     return coefficient
 
 
+def _check_width(width: float, ts: Sequence[float]) -> None:
+    span = ts[-1] - ts[0]
+    if width >= span:
+        raise SettingError(
+            f"The coefficient of `steer` is how far the end time may be from t1: less than the "
+            f"{span:g} that a solve spans, but it is {width:g}."
+        )
+
+
 class Trainer:
     """Trains models that differ by their seed alone, so that they share one compiled program."""
 
@@ -118,6 +128,8 @@ class Trainer:
         epochs: int,
     ):
         self.config, self.regularizer, self.data = config, regularizer, data
+        if regularizer.means == "end":
+            _check_width(_number(coefficient), getattr(data, "ts", (0.0, 1.0)))
         self.per_epoch = len(data.train_x) // config.batch_size
         self.num_updates = epochs * self.per_epoch
         self.loss_fn = make_loss(config.task, regularizer, coefficient, self.num_updates)

@@ -4,10 +4,12 @@ Rows that are trained one after the other are compared across minutes, in which 
 its speed more than a regulariser does.
 """
 
+import contextlib
 import csv
+import logging
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,10 +106,23 @@ def _all_in_turns(
         say(f"turn {turn} of {turns}, up to {until} updates")
         for i, (job, trainer) in enumerate(zip(jobs, trainers, strict=True)):
             folder = place / str(i)
-            results[i] = trainer.go_on(job.seed, folder, until, progress=False)
+            with _unsaid():
+                results[i] = trainer.go_on(job.seed, folder, until, progress=False)
             if turn == 1:  # later parts compile nothing
                 compilations.append(results[i].compile_seconds)
     return list(zip(results, compilations, strict=True))
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Without `fit`'s word, at each turn, that it goes on and what half a training lacks."""
+    logger = logging.getLogger("ndekit.train")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def seconds_table(rows: Sequence[Seconds]) -> str:

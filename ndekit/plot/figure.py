@@ -1,7 +1,8 @@
 """Figures with one look: colours that colour-blind readers tell apart, and a way to save them."""
 
 import os
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,21 @@ def add_legend(figure: Any, ax: Any, names: Iterable[str], *, columns: int = 4) 
         [known[name] for name in names], names, loc="outside upper center",
         ncols=min(len(names), columns), frameon=False,
     )  # fmt: skip
+
+
+def add_note(figure: Any, sentences: Iterable[str]) -> None:
+    """Below all panels: what a reader needs to know of the data and of how they are drawn."""
+    note = " ".join(filter(None, sentences))
+    letters = round(15 * figure.get_figwidth())
+    figure.supxlabel("\n".join(textwrap.wrap(note, letters)), fontsize="small", color="0.3")
+
+
+def seeds_in_words(numbers: Sequence[int]) -> str:
+    """How many seeds the entries of a picture have: `3 seeds`, `2 to 3 seeds`."""
+    least, most = min(numbers, default=0), max(numbers, default=0)
+    if least == most:
+        return "one seed" if most == 1 else f"{most} seeds"
+    return f"{least} to {most} seeds"
 
 
 def save_figure(figure: Any, path: str | os.PathLike | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from .figure import add_legend, new_figure, save_figure, style_of
+from .figure import add_legend, add_note, new_figure, save_figure, seeds_in_words, style_of
 
 Points = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 
@@ -16,6 +16,7 @@ def plot_frontier(
     points: Mapping[str, Points],
     *,
     metric: str = "test accuracy [%]",
+    about: str = "",
     path: str | os.PathLike | None = None,
 ) -> Any:
     """A metric against evaluations of the vector field, one mark a seed, the mean with its spread.
@@ -23,10 +24,11 @@ def plot_frontier(
     Args:
         points: for each name, the evaluations and the metric of its seeds.
         metric: what the metric is called, with its unit.
+        about: a sentence for the note below: which experiment, say.
         path: where to save the picture, if anywhere.
 
     Returns:
-        The matplotlib figure. Bars are one standard deviation over the seeds.
+        The matplotlib figure. Bars are one standard deviation over the seeds. A note below says so.
 
     Raises:
         ValueError: if evaluations and metric of a name differ in number.
@@ -60,6 +62,14 @@ def plot_frontier(
     ax.set_ylabel(metric)
     ax.margins(0.12)
     add_legend(figure, ax, points, columns=3 if many else 4)
+    numbers = [len(evals) for evals, _ in points.values()]
+    drawn = "Each mark is one seed."
+    if max(numbers, default=0) > 1:
+        drawn = (
+            f"Large marks with bars: mean and standard deviation of {seeds_in_words(numbers)}. "
+            "Small marks: each seed."
+        )
+    add_note(figure, [about, drawn])
     save_figure(figure, path)
     return figure
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..diagnose import StepTable
-from .figure import add_legend, new_figure, save_figure, style_of
+from .figure import add_legend, add_note, new_figure, save_figure, style_of
 
 PANELS = {
     "h": "step size h (in t)",
@@ -17,13 +17,14 @@ PANELS = {
 
 
 def plot_solver_seen(
-    tables: Mapping[str, StepTable], *, path: str | os.PathLike | None = None
+    tables: Mapping[str, StepTable], *, about: str = "", path: str | os.PathLike | None = None
 ) -> Any:
     """Step size, scaled error and stiffness of each attempted step, over the time that it spans.
 
     Args:
         tables: a [`ndekit.diagnose.StepTable`][] for each model to compare, for example before and
             after regularisation.
+        about: a sentence for the note below: which seed, and which data were solved.
         path: where to save the picture, if anywhere.
 
     Returns:
@@ -36,7 +37,9 @@ def plot_solver_seen(
     Example:
         ```python
         table = nk.diagnose.record_steps(term, solver, 0.0, 1.0, None, y0)
-        nk.plot.plot_solver_seen({"untrained": table}, path="solver_seen.png")
+        nk.plot.plot_solver_seen(
+            {"untrained": table}, about="One test image, seed 0.", path="solver_seen.png"
+        )
         ```
     """
     figure, axes = new_figure(len(PANELS), 1, width=6.4, height=7.2, sharex=True)
@@ -46,6 +49,7 @@ def plot_solver_seen(
         ax.set_ylabel(label)
         if ax.has_data():
             ax.set_yscale("log")
+            _show_at_least(ax, 2.0, [getattr(table, name) for table in tables.values()])
         else:
             ax.text(0.5, 0.5, "this solver cannot tell", transform=ax.transAxes, ha="center")
     if np.isfinite([value for table in tables.values() for value in table.scaled_error]).any():
@@ -55,6 +59,7 @@ def plot_solver_seen(
     axes[-1, 0].set_xlabel("t")
     models = [_legend_name(model, table) for model, table in tables.items()]
     _merge_legends(figure, axes, [*models, "accepted below", "rejected"])
+    add_note(figure, [about, "Each mark is a step; the line through it is the time that it spans."])
     save_figure(figure, path)
     return figure
 
@@ -74,6 +79,15 @@ def _draw(ax: Any, table: StepTable, values: np.ndarray, label: str, index: int)
     ax.hlines(values[kept], table.t0[kept], table.t1[kept], color=style["color"], linewidth=1.6)
     ax.plot(middle[kept], values[kept], linestyle="none", markersize=5, label=label, **style)
     ax.plot(middle[lost], values[lost], "x", color=style["color"], markersize=7)
+
+
+def _show_at_least(ax: Any, ratio: float, columns: list[np.ndarray]) -> None:
+    """Of values that are all but equal more than their rounding."""
+    values = np.concatenate(columns)
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() < ratio * values.min():
+        middle = np.sqrt(values.max() * values.min())
+        ax.set_ylim(middle / ratio, middle * ratio)
 
 
 def _merge_legends(figure: Any, axes: Any, names: list[str]) -> None:

@@ -7,20 +7,19 @@ from typing import Any
 import numpy as np
 
 from ..train import column
-from .figure import add_legend, new_figure, save_figure, style_of
+from .figure import add_legend, add_note, new_figure, save_figure, seeds_in_words, style_of
 
-LABELS = {
-    "accuracy": "accuracy [%]",
-    "loss": "loss",
-    "steps": "solver steps a solve",
-    "evals": "field evaluations a solve",
-}
+LABELS = {"steps": "solver steps a solve", "evals": "field evaluations a solve"}
+UNITS = {"accuracy": (100.0, "%")}
 
 
 def plot_training(
     histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
     *,
     names: Sequence[str] = ("accuracy", "steps"),
+    data: str = "",
+    units: Mapping[str, tuple[float, str]] = UNITS,
+    about: str = "",
     path: str | os.PathLike | None = None,
 ) -> Any:
     """Quantities of the evaluations over updates, one line for each entry, a band over seeds.
@@ -28,10 +27,14 @@ def plot_training(
     Args:
         histories: for each name to show, the histories of its seeds ([`ndekit.train.FitResult`][]).
         names: the quantities, one panel each, as `evaluate` returned them.
+        data: what `evaluate` looked at, for the labels: `"validation"`, say.
+        units: by name, what a quantity is multiplied by to be shown, and what it is then in.
+        about: a sentence for the note below: which experiment, say.
         path: where to save the picture, if anywhere.
 
     Returns:
         The matplotlib figure. Lines are means over the seeds; bands reach from least to largest.
+        A note below says so.
 
     Raises:
         ValueError: if a history holds no evaluations of a quantity.
@@ -39,20 +42,37 @@ def plot_training(
 
     Example:
         ```python
-        nk.plot.plot_training({"none": [result.history]}, path="training.png")
+        nk.plot.plot_training({"none": [result.history]}, data="validation", path="training.png")
         ```
     """
     figure, axes = new_figure(1, len(names), width=4.6 * len(names), height=3.6)
     for ax, name in zip(axes[0], names, strict=True):
         for index, (label, seeds) in enumerate(histories.items()):
-            _draw(ax, label, [_curve(label, name, history) for history in seeds], index)
+            scale, _ = units.get(name, (1.0, ""))
+            curves = [_curve(label, name, history) for history in seeds]
+            _draw(ax, label, [(updates, scale * values) for updates, values in curves], index)
         ax.set_xlabel("updates")
-        ax.set_ylabel(LABELS.get(name, name))
+        ax.set_ylabel(_label(name, data, units))
         if name in ("steps", "evals"):
             ax.set_ylim(bottom=0)
     add_legend(figure, axes[0, 0], histories)
+    add_note(figure, [about, _drawn([len(seeds) for seeds in histories.values()])])
     save_figure(figure, path)
     return figure
+
+
+def _label(name: str, data: str, units: Mapping[str, tuple[float, str]]) -> str:
+    """`validation accuracy [%]`, `solver steps a solve (validation)`."""
+    unit = f" [{units[name][1]}]" if name in units else ""
+    if name in LABELS:
+        return LABELS[name] + unit + (f" ({data})" if data else "")
+    return f"{data} {name}{unit}".strip()
+
+
+def _drawn(numbers: Sequence[int]) -> str:
+    if max(numbers, default=0) <= 1:
+        return "Each line is one seed."
+    return f"Lines: means of {seeds_in_words(numbers)}. Bands: from the least to the largest seed."
 
 
 def _curve(label: str, name: str, history: Sequence[dict[str, Any]]) -> tuple:
@@ -62,7 +82,7 @@ def _curve(label: str, name: str, history: Sequence[dict[str, Any]]) -> tuple:
             f"The history of {label!r} has no evaluation with {name!r}. Train with an `evaluate` "
             "that returns it, or leave it out of `names`."
         )
-    return updates, 100 * values if name == "accuracy" else values
+    return updates, values
 
 
 def _draw(ax: Any, label: str, curves: list[tuple], index: int) -> None:

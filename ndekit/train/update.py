@@ -142,7 +142,11 @@ def _told(row: Row, found: str) -> str:
             "the solver's costs."
         )
         return " ".join(filter(None, said))
-    said.insert(1, "No step had been taken: it is the data or the model, not the learning rate.")
+    said.insert(
+        1,
+        "No step had been taken: it is the data or the model (or a coefficient), not the learning "
+        "rate.",
+    )
     if math.isfinite(row["loss"]):
         said.append(
             "Look for a root, a norm or a logarithm at zero: its value is finite there and its "
