@@ -11,7 +11,7 @@ DEMO ?= --regularizers none,steps,error,stiffness --seeds 3 --out runs/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench docs lint clean
+.PHONY: help demo test test-slow bench docs notebooks lint clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
@@ -31,6 +31,10 @@ bench: .venv/with-tests ## time the engine against diffrax
 
 docs: .venv/with-docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file .mkdocs.yml
+
+notebooks: .venv/with-tests ## run the notebooks in full and keep what they show
+	$(BIN)/jupyter execute --inplace --timeout=3600 --NotebookClient.record_timing=False \
+		notebooks/*.ipynb
 
 lint: .venv/with-lint .venv/with-experiments ## check style, format and types
 	$(BIN)/ruff check .
