@@ -34,7 +34,6 @@ MENDABLE = (
     RowsError,
     UnknownNameError,
     SettingError,
-    CheckpointError,
     NonFiniteLossError,
     ImportError,
 )
@@ -68,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options)
     except KeyboardInterrupt:
         return _fail("Interrupted. Run the same command again to go on.", INTERRUPTED)
+    except CheckpointError as error:
+        advice = "On the command line: `--fresh` to do it again, or another `--out`."
+        return _fail(f"{error} {advice}", USER_ERROR)
     except MENDABLE as error:
         return _fail(str(error), USER_ERROR)
     except OSError as error:

@@ -12,8 +12,9 @@ import sys
 import time
 
 import jax
+import optax
 import pytest
-from test_experiments import CONFIGS, small
+from test_experiments import CONFIGS, a_row, small
 
 import ndekit
 from ndekit import cli
@@ -60,11 +61,17 @@ def test_help_shows_a_command_to_begin_with(capsys):
         cli._parser().parse_args(line.split()[1:])
 
 
-def test_search_prints_each_coefficient_once_and_marks_one(tiny, tmp_path, capsys):
-    line = ["search", "digits", "--regularizer", "steps", "--coefficients", "0.1,0.1"]
-    assert main([*line, "--allow", "0", "--out", str(tmp_path)]) == 0
+def test_search_prints_each_coefficient_once_and_marks_one(tiny, monkeypatch, capsys):
+    def measured(jobs, out, **options):
+        assert options["needs_validation"]
+        worth = lambda job: dict(coefficient=job.coefficient, validation_metric=0.9, evals=9.0)
+        return [a_row(job.regularizer, **worth(job)) for job in jobs]
+
+    monkeypatch.setattr(cli, "run_jobs", measured)
+    line = ["search", "digits", "--regularizer", "steps", "--coefficients", "0.1,1,0.1"]
+    assert main([*line, "--allow", "0"]) == 0
     table = capsys.readouterr().out.splitlines()[2:]
-    assert [row.split()[0] for row in table] == ["-", "0.1"]
+    assert [row.split()[0] for row in table] == ["-", "0.1", "1"]
     assert sum("<-" in row for row in table) == 1
 
 
@@ -73,6 +80,22 @@ def test_a_budget_that_is_not_kept_is_said(tiny, tmp_path, capsys, caplog):
     assert main([*line, "--out", str(tmp_path)]) == 0
     assert "budget 2 is not kept: " in capsys.readouterr().out
     assert any("budget of 2.0 steps a solve was exceeded" in said for said in caplog.messages)
+
+
+def test_the_checkpoint_of_another_program_is_one_sentence_with_a_way_on(
+    tiny, monkeypatch, tmp_path, capsys
+):
+    line = ["run", "digits", "--out", str(tmp_path)]
+    assert main(line) == 0
+    (tmp_path / "rows.jsonl").unlink()
+    capsys.readouterr()
+    slower = registry.EXPERIMENTS["digits"]["default"]._replace(
+        optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(0.02, num_updates))
+    )
+    monkeypatch.setitem(registry.EXPERIMENTS, "digits", {"default": slower})
+    status, sentence = failed(capsys, line)
+    assert status == 2 and "other hyper-parameters" in sentence and "`--fresh`" in sentence
+    assert main([*line, "--fresh"]) == 0
 
 
 def test_a_run_that_goes_on_says_where(tiny, tmp_path, caplog):

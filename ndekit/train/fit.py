@@ -71,7 +71,7 @@ def fit(
         patience: stop after this many evaluations without a better one and return the best model;
             by default go on to the end and return the last model.
         monitor: the name of `evaluate`'s number that tells which model is best; smaller is better.
-            An evaluation that is not finite is no better than any.
+            With a minus, `"-accuracy"`, larger is. One that is not finite is no better than any.
         log_path: a file of JSON lines, one for each row of the history; overwritten.
         checkpoint_dir: a folder for `checkpoint.eqx`; made, and written to, before the first
             update.
@@ -212,6 +212,10 @@ def _check_arguments(
         )
     if not eqx.is_array(key):
         raise ValueError(f"`key` must be a JAX key such as `jax.random.key(0)`, got {key!r}.")
+    if monitor == "accuracy":
+        raise ValueError(
+            "Of what `monitor` names less is better. For the largest accuracy write '-accuracy'."
+        )
     if patience is not None and evaluate is None:
         raise ValueError("`patience` counts evaluations, but `evaluate` is `None`. Pass one.")
 

@@ -117,17 +117,18 @@ def assess(plan: Plan, state: State) -> tuple[State, Row]:
     """Evaluate the model, and keep it if none was better; one that is not finite is no better."""
     assert plan.evaluate is not None
     returned = plan.evaluate(state.model)
-    if not isinstance(returned, Mapping) or plan.monitor not in returned:
+    name = plan.monitor.removeprefix("-")
+    if not isinstance(returned, Mapping) or name not in returned:
         got = sorted(returned) if isinstance(returned, Mapping) else f"a {type(returned).__name__}"
         raise ValueError(
-            f"`evaluate` must return a dict with {plan.monitor!r}, the number that tells which "
+            f"`evaluate` must return a dict with {name!r}, the number that tells which "
             f"model is best, but returned {got}. Add it, or name another one as `monitor`."
         )
     metrics = {name: float(value) for name, value in returned.items()}
     row = {"kind": "evaluate", "update": state.update, **metrics}
     if plan.after_evaluate is not None:
         state = state._replace(carry=plan.after_evaluate(state.carry, metrics))
-    value = metrics[plan.monitor]
+    value = metrics[name] if name == plan.monitor else -metrics[name]
     if math.isfinite(value) and value < state.best_value:
         best = dict(best_model=state.model, best_value=value, best_update=state.update)
         return state._replace(**best, num_stale=0), row
