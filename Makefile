@@ -34,6 +34,7 @@ docs: .venv/with-docs ## build the documentation into site/
 
 notebooks: .venv/with-tests ## run the notebooks in full and keep what they show
 	$(BIN)/jupyter execute --inplace --timeout=3600 --NotebookClient.record_timing=False \
+		--NotebookClient.coalesce_streams=True \
 		notebooks/*.ipynb
 
 lint: .venv/with-lint .venv/with-experiments ## check style, format and types
