@@ -1,4 +1,13 @@
-"""Neural differential equations that are cheap to solve: the names that a user types."""
+"""Neural differential equations in JAX that are trained to be cheap to solve.
+
+Start with `diffeqsolve`: it is `diffrax.diffeqsolve` with the argument `costs=`, which takes costs
+such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
+
+- `fields`, `models`: vector fields, and models made of a vector field and a solve.
+- `regularize`: costs, penalties, budgets and schedules.
+- `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
+- `data`, `plot`, `diagnose`: data sets, pictures, and tools to examine a solve.
+"""
 
 import importlib.metadata as _metadata
 

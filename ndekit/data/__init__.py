@@ -1,4 +1,4 @@
-"""Data sets as arrays in memory, read from an installed package or a folder that the user names."""
+"""Data sets as arrays in memory, read from an installed package or from a given folder."""
 
 from .batches import Batches
 from .dataset import DataError, Dataset

@@ -1,4 +1,4 @@
-"""After training: models that solve with a fixed number of steps."""
+"""Solves with a fixed number of steps, for models that have been trained."""
 
 from .fixed_steps import FixedSteps, Scheme, fix_steps
 from .hypersolver import Correction, Hypersolver, distill

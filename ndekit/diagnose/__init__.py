@@ -1,4 +1,4 @@
-"""Tools that look at a solve or a model, outside of any gradient."""
+"""Tools to examine a solve, step by step and without gradients."""
 
 from .solve_record import StepTable, record_steps
 

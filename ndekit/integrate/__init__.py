@@ -1,4 +1,4 @@
-"""The engine: solve, record, replay; and the contracts of costs."""
+"""The engine: solving, differentiating, and the interfaces of costs."""
 
 from .adjoint import ReplayAdjoint, ReversibleAdjoint
 from .auto_switch import AutoSwitch

@@ -1,4 +1,4 @@
-"""Models made of a vector field and a solve."""
+"""Models made of a vector field and a solve: neural ODEs and SDEs, latent SDEs, SDE-GANs."""
 
 from .classifier import ODEClassifier
 from .latent_prior import Latent, LatentPrior, PathKL

@@ -1,4 +1,4 @@
-"""Pictures of training runs and of the solver's work."""
+"""Pictures of training runs and of the steps of a solver."""
 
 from .frontier import plot_frontier
 from .solver_seen import plot_solver_seen

@@ -1,4 +1,4 @@
-"""What makes a solve expensive, as step costs, and schedules for their coefficients."""
+"""Costs that measure the work of a solver, penalties, budgets, and schedules of coefficients."""
 
 from . import schedules
 from .budget import LossBudget, StepBudget

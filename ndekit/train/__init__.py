@@ -1,4 +1,4 @@
-"""Training on optax: one compiled loop that knows no model and no regulariser by name."""
+"""Training with optax: a compiled loop with logging, evaluation and checkpoints."""
 
 from .averaging import WeightAverage
 from .checkpoint import CheckpointError
