@@ -129,7 +129,7 @@ def draw(results, path, ink):
     points, arm = two_spirals(jr.key(100), 48)
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context(dict.fromkeys(names, ink)):
-        figure = Figure(figsize=(10, 3.4), layout="constrained")
+        figure = Figure(figsize=(8.6, 3.1), layout="constrained")
         panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
         ends = [
             draw_flow(ax, name, runs[0].model, points, arm)
@@ -139,7 +139,7 @@ def draw(results, path, ink):
         for ax in panels[:2]:
             ax.set(xlim=(left - 0.2, right + 0.2), ylim=(low - 0.2, high + 0.2))
         draw_steps(panels[-1], results)
-        figure.savefig(path, dpi=110, transparent=True)
+        figure.savefig(path, dpi=130, transparent=True)
 
 
 def main(folder):
