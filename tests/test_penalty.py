@@ -89,6 +89,34 @@ def test_lanes_with_polynomial_fields_draw_by_their_own_keys():
         assert_tree_close(together, alone, rtol=1e-5)
 
 
+LANES = {
+    "one solve": lambda solve: solve(1.0),
+    "lanes": lambda solve: jax.vmap(solve)(jnp.array([1.0, 2.0])),
+    "jit": lambda solve: jax.jit(solve)(1.0),
+    "lanes of jit": lambda solve: jax.vmap(jax.jit(solve))(jnp.array([1.0, 2.0])),
+}
+
+
+@pytest.mark.parametrize("run", LANES.values(), ids=LANES)
+def test_costs_along_a_solve_are_no_penalty(run):
+    """Of 64 places three are filled: their mean is a wrong number."""
+
+    def solve(rate):
+        along = {"each": nk.EachStep(nk.StepCount()), "times": nk.AlongTimes(nk.StepCount())}
+        return nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -rate * y), diffrax.Tsit5(), 0.0, 1.0, None,
+            jnp.ones(2), stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+            costs={"steps": nk.StepCount(), **along}, max_steps=64,
+            saveat=diffrax.SaveAt(ts=jnp.array([0.5, 1.0])),
+        ).costs  # fmt: skip
+
+    costs = run(solve)
+    with pytest.raises(ValueError, match=r"\['each', 'times'\] have a number for each step"):
+        nk.penalty(costs, dict.fromkeys(costs, 1.0))
+    nk.penalty({"steps": costs["steps"]}, {"steps": 1.0})
+    assert jax.tree.structure(costs) == jax.tree.structure(dict.fromkeys(costs, 0))
+
+
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="same names"):
         nk.penalty({"steps": jnp.array(1.0)}, {"error": 1.0})

@@ -158,6 +158,12 @@ class AlongTimes(AbstractPlacement):
         return (ts > place.t0) | (place.number == 0)
 
 
+class Along(str):
+    """The name of a cost that has a number for each step or each saved time: its axis is not one
+    of samples. A word like any other; names are what goes through every transformation of JAX.
+    """
+
+
 def as_placements(
     costs: Mapping[str, Any] | None,
 ) -> dict[str, AbstractPlacement | AbstractTrajectoryCost]:
@@ -169,7 +175,10 @@ def as_placements(
             f"`costs` must be a dict of named costs, but got {costs!r}. "
             "Write `costs={'steps': StepCount()}`."
         )
-    return {name: _as_placement(name, cost) for name, cost in costs.items()}
+    return {
+        Along(name) if isinstance(cost, EachStep | AlongTimes) else name: _as_placement(name, cost)
+        for name, cost in costs.items()
+    }
 
 
 def _as_placement(name: str, cost: Any) -> AbstractPlacement | AbstractTrajectoryCost:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
+from ..integrate.placements import Along
 from ..numbers import real
 from ..shapes import Scalar
 from .schedules import Schedule
@@ -37,8 +38,9 @@ def penalty(
             $(\mathrm{mean}\, c^{16})^{1/16}$, of costs that are not negative.
 
     Raises:
-        ValueError: if the names of costs and coefficients differ, for another `reduce`, or for a
-            coefficient that is negative or not finite, where it is known.
+        ValueError: for a cost of `EachStep` or `AlongTimes`, if the names of costs and coefficients
+            differ, for another `reduce`, or for a coefficient that is negative or not finite, where
+            it is known.
 
     Example:
         ```python
@@ -56,6 +58,13 @@ def penalty(
         raise ValueError(
             f"Costs and coefficients must have the same names, but got costs {sorted(costs)} and "
             f"coefficients {sorted(coefficients)}. Give each cost a coefficient; 0.0 only logs it."
+        )
+    along = [str(name) for name in costs if isinstance(name, Along)]
+    if along:
+        raise ValueError(
+            f"The costs {along} have a number for each step or saved time, of which the mean over "
+            "all there could be says nothing. Penalise the step cost itself, or "
+            "`EveryStep(cost, 'mean')`, and leave these out of `penalty`."
         )
     weights = {name: _weight(name, given, step) for name, given in coefficients.items()}
     reduced = {name: _reduced(jnp.asarray(cost), reduce) for name, cost in costs.items()}
