@@ -15,7 +15,7 @@ from .events import Watched, look
 from .failures import unsound_leaves
 from .moving import Grid, next_grid, with_derivative_of
 from .norms import rms_norm
-from .owned import as_owned, next_ends
+from .owned import as_owned, is_clipped, next_ends
 from .problem import Operands, Problem
 from .record import Details
 from .scaled import scaled_error
@@ -40,6 +40,7 @@ class Lane(eqx.Module):
     made_jump: Any = None
     watched: Watched | None = None
     unsound: Any = None  # which leaves of the last attempt were not finite, of several
+    clipped: Any = None  # whether the end of the next attempt follows from a time of the user
 
 
 class Proposal(eqx.Module):
@@ -69,6 +70,7 @@ def start(problem: Problem, operands: Operands) -> Lane:
         made_jump=operands.made_jump0,
         watched=operands.watched0,
         unsound=unsound_leaves(operands.y0, None),
+        clipped=_clipped(problem, operands, operands.t_next0, jnp.array(False)),
     )
 
 
@@ -82,6 +84,15 @@ def _first_end(problem: Problem, operands: Operands) -> Time:
     if problem.own_grid or problem.grid == "pid" or problem.walk is not None:
         return operands.t_next0
     return as_owned(operands.t_next0, problem.owned_times(operands))
+
+
+def _clipped(problem: Problem, operands: Operands, t_end: Time, follows: Flag) -> Any:
+    """Whether an attempt's end is the user's or `follows` from one that is; `None` where nobody
+    asks.
+    """
+    if problem.grid != "owned":
+        return None
+    return follows | is_clipped(t_end, problem.owned_times(operands))
 
 
 def is_active(lane: Lane, operands: Operands) -> Flag:
@@ -181,7 +192,8 @@ def _grid(
         return t, t_next, state
     owned = problem.owned_times(operands)
     if problem.grid != "pid":
-        return *next_ends((t, t_next), (lane.t, t_end), accepted, owned), state
+        verdict = (accepted, jnp.array(False) if lane.clipped is None else lane.clipped)
+        return *next_ends((t, t_next), (lane.t, t_end), verdict, owned), state
 
     def rule(ops: Operands, now: Grid, memory: Any, y: State, trial: Trial, kept: Flag) -> Any:
         finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
@@ -248,4 +260,7 @@ def commit(
         made_jump=made_jump,
         watched=lane.watched,
         unsound=None if lane.unsound is None else jnp.where(active, verdict.unsound, lane.unsound),
+        clipped=None
+        if lane.clipped is None
+        else _clipped(problem, operands, verdict.t_next, lane.clipped & ~accepted),
     )

@@ -20,9 +20,11 @@ class LeavesTheProgram(Exception):
 
 
 def check_effects(problem: Problem, can_leave: bool) -> None:
-    """Raise `LeavesTheProgram` for a solve with effects, if it may run in diffrax's own loop."""
+    """Raise `LeavesTheProgram` for a solve with effects, or with calls of the host that the engine
+    may not batch, if it may run in diffrax's own loop.
+    """
     effects = {effect for program in problem.programs for effect in program.jaxpr.effects}
-    if effects and can_leave:
+    if can_leave and (effects or any(map(_refuses_lanes, problem.programs))):
         raise LeavesTheProgram
     named = sorted(str(e.name) for e in effects if type(e).__name__ == "NamedAxisEffect")
     if named:
@@ -38,14 +40,10 @@ def calls_host(program: Converted | None) -> bool:
     return program is not None and any(map(_is_call, _equations(program.jaxpr.jaxpr)))
 
 
-def has_no_lanes(problem: Problem) -> bool:
-    """Whether a program of a solve cannot be mapped by `jax.vmap`, for a call of the host that has
-    no rule for it.
-    """
-    return any(map(_refuses_lanes, problem.programs))
-
-
 def _refuses_lanes(program: Converted) -> bool:
+    """Whether a program cannot be mapped by `jax.vmap`, for a call of the host without a rule for
+    it (`vmap_method`): diffrax's loop batches what goes into it less often.
+    """
     if not any(_is_call(e) and _has_no_rule(e) for e in _equations(program.jaxpr.jaxpr)):
         return False
     # Calls of which no lane knows, such as those of `equinox.error_if`, need no rule.

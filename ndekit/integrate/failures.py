@@ -7,6 +7,7 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 from diffrax import RESULTS
 from jax import lax
 
@@ -54,7 +55,7 @@ class _Report(Sequence):
 
     def note(self, code: Any, t: Any, h: Any, ends: Any, unsound: Any) -> Any:
         self.last = float(t), float(h), tuple(map(float, ends)), list(map(bool, unsound))
-        return code
+        return np.asarray(code, np.int32)
 
     def __len__(self) -> int:
         return len(_NAMES)
@@ -83,7 +84,8 @@ def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None
     report = _Report([jax.tree_util.keystr(path) or "y" for path in paths], max_steps)
     failure, ends = lax.stop_gradient((failure, (sol.t0, sol.t1)))
     codes = jnp.stack([bad & (sol.result == result) for result in _RESULTS])
-    code = eqxi.unvmap_max(jnp.argmax(codes))
+    # Of a width that no thread's setting of 64-bit numbers changes: the host hands it back.
+    code = eqxi.unvmap_max(jnp.argmax(codes).astype(jnp.int32))
     chosen = bad & codes[code]
     of_chosen = lambda x: eqxi.unvmap_max(jnp.where(chosen, x, -jnp.inf))
     least = of_chosen(-failure.t)

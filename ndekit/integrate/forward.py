@@ -185,7 +185,7 @@ def _details_of_grid(problem: Problem, lane: Lane, proposal: Proposal, after: La
     trial, ends = proposal.trial, (proposal.t_end, lane.made_jump)
     if problem.grid == "owned":
         next_ends = (after.t, after.t_next)
-        return Details(*ends, proposal.accepted, proposal.accepted, (), next_ends)
+        return Details(*ends, proposal.accepted, proposal.accepted, (), next_ends, lane.clipped)
     finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
     return Details(*ends, proposal.accepted, finite, lane.controller_state)
 
@@ -194,7 +194,7 @@ def _details_like(problem: Problem, lane: Lane) -> Details | None:
     """Arrays of the shapes and dtypes of `_details`."""
     flag = jnp.zeros_like(lane.t, jnp.bool_)
     if problem.grid == "owned":
-        return Details(lane.t, lane.made_jump, flag, flag, (), (lane.t, lane.t))
+        return Details(lane.t, lane.made_jump, flag, flag, (), (lane.t, lane.t), flag)
     if problem.moving:
         return Details(lane.t, lane.made_jump, flag, flag, lane.controller_state)
     return Details(lane.t, lane.made_jump) if problem.jumps else None

@@ -113,7 +113,8 @@ def _by_owned_times(
     problem: Problem, operands: Operands, now: Grid, details: Details, owned: OwnedTimes, y: State,
     trial: Trial,
 ) -> Grid:  # fmt: skip
-    ends = next_ends(details.next_ends, (now.t, now.t_end), details.accepted, owned)
+    verdict = (details.accepted, details.clipped)
+    ends = next_ends(details.next_ends, (now.t, now.t_end), verdict, owned)
     return Grid(*ends, ())
 
 

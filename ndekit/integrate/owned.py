@@ -36,6 +36,12 @@ def _(primals: tuple, tangents: tuple) -> tuple[Time, Time]:
     return t, _moved(t, owned, d_owned)[1]
 
 
+def is_clipped(t_end: Time, owned: OwnedTimes) -> Flag:
+    """Whether a step ends where the user said."""
+    at_stop = jnp.array(False) if owned.stops is None else jnp.any(t_end == owned.stops)
+    return (t_end == owned.t1) | at_stop
+
+
 def _moved(t: Time, owned: OwnedTimes, d: OwnedTimes) -> tuple[Flag, Time]:
     """Whether a time is the user's, and how far it moves as `owned` moves by `d`."""
     is_theirs, moved = jnp.zeros_like(t, bool), jnp.zeros_like(t)
@@ -51,27 +57,28 @@ def _moved(t: Time, owned: OwnedTimes, d: OwnedTimes) -> tuple[Flag, Time]:
 
 @jax.custom_jvp
 def next_ends(
-    ends: tuple[Time, Time], now: tuple[Time, Time], accepted: Flag, owned: OwnedTimes
+    ends: tuple[Time, Time], now: tuple[Time, Time], verdict: tuple[Flag, Flag], owned: OwnedTimes
 ) -> tuple[Time, Time]:
     """The ends of the attempt after one from `now[0]` to `now[1]`, with their derivatives.
 
-    An accepted step ends where the next one starts. That one's own end is a constant or a time of
-    the user. After a rejected attempt it is a constant share of that attempt's length, so that a
-    step that was clipped to a time of the user and rejected moves what follows it.
+    `verdict`: whether that was accepted, and whether it was clipped: whether its end was a time of
+    the user, or followed from one. An accepted step ends where the next one starts. That one's own
+    end is a constant, or a time of the user; or, after a clipped attempt that was rejected, a
+    constant share of its length, so that the user's time moves what follows.
     """
     return ends
 
 
 @next_ends.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
-    (ends, now, accepted, owned), (_, d_now, _, d_owned) = primals, tangents
+    (ends, now, (accepted, clipped), owned), (_, d_now, _, d_owned) = primals, tangents
     (t, t_next), (start, end), (d_start, d_end) = ends, now, d_now
     # Behind a jump the next step starts elsewhere, at a time of the user too.
     _, jumped = _moved(t, owned, d_owned)
     d_t = jnp.where(accepted, jnp.where(t == end, d_end, jumped), d_start)
     length = jnp.where(end > start, end - start, 1)
-    share = jnp.where(accepted, 0, (t_next - start) / length)
-    after_rejection = jnp.where(accepted, 0, d_start + share * (d_end - d_start))
+    share, follows = (t_next - start) / length, clipped & ~accepted
+    after_rejection = jnp.where(follows, d_start + share * (d_end - d_start), 0)
     is_theirs, moved = _moved(t_next, owned, d_owned)
     return ends, (d_t, jnp.where(is_theirs, moved, after_rejection))
 

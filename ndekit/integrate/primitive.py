@@ -20,7 +20,6 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .checkpoints import Rows
-from .effects import has_no_lanes
 from .forward import Outcome, Recording, Solved, outcome_struct, record_forward, solve_forward
 from .keeping import with_stages_kept
 from .lanes import Lanes
@@ -58,8 +57,6 @@ def _abstract(*flat: Any, problem: Problem, lanes: Lanes) -> list[Any]:
 
 
 def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[list[Any], list[int]]:
-    if has_no_lanes(problem):
-        return _one_by_one(flat, axes, problem=problem, lanes=lanes)
     has_lane = tuple(axis is not None for axis in axes)
     moved = [
         jnp.moveaxis(x, axis, lanes.axis) if mapped else x
@@ -67,19 +64,6 @@ def _batch(flat: Any, axes: Any, *, problem: Problem, lanes: Lanes) -> tuple[lis
     ]
     out = _solve_p.bind(*moved, problem=problem, lanes=lanes.within(has_lane))
     return out, [x.ndim - 1 if lanes.last else 0 for x in out]
-
-
-def _one_by_one(flat: Any, axes: Any, **params: Any) -> tuple[list[Any], list[int]]:
-    """One solve after the other, where a call of the host cannot be made for all lanes at once."""
-    mapped = [i for i, axis in enumerate(axes) if axis is not None]
-    rows = [jnp.moveaxis(flat[i], axes[i], 0) for i in mapped]
-
-    def solve_row(row: list[Any]) -> list[Any]:
-        of_lane = dict(zip(mapped, row, strict=True))
-        return _solve_p.bind(*[of_lane.get(i, x) for i, x in enumerate(flat)], **params)
-
-    out = jax.lax.map(solve_row, rows)
-    return out, [0] * len(out)
 
 
 def _jvp(primals: Any, tangents: Any, *, problem: Problem, lanes: Lanes) -> tuple[Any, Any]:

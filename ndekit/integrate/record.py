@@ -25,6 +25,7 @@ class Details(eqx.Module):
     finite: Any = None  # whether nothing overflowed in it
     memory: Any = None  # what the controller remembered
     next_ends: Any = None  # where the next attempt starts, and where it ends
+    clipped: Any = None  # whether its end follows from a time of the user
 
 
 class RecordedStep(eqx.Module):
