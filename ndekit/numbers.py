@@ -92,5 +92,7 @@ def _bounds(
 ) -> str:
     if (above, least, below, most) == (0, None, None, None):
         return "positive"
+    if above is not None and below is not None:
+        return f"between {above:g} and {below:g}"
     words = (("above", above), ("at least", least), ("below", below), ("at most", most))
     return " and ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)

@@ -85,13 +85,13 @@ def record_steps(
     and Wanner, *Solving ODEs II*, section IV.2.
     """
     count("max_steps", max_steps)
-    if dt0 is not None:
-        positive("dt0", dt0)
     if not t0 < t1:
         raise ValueError(
             f"`record_steps` goes forward in time, but got t0={t0} and t1={t1}. Reflect the time: "
             "record -f(-t, y) from -t0 to -t1."
         )
+    if dt0 is not None:
+        positive("dt0", dt0)
     t0, t1, dt0 = promote_times(t0, t1, dt0)
     y0 = promote_state(y0, t0)
     controller = diffrax.ConstantStepSize() if stepsize_controller is None else stepsize_controller
