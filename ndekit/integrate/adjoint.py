@@ -31,9 +31,11 @@ class ReplayAdjoint(AbstractReplay):
     """Record the accepted steps going forward, replay them backwards with one vjp each. The
     default.
 
-    The gradient is that of the solve on the grid that the controller chose (step sizes are
-    constants), exact to rounding, as with diffrax's discretise-then-optimise adjoints. A rejected
-    step leaves nothing behind.
+    The gradient is that of the solve on the grid that the controller chose, exact to rounding, as
+    with diffrax's discretise-then-optimise adjoints. The steps of a `diffrax.PIDController` are
+    constants, but for those that end on the user's times; other controllers (`ConstantStepSize`,
+    `StepTo`, one of your own) are differentiated as they are written. A rejected step leaves
+    nothing behind.
 
     Costs two evaluations of the vector field forward and one in reverse for each stage of an
     accepted step; a solve longer than its checkpoints runs again between them, which is one more
@@ -52,7 +54,7 @@ class ReplayAdjoint(AbstractReplay):
             the gradient is that of the adaptive solve itself, dt0 included. It costs the vjp of
             rejected attempts too. Of the value of a solve the two gradients differ by about its
             error; of its costs they differ at large (see the page on solver heuristics). For
-            `diffrax.PIDController`; constant step sizes stay constants.
+            `diffrax.PIDController`; any other controller has its own derivative always.
         keep: what a checkpoint holds. `"states"`: the state before a step, which is run again to
             be reversed. `"stages"`: also every value inside the step that its derivative reads, so
             that no evaluation of the vector field, and no iteration of an implicit solver, is

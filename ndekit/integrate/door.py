@@ -90,13 +90,16 @@ def diffeqsolve(
         A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.
 
     Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays
-    inside costs, `t0`, `t1` and `saveat.ts`, on the grid of steps that the controller chose. `dt0`,
-    the tolerances and the interior of the grid are constants. Forward mode: pass
-    `adjoint=diffrax.ForwardMode()`. `jax.hessian` works, the steps held constant.
+    inside costs, and times: `t0`, `t1`, `saveat.ts`, the times of `StepTo` and of a
+    `ClipStepSizeController`, and `dt0` of constant steps. The steps of a `PIDController` are
+    constants, but for those that end on one of these times; its `dt0` and its tolerances have no
+    derivative. Every other controller is differentiated as it is written. `jax.hessian` works. For
+    forward mode pass `adjoint=diffrax.ForwardMode()`.
 
     Raises:
         ValueError: for arguments that do not fit each other, before anything is traced.
-        RuntimeError: if `throw=True` and the solve fails, e.g. for lack of steps.
+        RuntimeError: if `throw=True` and the solve fails, e.g. for lack of steps, or because the
+            state is not finite. The message says where.
 
     Example:
         ```python
