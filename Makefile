@@ -33,9 +33,7 @@ docs: .venv/with-docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file .mkdocs.yml
 
 notebooks: .venv/with-tests ## run the notebooks in full and keep what they show
-	$(BIN)/jupyter execute --inplace --timeout=3600 --NotebookClient.record_timing=False \
-		--NotebookClient.coalesce_streams=True \
-		notebooks/*.ipynb
+	$(BIN)/python notebooks/run_all.py
 
 lint: .venv/with-lint .venv/with-experiments ## check style, format and types
 	$(BIN)/ruff check .

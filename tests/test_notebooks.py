@@ -47,6 +47,8 @@ def lacks(notebook):
             yield f"code cell {number} ends in an error"
         if shows(cell.source) and not kinds:
             yield f"code cell {number} shows something, and its output is not stored"
+        if kinds.count("stream") > 1:
+            yield f"code cell {number} prints into several boxes"
         if any(output.get("name") == "stderr" for output in cell.outputs):
             yield f"code cell {number} warns"
 
