@@ -326,6 +326,7 @@ def test_a_result_is_shown_in_a_few_words():
     result = run(30, model=model, loss_fn=loss, evaluate=lambda m: {"loss": 1.0})
     shown = repr(result)
     assert len(shown) < 250 and str(result) == shown
+    assert "model float32[3]" in repr(run(1))
     for part in ("30 updates", "last loss", "best at update 2", "45 rows", "model MLP"):
         assert part in shown
 

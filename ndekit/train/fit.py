@@ -84,7 +84,8 @@ def fit(
         progress: whether to show a progress bar.
         carry: what the loss hands on from each update to the next: running averages, multipliers. A
             PyTree of arrays, kept in the checkpoint. `loss_fn` then takes it as `carry=` and
-            returns `(loss, metrics, carry)`.
+            returns `(loss, metrics, carry)`. A part of it that has a method `remark()`, such as
+            that of a [`ndekit.StepBudget`][], is asked at the end what did not work out.
         after_evaluate: `after_evaluate(carry, metrics)` returns the carry to go on with, given what
             `evaluate` has returned.
 

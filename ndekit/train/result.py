@@ -41,9 +41,12 @@ class FitResult(NamedTuple):
         last = f", last loss {losses[-1]:.4g}" if losses else ""
         best = "" if self.best_update is None else f", best at update {self.best_update}"
         resumed = f", resumed at {self.resumed_at}" if self.resumed_at else ""
+        model = type(self.model).__name__
+        if hasattr(self.model, "dtype") and hasattr(self.model, "shape"):
+            model = f"{self.model.dtype}{list(self.model.shape)}"
         remarks = "".join(f", {remark!r}" for remark in self.remarks)
         return (
             f"FitResult({self.num_updates} updates{last}{best}{resumed}, "
             f"{self.train_seconds:.3g} s and {self.compile_seconds:.3g} s of compilation, history "
-            f"of {len(self.history)} rows, model {type(self.model).__name__}{remarks})"
+            f"of {len(self.history)} rows, model {model}{remarks})"
         )
