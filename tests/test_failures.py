@@ -139,6 +139,7 @@ def test_forward_mode_names_the_adjoint_that_has_it(name):
         FORWARD[name](last)
 
 
+@pytest.mark.usefixtures("types_unchecked")
 def test_steps_are_counted_by_whole_numbers():
     for wrong in (10.0, True, 0, "many"):
         with pytest.raises(ValueError, match="`max_steps` must be an integer"):

@@ -1,5 +1,7 @@
 """Classes of a user's own that inherit from diffrax's, and objects that are taken as they are."""
 
+import dataclasses
+
 import diffrax
 import equinox as eqx
 import jax
@@ -24,7 +26,8 @@ def damped(solver):
             y1, *rest = super().step(terms, t0, t1, y0, args, solver_state, made_jump)
             return jax.tree.map(lambda x: 0.9 * x, y1), *rest
 
-    return Damped(**{f: getattr(solver, f) for f in solver.__dataclass_fields__})
+    given = [f.name for f in dataclasses.fields(solver) if f.init]
+    return Damped(**{name: getattr(solver, name) for name in given})
 
 
 class Restarted(diffrax.Tsit5):

@@ -168,7 +168,7 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
     if problem.accepts_anything:
         lost = lost | (~sound & accepted & is_successful(result))
     result = RESULTS.where(lost, _NONFINITE, result)
-    unsound = unsound_leaves(trial.y1, trial.error)
+    unsound = unsound_leaves(trial.y1, _estimate(problem, trial))
     return Verdict(accepted, t, t_next, made_jump, state, result, unsound)
 
 
@@ -178,7 +178,12 @@ def is_sound(problem: Problem, operands: Operands, y: State, trial: Trial) -> Fl
     if problem.norm is rms_norm and trial.error is not None:
         # The number that the controller looks at, which is computed once for both.
         return jnp.isfinite(scaled_error(problem.norm, trial.error, y, trial.y1, rtol, atol))
-    return tree.all_finite((trial.y1, trial.error))
+    return tree.all_finite((trial.y1, _estimate(problem, trial)))
+
+
+def _estimate(problem: Problem, trial: Trial) -> State | None:
+    """The error estimate, where somebody reads it: of fixed steps it is not computed."""
+    return None if problem.own_grid else trial.error
 
 
 def _grid(

@@ -214,7 +214,7 @@ def _operands(
         close_to_t1=close_to(given.t1),
         controller_state0=memory,
         stops=None if problem.own_grid else stops_of(controller, given.state0.controller_state),
-        made_jump0=state0.made_jump if given.jumps else None,
+        made_jump0=state0.made_jump if problem.jumps else None,
         result0=frozen(state0.result),
         **{name: value for part in parts for name, value in part.arrays.items()},
     )
