@@ -13,6 +13,7 @@ from .. import tree
 from ..integrate.scaled import scaled_error
 from ..integrate.setup import promote_state, promote_times
 from ..numbers import count, positive
+from ..regularize.stiffness import weight_of_reading
 from ..shapes import Args, State, Time
 
 
@@ -24,7 +25,8 @@ class StepTable(NamedTuple):
         scaled_error: the norm of error / (atol + rtol max(|y0|, |y1|)), which a PID controller
             accepts up to 1; NaN if the solver or the controller has none.
         stiffness: an estimate of the largest rate |lambda| of the field's Jacobian, in 1/time; NaN
-            for solvers without two stages at the same time.
+            for solvers without two stages at the same time, and for steps so short that these
+            differ by little more than rounding.
         accepted: whether the controller kept the step.
     """
 
@@ -161,7 +163,7 @@ class _March(eqx.Module):
             s.t0,
             s.t1,
             _scaled_error(self.controller, error, s.y, y1),
-            _stiffness(self.solver, info, s.t1 - s.t0),
+            _stiffness(self.solver, info, s.t1 - s.t0, y1),
             accepted,
         )
         y, solver_state = tree.where(accepted, (y1, solver_state), (s.y, s.solver_state))
@@ -187,17 +189,18 @@ def _scaled_error(controller: Any, error: State | None, y0: State, y1: State) ->
     return scaled_error(controller.norm, error, y0, y1, rtol, atol)
 
 
-def _stiffness(solver: Any, info: dict[str, PyTree], h: Real[Array, ""]) -> Array:
+def _stiffness(solver: Any, info: dict[str, PyTree], h: Real[Array, ""], y1: State) -> Array:
     pair = _stage_pair(getattr(solver, "tableau", None))
     if pair is None or not isinstance(info, dict) or "k" not in info:
         return jnp.array(jnp.nan)
     i, j, row = pair
     # diffrax's `k` are the stages' rates times h, so both differences carry one factor h.
-    rates = _norm(jax.tree.map(lambda k: k[j] - k[i], info["k"]))
-    arguments = _norm(
-        jax.tree.map(lambda k: jnp.tensordot(jnp.asarray(row, k.dtype), k, 1), info["k"])
-    )
-    return rates / (h * jnp.where(arguments > 0, arguments, jnp.inf))
+    rates = jax.tree.map(lambda k: k[j] - k[i], info["k"])
+    arguments = jax.tree.map(lambda k: jnp.tensordot(jnp.asarray(row, k.dtype), k, 1), info["k"])
+    last, one = jax.tree.map(lambda k: k[j], info["k"]), jnp.ones((), tree.real_dtype(y1))
+    length = _norm(arguments)
+    rho = _norm(rates) / (h * jnp.where(length > 0, length, jnp.inf))
+    return jnp.where(weight_of_reading(rates, arguments, last, y1, one) > 0, rho, jnp.nan)
 
 
 def _stage_pair(tableau: Any) -> tuple[int, int, np.ndarray] | None:

@@ -5,9 +5,12 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from .. import tree
 from ..integrate import AbstractStepCost, Step
-from ..shapes import Scalar
+from ..integrate.norms import rms_norm
+from ..shapes import Scalar, State
 from .error import rms
 
 # Extent of the stability region along the negative real axis.
@@ -23,6 +26,11 @@ STABILITY = {
     "Ralston": 2.0,
 }
 WITH_PAIR = ("Tsit5", "Dopri5", "Dopri8")
+
+# How many times its rounding a difference must be to count. Measured in float32 against float64 on
+# the same grid, over 14 fields, the three solvers and steps from 1e-7 to 1: from 16 times on a
+# reading is right to 4 %, at 8 to 22 %, and below 4 it is mostly many times too large.
+ROUNDING = 8.0
 
 
 class StepStiffness(AbstractStepCost):
@@ -40,8 +48,18 @@ class StepStiffness(AbstractStepCost):
             ($\rho$ divided by the extent of the solver's stability region on the negative real
             axis, as the published code has it).
 
-    A step along which the two stages coincide (a field at rest) counts nothing, and has derivative
-    zero.
+    On a step so short that the stages differ by little more than their rounding the quotient is
+    noise, in float32 often ten times the truth. So a reading has the weight
+
+    $$ w = \min(1, \max(0, \tfrac{s}{8} - 1)), \quad s = \min\Bigl(
+    \frac{\lVert g_j - g_i \rVert}{\varepsilon \lVert\, |g_j| + |h k_j| \,\rVert},
+    \frac{\lVert k_j - k_i \rVert}{\varepsilon \lVert k_j \rVert}\Bigr), $$
+
+    with $\varepsilon$ the spacing of the dtype's numbers at one, and the lower norms over the
+    components that differ at all. Differences of 16 roundings and more count in full, those of 8
+    and fewer do not, nor does their derivative; $w$ itself is held constant. A step that does not
+    count is a zero in the sum, in the maximum and also in the mean, which divides by all accepted
+    steps. That is so where the stages coincide (a field at rest), too.
 
     Raises:
         ValueError: for another form; when solving, if the solver has no pair of stages at one node.
@@ -81,10 +99,38 @@ def stiffness_of(step: Step) -> Scalar:
         )
     i, j = pair
     difference = lambda a, b: jax.tree.map(jnp.subtract, a, b)
-    rise = rms(difference(step.rates[j], step.rates[i]), step)
-    run = rms(difference(step.stages[j], step.stages[i]), step)
-    moving = run > 0
-    return jnp.where(moving, rise, 0) / jnp.where(moving, run, 1)
+    rise = difference(step.rates[j], step.rates[i])
+    run = difference(step.stages[j], step.stages[i])
+    weight = weight_of_reading(rise, run, step.rates[j], step.stages[j], step.h)
+    counts = (weight > 0) & (rms(run, step) > 0)
+    rho = jnp.where(counts, rms(rise, step), 0) / jnp.where(counts, rms(run, step), 1)
+    return weight * rho
+
+
+def weight_of_reading(rise: State, run: State, rate: State, stage: State, h: Scalar) -> Scalar:
+    """How far two differences, of rates and of stages, stand above the rounding of `rate` and of
+    `stage`: the weight w of `StepStiffness`.
+    """
+    rise, run, rate, stage, h = lax.stop_gradient((rise, run, rate, stage, h))
+    moved = tree.multiply(h, jax.tree.map(jnp.abs, rate))
+    reach = jax.tree.map(lambda g, m: jnp.abs(g) + m, stage, moved)
+    times = jnp.minimum(_roundings(run, reach), _roundings(rise, rate)).astype(h.dtype)
+    return jnp.clip(times / ROUNDING - 1, 0, 1)
+
+
+def _roundings(difference: State, size: State) -> Scalar:
+    """A difference in units of the rounding of numbers of that size; infinite where all are equal.
+
+    Components that are equal add none: a large constant beside a small state does not hide it.
+    """
+    spacing = lambda x: float(jnp.finfo(x.dtype).eps)
+    coarsest = max(map(spacing, jax.tree.leaves(difference)), default=1.0)
+    # Relative to the coarsest: squares of numbers with the spacing in them would vanish early.
+    noise = jax.tree.map(
+        lambda d, x: jnp.where(d != 0, spacing(d) / coarsest * jnp.abs(x), 0), difference, size
+    )
+    length, unit = rms_norm(difference), jnp.asarray(rms_norm(noise))
+    return jnp.where(unit > 0, length / jnp.where(unit > 0, unit, 1) / coarsest, jnp.inf)
 
 
 def _extent(solver_name: str) -> float:
