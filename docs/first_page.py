@@ -22,7 +22,11 @@ import ndekit as nk
 QUICK = os.environ.get("NDEKIT_QUICK") == "1"  # the tests draw a picture of little training
 SEEDS, UPDATES = (1, 40) if QUICK else (3, 2000)
 COEFFICIENTS = {"task alone": 0.0, "with StepCount": 0.02}
-COLORS = dict(zip(COEFFICIENTS, ("#D55E00", "#0072B2"), strict=True))
+# Ink and a colour for each training, on a light and on a dark page.
+THEMES = {
+    "first_page.png": ("#444444", ("#D55E00", "#0072B2")),
+    "first_page_dark.png": ("#cccccc", ("#F08A4B", "#4FA8E0")),
+}
 ARMS = ("#E69F00", "#56B4E9")
 
 
@@ -91,29 +95,29 @@ def look(model, points):
     )
 
 
-def draw_flow(ax, name, model, points, arm):
+def draw_flow(ax, name, color, model, points, arm):
     sol = look(model, points)
     number = int(sol.stats["num_accepted_steps"])
     path, stops = sol.ys["path"], sol.ys["steps"][: number + 1]
-    for i, color in enumerate(np.where(np.asarray(arm) > 0.5, *ARMS)):
-        ax.plot(*path[:, i].T, color=color, linewidth=0.8, alpha=0.7)
-        ax.plot(*stops[1:, i].T, ".", color=color, markersize=3)
-        ax.plot(*stops[0, i], "o", color=color, markersize=5, fillstyle="none")
-    ax.set_title(f"{name}: {number} steps", color=COLORS[name], fontsize=11)
+    for i, shade in enumerate(np.where(np.asarray(arm) > 0.5, *ARMS)):
+        ax.plot(*path[:, i].T, color=shade, linewidth=0.8, alpha=0.7)
+        ax.plot(*stops[1:, i].T, ".", color=shade, markersize=3)
+        ax.plot(*stops[0, i], "o", color=shade, markersize=5, fillstyle="none")
+    ax.set_title(f"{name}: {number} steps", color=color, fontsize=11)
     ax.set_aspect("equal")
     ax.set_axis_off()
     return jnp.min(path, axis=(0, 1)), jnp.max(path, axis=(0, 1))
 
 
-def draw_steps(ax, results):
-    for name, runs in results.items():
+def draw_steps(ax, results, colors):
+    for (name, runs), color in zip(results.items(), colors, strict=True):
         columns = [nk.train.column(run.history, "steps") for run in runs]
         steps = np.array([smooth(np.asarray(values)) for _, values in columns])
-        updates = smooth(np.asarray(columns[0][0]))
-        ax.plot(updates, steps.mean(0), color=COLORS[name], linewidth=2)
-        ax.fill_between(updates, steps.min(0), steps.max(0), color=COLORS[name], alpha=0.2, lw=0)
-        ax.annotate(name, (updates[-1], steps.mean(0)[-1]), (0, 12), color=COLORS[name],
-                    textcoords="offset points", ha="right")  # fmt: skip
+        updates, mean = smooth(np.asarray(columns[0][0])), steps.mean(0)
+        ax.plot(updates, mean, color=color, linewidth=2)
+        ax.fill_between(updates, steps.min(0), steps.max(0), color=color, alpha=0.2, lw=0)
+        place = dict(xytext=(0, 12), textcoords="offset points", ha="right")
+        ax.annotate(name, (updates[-1], mean[-1]), color=color, **place)
     ax.set(xlabel="update", ylabel="steps of a solve", ylim=(0, None))
     ax.spines[["top", "right"]].set_visible(False)
 
@@ -123,22 +127,23 @@ def smooth(values):
     return values[: len(values) // 20 * 20].reshape(-1, 20).mean(1)
 
 
-def draw(results, path, ink):
+def draw(results, path):
     from matplotlib.figure import Figure
 
+    ink, colors = THEMES[path.name]
     points, arm = two_spirals(jr.key(100), 48)
     names = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     with matplotlib.rc_context(dict.fromkeys(names, ink)):
         figure = Figure(figsize=(8.6, 3.1), layout="constrained")
-        panels = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
+        *flows, last = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
         ends = [
-            draw_flow(ax, name, runs[0].model, points, arm)
-            for ax, (name, runs) in zip(panels[:2], results.items(), strict=True)
+            draw_flow(ax, name, color, runs[0].model, points, arm)
+            for ax, (name, runs), color in zip(flows, results.items(), colors, strict=True)
         ]
         (left, low), (right, high) = np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]
-        for ax in panels[:2]:
+        for ax in flows:
             ax.set(xlim=(left - 0.2, right + 0.2), ylim=(low - 0.2, high + 0.2))
-        draw_steps(panels[-1], results)
+        draw_steps(last, results, colors)
         figure.savefig(path, dpi=130, transparent=True)
 
 
@@ -153,8 +158,8 @@ def main(folder):
         accuracy = [float(jnp.mean((logits[:, 0] > 0) == (arm > 0.5))) for logits, _ in seen]
         steps = [int(sol.stats["num_steps"]) for _, sol in seen]
         print(f"{name:16} steps {steps}, accuracy {[f'{100 * a:.1f} %' for a in accuracy]}")
-    draw(results, folder / "first_page.png", "#444444")
-    draw(results, folder / "first_page_dark.png", "#cccccc")
+    for name in THEMES:
+        draw(results, folder / name)
     return results
 
 
