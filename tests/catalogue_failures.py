@@ -10,7 +10,6 @@ import jax.random as jr
 import numpy as np
 from catalogue_parts import (
     chord,
-    finite,
     multiplicative,
     noisy,
     pendulum,

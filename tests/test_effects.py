@@ -76,7 +76,10 @@ def told(library, call, transform):
     ],
 )
 def test_the_host_is_called_as_by_diffrax(call, transform):
-    (ours, our_calls), (theirs, their_calls) = told(nk, call, transform), told(diffrax, call, transform)
+    (ours, our_calls), (theirs, their_calls) = (
+        told(nk, call, transform),
+        told(diffrax, call, transform),
+    )
     if isinstance(theirs, type):
         assert ours is theirs
         return
@@ -164,9 +167,9 @@ def test_costs_are_read_beside_a_mean_over_lanes():
 
 def test_a_mean_over_lanes_is_refused_where_only_the_engine_could():
     solver, adjoint = nk.Reversible(diffrax.Bosh3()), nk.ReversibleAdjoint()
-    of_lane = lambda y0: nk.diffeqsolve(
-        diffrax.ODETerm(coupled), solver, 0.0, 1.0, 0.1, y0, 1.0, adjoint=adjoint
-    ).ys
+    of_lane = lambda y0: (
+        nk.diffeqsolve(diffrax.ODETerm(coupled), solver, 0.0, 1.0, 0.1, y0, 1.0, adjoint=adjoint).ys
+    )
     with pytest.raises(ValueError, match="named axis lanes"):
         jax.vmap(of_lane, axis_name="lanes")(Y0S)
 

@@ -78,7 +78,9 @@ def test_steps_that_run_out_say_where_and_how_long_they_were():
 
 def test_lanes_that_fail_leave_the_others_and_are_told_apart():
     def lane(after, throw):
-        return solve(lambda t, y, args: jnp.where(t > after, jnp.nan, -y), y0=jnp.ones(2), throw=throw)
+        return solve(
+            lambda t, y, args: jnp.where(t > after, jnp.nan, -y), y0=jnp.ones(2), throw=throw
+        )
 
     afters = jnp.array([2.0, 0.3, 0.6])
     sol = jax.jit(jax.vmap(lambda after: lane(after, False)))(afters)

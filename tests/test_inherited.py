@@ -95,9 +95,9 @@ def test_a_stochastic_subclass_takes_its_own_steps():
     diffusion = lambda t, y, args: lx.DiagonalLinearOperator(jnp.array([1.0, 0.5, 0.2]))
     drift = diffrax.ODETerm(lambda t, y, args: -y)
     terms = diffrax.MultiTerm(drift, diffrax.ControlTerm(diffusion, path))
-    solve = lambda lib: lib.diffeqsolve(
-        terms, damped(diffrax.SPaRK()), 0.0, 1.0, 0.1, jnp.ones(3), max_steps=16
-    ).ys
+    solve = lambda lib: (
+        lib.diffeqsolve(terms, damped(diffrax.SPaRK()), 0.0, 1.0, 0.1, jnp.ones(3), max_steps=16).ys
+    )
     assert_tree_close(*both(solve), rtol=1e-4)
 
 
@@ -119,9 +119,11 @@ def test_a_step_is_undone_by_the_class_that_wrote_it_or_not_at_all():
 
 def test_a_root_finder_of_ones_own_is_used_as_given():
     field = diffrax.ODETerm(lambda t, y, args: -10 * y**3)
-    solve = lambda finder, **options: nk.diffeqsolve(
-        field, diffrax.ImplicitEuler(root_finder=finder), 0, 1, 1, 1.0, throw=False, **options
-    ).result
+    solve = lambda finder, **options: (
+        nk.diffeqsolve(
+            field, diffrax.ImplicitEuler(root_finder=finder), 0, 1, 1, 1.0, throw=False, **options
+        ).result
+    )
     mine = diffrax.VeryChord(rtol=1e-5, atol=1e-5)
     assert solve(mine) == diffrax.RESULTS.nonlinear_divergence
     default = diffrax.ImplicitEuler().root_finder

@@ -197,5 +197,5 @@ def test_a_solve_goes_on_with_the_state_of_its_controller():
 @pytest.mark.parametrize("which", ["step_ts", "jump_ts"])
 def test_a_derivative_by_given_times_is_refused(which):
     last = lambda t: jnp.sum(solve(ClipStepSizeController(pid(), **{which: t[None]})).ys)
-    with pytest.raises(ValueError, match="holds the grid of steps constant"):
+    with pytest.raises(ValueError, match="nowhere differentiable"):
         jax.grad(last)(jnp.asarray(JUMP))
