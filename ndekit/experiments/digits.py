@@ -16,14 +16,17 @@ from .config import Config
 #   steps      0.003    97.60 0.40   53     error      3        98.00 0.80   31
 #   steps      0.01     98.13 0.23   47     error      10       97.33 0.23   31
 #   steps      0.03     98.40 0.00   39     error      30       94.40 0.00   31
-#   steps      0.1      97.73 0.83   33     stiffness  0.003    98.13 0.83   69
-#                                           stiffness  0.01     98.27 0.23   71
-#                                           stiffness  0.03     97.87 0.46   75
-#                                           stiffness  0.1      98.40 0.40  111
+#   steps      0.1      97.73 0.83   33
+#
+# and later, when readings of steps too short for float32 did not count any more:
+#
+#   none                98.00 1.06   73     stiffness  0.01     97.73 0.23   73
+#   stiffness  0.003    98.40 0.40   69     stiffness  0.03     97.87 0.61   77
+#                                           stiffness  0.1      97.73 0.83  115
 #
 # Stiffness is shown although it does not pay here: its penalty brings the largest stiffness of a
-# solve down from 2 to 0.5 (at 0.1), but the steps go up, since accuracy and not stability limits
-# them (h times stiffness stays below 1, where Tsit5 is stable up to 3.5).
+# solve down from 1.9 to 0.4 (at 0.1), but the steps go up, since accuracy and not stability limits
+# them (h times stiffness stays below 0.2, where Tsit5 is stable up to 3.5).
 PRESETS = {
     "default": Config(
         about="8x8 digits, 64-64-64 tanh field",
