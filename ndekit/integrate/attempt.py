@@ -76,8 +76,9 @@ def start(problem: Problem, operands: Operands) -> Lane:
 
 def _first_result(operands: Operands) -> RESULTS:
     """A solve from, to or towards no time at all has failed before it begins."""
-    times = jnp.stack([operands.t0, operands.t1, operands.t_next0])
-    return RESULTS.where(jnp.any(jnp.isnan(times)), _NONFINITE, operands.result0)
+    times = (operands.t0, operands.t1, operands.t_next0)
+    nowhere = jnp.isnan(times[0]) | jnp.isnan(times[1]) | jnp.isnan(times[2])
+    return RESULTS.where(nowhere, _NONFINITE, operands.result0)
 
 
 def _first_end(problem: Problem, operands: Operands) -> Time:

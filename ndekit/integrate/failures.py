@@ -36,12 +36,13 @@ def unsound_leaves(y1: State, error: Any) -> Any:
     )
 
 
-# What a solve can fail with, in the order of precedence among lanes that fail differently.
+# What a solve can fail with, by the number that stands for it in a program.
 _NAMES = (
-    "internal_error max_steps_rejected conlim stagnation breakdown singular nonfinite_input "
-    "nonlinear_max_steps_reached nonlinear_divergence max_steps_reached dt_min_reached nonfinite"
+    "max_steps_reached singular breakdown stagnation conlim nonfinite_input internal_error "
+    "nonlinear_max_steps_reached nonlinear_divergence nonfinite dt_min_reached max_steps_rejected"
 ).split()
-_RESULTS = [getattr(RESULTS, name) for name in _NAMES]
+_kindof = lambda result: jax.tree.leaves(result)[0]
+_RESULTS = {int(_kindof(getattr(RESULTS, name))): name for name in _NAMES}
 
 
 class _Report(Sequence):
@@ -58,10 +59,11 @@ class _Report(Sequence):
         return np.asarray(code, np.int32)
 
     def __len__(self) -> int:
-        return len(_NAMES)
+        return len(RESULTS)
 
     def __getitem__(self, code: Any) -> Any:
-        said, name = RESULTS[_RESULTS[code]], _NAMES[code]
+        name = _RESULTS[code]
+        said = RESULTS[getattr(RESULTS, name)]
         t, h, (t0, t1), unsound = self.last
         where = f"at t = {t:.8g} (of {t0:.8g} to {t1:.8g})"
         if name == "nonfinite":
@@ -82,20 +84,30 @@ def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(y0)]
     report = _Report([jax.tree_util.keystr(path) or "y" for path in paths], max_steps)
-    failure, ends = lax.stop_gradient((failure, (sol.t0, sol.t1)))
-    codes = jnp.stack([bad & (sol.result == result) for result in _RESULTS])
+    given = lax.stop_gradient((failure, sol.result, (sol.t0, sol.t1), bad))
+
+    def note() -> Any:
+        seen = _of_one_lane(len(paths), *given)
+        return jax.pure_callback(report.note, jax.ShapeDtypeStruct((), jnp.int32), *seen)
+
+    # All that is wanted for the message is computed where there is one.
+    is_bad = eqxi.unvmap_any(bad)
+    index = lax.cond(is_bad, note, lambda: jnp.int32(0))
+    return eqxi.branched_error_if(sol, is_bad, index, report)
+
+
+def _of_one_lane(number: int, failure: Failure, result: RESULTS, ends: Any, bad: Flag) -> tuple:
+    """What the message says, of the lane that it speaks of."""
     # Of a width that no thread's setting of 64-bit numbers changes: the host hands it back.
-    code = eqxi.unvmap_max(jnp.argmax(codes).astype(jnp.int32))
-    chosen = bad & codes[code]
+    kind = jnp.asarray(_kindof(result)).astype(jnp.int32)
+    code = eqxi.unvmap_max(jnp.where(bad, kind, 0))
+    chosen = bad & (kind == code)
     of_chosen = lambda x: eqxi.unvmap_max(jnp.where(chosen, x, -jnp.inf))
     least = of_chosen(-failure.t)
     chosen = chosen & (-failure.t == least)
-    unsound = jnp.zeros(len(paths), bool) if failure.unsound is None else failure.unsound
+    unsound = jnp.zeros(number, bool) if failure.unsound is None else failure.unsound
     unsound = jnp.stack([eqxi.unvmap_any(chosen & flag) for flag in unsound])
     # Times inside a solve grow; the user's may not.
     direction = of_chosen(jnp.where(ends[1] < ends[0], -1, 1).astype(failure.t.dtype))
     ends = jnp.stack([of_chosen(x) for x in ends])
-    seen = (code, -direction * least, of_chosen(failure.h), ends, unsound)
-    is_bad, like = eqxi.unvmap_any(bad), jax.ShapeDtypeStruct((), code.dtype)
-    index = lax.cond(is_bad, lambda: jax.pure_callback(report.note, like, *seen), lambda: code)
-    return eqxi.branched_error_if(sol, is_bad, index, report)
+    return code, -direction * least, of_chosen(failure.h), ends, unsound

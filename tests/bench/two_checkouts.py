@@ -1,0 +1,67 @@
+"""The engine of another checkout beside this one, in turns in one process.
+
+`python tests/bench/two_checkouts.py PATH [CASE ...]`, for example with a `git worktree` of an older
+commit. Prints, for each case, seconds here by seconds there: forward, gradient, and trace + compile.
+"""
+
+import importlib
+import pathlib
+import statistics
+import sys
+from types import SimpleNamespace
+
+import jax
+
+HERE = pathlib.Path(__file__).resolve().parent
+OURS = ("ndekit", "cases", "variants", "targets", "measurement")
+
+
+def load(root):
+    """The package and the benchmarks of one checkout, under names that the next one may take."""
+    for name in [name for name in sys.modules if name.split(".")[0] in OURS]:
+        del sys.modules[name]
+    sys.path[:0] = [str(root), str(root / "tests" / "bench")]
+    names = ("ndekit", "cases", "variants", "targets")
+    found = SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    del sys.path[:2]
+    assert pathlib.Path(found.ndekit.__file__).is_relative_to(root), found.ndekit.__file__
+    return found
+
+
+def works_of(checkout, name):
+    """The arguments of a case, and new functions of it by ndekit."""
+    case = checkout.cases.CASES[name](name)
+    variant = checkout.variants.EVERYWHERE["ndekit"]
+    return case, lambda: checkout.variants.works(case, variant)
+
+
+def row_of(there, here, name, compile_rounds=3):
+    from timing import compile_in_turns, run_in_turns
+
+    sides = {"there": works_of(there, name), "here": works_of(here, name)}
+    row = [name]
+    with jax.enable_x64(here.targets.in_float64(name)):
+        for work in ("forward", "gradient"):
+            arguments = {side: case.arguments for side, (case, _) in sides.items()}
+            jitted = {side: jax.jit(make()[work]) for side, (_, make) in sides.items()}
+            calls = {side: (lambda s=side: jitted[s](*arguments[s])) for side in sides}
+            samples = run_in_turns(calls, sides["here"][0].rounds)
+            row.append(statistics.median(samples["here"]) / statistics.median(samples["there"]))
+        made = {side: (lambda m=make: m()["gradient"]) for side, (_, make) in sides.items()}
+        done = compile_in_turns(made, sides["here"][0].arguments, compile_rounds)
+        least = {side: min(c.seconds for c in each) for side, each in done.items()}
+        row.append(least["here"] / least["there"])
+    return row
+
+
+def main(path, *names):
+    there, here = load(pathlib.Path(path).resolve()), load(HERE.parent.parent)
+    sys.path.insert(0, str(HERE))
+    print(f"{'seconds here / there':34s} forward  gradient  trace + compile", flush=True)
+    for name in names or here.cases.CASES:
+        row = row_of(there, here, name)
+        print(f"{row[0]:34s} {row[1]:7.2f}  {row[2]:8.2f}  {row[3]:15.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
