@@ -8,6 +8,7 @@ import importlib
 import pathlib
 import statistics
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -36,22 +37,31 @@ def works_of(checkout, name):
 
 
 def row_of(there, here, name, compile_rounds=3):
-    from timing import compile_in_turns, run_in_turns
+    from timing import compile_in_turns
 
     sides = {"there": works_of(there, name), "here": works_of(here, name)}
-    row = [name]
+    arguments, makes = sides["here"][0].arguments, {s: make for s, (_, make) in sides.items()}
     with jax.enable_x64(here.targets.in_float64(name)):
-        for work in ("forward", "gradient"):
-            arguments = {side: case.arguments for side, (case, _) in sides.items()}
-            jitted = {side: jax.jit(make()[work]) for side, (_, make) in sides.items()}
-            calls = {side: (lambda s=side: jitted[s](*arguments[s])) for side in sides}
-            samples = run_in_turns(calls, sides["here"][0].rounds)
-            row.append(statistics.median(samples["here"]) / statistics.median(samples["there"]))
-        made = {side: (lambda m=make: m()["gradient"]) for side, (_, make) in sides.items()}
-        done = compile_in_turns(made, sides["here"][0].arguments, compile_rounds)
-        least = {side: min(c.seconds for c in each) for side, each in done.items()}
-        row.append(least["here"] / least["there"])
-    return row
+        run = [ratio_of_seconds(sides, work) for work in ("forward", "gradient")]
+        gradients = {side: partial(_gradient, make) for side, make in makes.items()}
+        done = compile_in_turns(gradients, arguments, compile_rounds)
+    least = {side: min(c.seconds for c in each) for side, each in done.items()}
+    return [name, *run, least["here"] / least["there"]]
+
+
+def ratio_of_seconds(sides, work):
+    from timing import run_in_turns
+
+    calls = {
+        side: partial(jax.jit(make()[work]), *case.arguments)
+        for side, (case, make) in sides.items()
+    }
+    samples = run_in_turns(calls, sides["here"][0].rounds)
+    return statistics.median(samples["here"]) / statistics.median(samples["there"])
+
+
+def _gradient(make):
+    return make()["gradient"]
 
 
 def main(path, *names):
