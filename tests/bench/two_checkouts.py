@@ -1,7 +1,8 @@
 """The engine of another checkout beside this one, in turns in one process.
 
-`python tests/bench/two_checkouts.py PATH [CASE ...]`, for example with a `git worktree` of an older
-commit. Prints, for each case, seconds here by seconds there: forward, gradient, and trace + compile.
+`python tests/bench/two_checkouts.py PATH [CASE ...]`, for example with a `git worktree` of an
+older commit. Prints, for each case, seconds here by seconds there: forward, gradient, and trace +
+compile.
 """
 
 import importlib
