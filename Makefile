@@ -8,10 +8,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 # What make demo writes and how large it is.
 DEMO ?= --regularizers none,steps,error,stiffness --seeds 3 --out runs/demo
+# How many configurations make compare draws, and which.
+N ?= 300
+SEED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench docs notebooks lint clean
+.PHONY: help demo test test-slow compare bench docs notebooks lint clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
@@ -25,6 +28,9 @@ test: .venv/with-tests ## run the tests but the slow ones
 
 test-slow: .venv/with-tests ## run the slow tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+compare: .venv/with-tests ## solve N random configurations with diffrax and with ndekit
+	PYTHONPATH=tests $(BIN)/python -m compare -n $(N) --seed $(SEED)
 
 bench: .venv/with-tests ## time the engine against diffrax
 	$(BIN)/python -m pytest tests/bench --benchmark-only -m '' -s

@@ -25,6 +25,14 @@ def close_to_solver(a, b, rtol: float) -> bool:
     return not _differences(a, b, lambda x, y: 100 * rtol * max(_largest(x), _largest(y)))
 
 
+def difference_after(operations: float, a, b) -> str | None:
+    """How two leaves differ by more than the rounding of `operations` short computations in a row.
+
+    `None` if they do not; a step of a solver is a short computation.
+    """
+    return _difference("leaf", a, b, lambda x, y: operations * _rounding_allowance(x, y))
+
+
 def assert_tree_close(a, b, rtol: float, atol: float = 0.0) -> None:
     """Fail, naming every leaf that is further from `b` than `atol + rtol * |b|`."""
     wrong = _differences(a, b, lambda x, y: atol + rtol * np.abs(y))

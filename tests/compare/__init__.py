@@ -1,0 +1,1 @@
+"""Random configurations, solved by diffrax and by ndekit: `make compare`."""
