@@ -266,3 +266,16 @@ def test_a_clipped_end_that_is_rejected_moves_what_follows():
     assert_tree_close(slope, (moving(t1 + h)[0] - moving(t1 - h)[0]) / (2 * h), rtol=0, atol=1e-4)
     frozen = jax.jit(jax.grad(lambda t1: of(t1, nk.ReplayAdjoint())[0]))(t1)
     assert_tree_close(frozen, first / t1, rtol=1e-9)
+
+
+def test_values_of_a_solve_over_no_time_stand_at_its_start():
+    def total(library, times):
+        sol = library.diffeqsolve(
+            diffrax.ODETerm(bent), diffrax.Tsit5(), times[0], times[1], 0.1, jnp.ones(2),
+            saveat=diffrax.SaveAt(ts=times[2:], t1=True),
+        )  # fmt: skip
+        return weighed(sol)
+
+    times = jnp.full(4, 0.3)
+    ours, theirs = (jax.grad(lambda t, lib=lib: total(lib, t))(times) for lib in (nk, diffrax))
+    assert_tree_close(ours, theirs, rtol=1e-12)

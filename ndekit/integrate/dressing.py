@@ -109,8 +109,9 @@ class _Layout:
             return None
         ts: Any = self.sub.ts
         t0, t1, ys, count = self.given.t0, self.given.t1, saved.ys, saved.count
-        # A solve over no time at all has all its values already.
+        # A solve over no time at all has all its values already, and at its start, as in diffrax.
         no_time = t0 == t1
+        ts = jnp.where(no_time, t0, ts)
         value = self.value(t0, self.y)
         ys = jax.tree.map(lambda row, rows: jnp.where(no_time, row, rows), value, ys)
         count = jnp.where(no_time, ts.shape[0], count)

@@ -224,9 +224,9 @@ def _saved(sub: diffrax.SubSaveAt, operands: Operands, outcome: Outcome) -> tupl
     before: list[Any] = [(operands.t0, operands.y0)] if sub.t0 else []
     rows = [jax.tree.map(lambda x: x[None], row) for row in before]
     reached: Count | int = len(before)
-    saved, wanted = outcome.streams.at_ts[0], operands.ts[0]
+    saved = outcome.streams.at_ts[0]
     if saved is not None:
-        saved = _without_time(operands, saved)
+        wanted, saved = _without_time(operands, saved)
         known = jnp.arange(wanted.shape[0]) < saved.count
         rows.append((jnp.where(known, wanted, jnp.inf), saved.ys))
         reached = reached + saved.count
@@ -242,14 +242,16 @@ def _saved(sub: diffrax.SubSaveAt, operands: Operands, outcome: Outcome) -> tupl
     return tree.where(index == reached, jax.tree.map(lambda x: x[None], last), padded)
 
 
-def _without_time(operands: Operands, saved: Saved) -> Saved:
-    """A solve over no time at all has all its values already."""
-    t0, t1 = operands.t0, operands.t1
+def _without_time(operands: Operands, saved: Saved) -> tuple[Any, Saved]:
+    """The times and what is saved. A solve over no time at all has all its values already, and at
+    its start, as in diffrax.
+    """
+    t0, t1, ts = operands.t0, operands.t1, operands.ts[0]
     if is_concrete(t0) and is_concrete(t1) and np.asarray(t0) != np.asarray(t1):
-        return saved
+        return ts, saved
     fill = lambda y, ys: jnp.where(t0 == t1, y, ys)
     ys = jax.tree.map(fill, operands.y0, saved.ys)
-    return Saved(ys, jnp.where(t0 == t1, operands.ts[0].shape[0], saved.count))
+    return fill(t0, ts), Saved(ys, jnp.where(t0 == t1, ts.shape[0], saved.count))
 
 
 def _concatenate(rows: list[Any]) -> tuple[Any, State]:
