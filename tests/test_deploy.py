@@ -37,6 +37,15 @@ def error_of(solver, num_steps):
     return float(np.abs(np.asarray(sol.ys[0]) - Y0 @ turn).max())
 
 
+def test_too_few_steps_that_blow_up_are_an_error_like_another():
+    # Eight steps lead to a state whose cube is infinite; it is stable from some hundred on.
+    falls = lambda t, y, args: -30.0 * y**3
+    report = nk.deploy.fix_steps(
+        ode_of(falls), jnp.asarray(1 + 0.01 * Y0), 0.05, solvers=(diffrax.Euler(), diffrax.Heun())
+    )
+    assert all(scheme.num_steps > 8 for scheme in report.found)
+
+
 @pytest.mark.parametrize("max_error", [0.05, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_the_least_steps_of_each_solver_and_the_cheapest_of_all(max_error):
     report = nk.deploy.fix_steps(ode_of(), jnp.asarray(Y0), max_error)
