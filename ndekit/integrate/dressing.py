@@ -56,9 +56,13 @@ def dress(given: Given, outcome: Outcome, last_state: Any) -> Any:
 
 
 def _controller_state(given: Given, outcome: Outcome) -> Any:
-    """That of diffrax's rule has no derivative, as its steps have none."""
-    state = outcome.controller_state
-    return lax.stop_gradient(state) if is_diffrax_pid(given.stepsize_controller) else state
+    """That of diffrax's rule has no derivative, as its steps have none. Nor has any along noise,
+    whose paths are not differentiable in time.
+    """
+    is_noise = lambda x: isinstance(x, diffrax.AbstractBrownianPath)
+    noisy = any(map(is_noise, jax.tree.leaves(given.terms, is_leaf=is_noise)))
+    state, frozen = outcome.controller_state, is_diffrax_pid(given.stepsize_controller)
+    return lax.stop_gradient(state) if frozen or noisy else state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
