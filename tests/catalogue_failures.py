@@ -69,9 +69,6 @@ FAILURES = {
     "implicit-adjoint-ts": lambda solve: solve(
         adjoint=diffrax.ImplicitAdjoint(), saveat=SaveAt(ts=places())
     ),
-    "forward-mode": lambda solve: jax.jvp(
-        lambda y0: solve(y0=y0).ys, (jnp.ones(2),), (jnp.ones(2),)
-    ),
 }
 
 
@@ -198,6 +195,12 @@ DELIBERATE = {
         lambda solve: solve(broken(), stepsize_controller=pid(), throw=False).result,
         theirs=lambda result: result == RESULTS.max_steps_reached,
         ours=lambda result: result == RESULTS.nonfinite,
+    ),
+    "forward-mode": Difference(
+        "the adjoint that has it is named",
+        lambda solve: jax.jvp(lambda y0: solve(y0=y0).ys, (jnp.ones(2),), (jnp.ones(2),)),
+        theirs=Raises(TypeError, "can't apply forward-mode"),
+        ours=Raises(TypeError, r"`diffeqsolve(..., adjoint=diffrax.ForwardMode())`"),
     ),
     "a-step-of-nan": Difference(
         AT_ONCE,

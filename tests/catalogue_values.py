@@ -87,7 +87,6 @@ VALUES = {
     "cut-off-adaptive": lambda solve: solve(
         max_steps=4, throw=False, stepsize_controller=pid(rtol=1e-7), saveat=SaveAt(steps=True)
     ),
-    "not-a-number": lambda solve: solve(ODETerm(gap), throw=False, saveat=SaveAt(steps=True)),
     "not-a-number-adaptive": lambda solve: solve(
         ODETerm(gap), stepsize_controller=pid(), throw=False, max_steps=12
     ),

@@ -54,7 +54,7 @@ SOLVES = {
         dict(costs={"n": nk.StepCount}),
         "must be a step cost or a placement",
     ),
-    "no_steps": (dict(max_steps=0), "`max_steps` must be at least 1"),
+    "no_steps": (dict(max_steps=0), "`max_steps` must be an integer of at least 1"),
     "unsorted": (
         dict(saveat=diffrax.SaveAt(ts=jnp.array([0.5, 0.2]))),
         "must run from `t0` to `t1` in order",
