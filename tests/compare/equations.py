@@ -33,8 +33,10 @@ def draw_solver(draft: Draft, seed: int) -> None:
     family, name = order[draft.number % len(order)]
     draft.settle(family=family, solver=name, order=ORDERS.get(name, 1))
     draft.settle(louder=draft.chance(0.08) and name not in OWN and family != "langevin")
-    # Diffrax cannot halve the steps of an implicit solver: it asks the wrapper for a root finder.
-    draft.settle(halved=draft.chance(0.02 if family in ("implicit", "imex") else 0.17))
+    # Diffrax asks `HalfSolver` for what only the solver inside has: a root finder,
+    # or `scan_kind` in forward mode.
+    fails = family in ("implicit", "imex") or draft.facts["transform"] == "jvp"
+    draft.settle(halved=draft.chance(0.02 if fails else 0.17))
     draft.settle(estimates=name not in NO_ESTIMATE or draft.facts["halved"])
     dtype = draft.facts["dtype"]
     if family in ("sde", "langevin") and (draft.facts["time_dtype"] != dtype):

@@ -158,8 +158,6 @@ def draw_ending(draft: Draft) -> None:
         steps = "128"
     if steps:
         draft.call["max_steps"] = steps
-    if draft.facts.get("unsafe"):  # for `DirectAdjoint`, by which it is checked
-        steps = "64"
     draft.settle(max_steps=steps or "default", throw=not draft.chance(0.2))
     if not draft.facts["throw"]:
         draft.call["throw"] = "False"
