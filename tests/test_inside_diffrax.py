@@ -5,6 +5,7 @@ import inspect
 import diffrax
 import jax
 import jax.numpy as jnp
+import lineax as lx
 import numpy as np
 import optimistix as optx
 import pytest
@@ -75,11 +76,13 @@ def test_ndekit_takes_the_better_root_finder_by_itself():
     assert sol.stats["num_steps"] < 60
 
 
-def test_tolerances_of_the_root_finder_are_kept():
-    finder = diffrax.VeryChord(rtol=1e-3, atol=1e-4, norm=optx.max_norm)
-    better = mended(diffrax.HalfSolver(diffrax.Kvaerno3(root_finder=finder))).solver.root_finder
+def test_only_the_default_root_finder_is_replaced():
+    taken = diffrax.with_stepsize_controller_tols(diffrax.VeryChord)(linear_solver=lx.QR())
+    better = mended(diffrax.HalfSolver(diffrax.Kvaerno3(root_finder=taken))).solver.root_finder
     assert type(better) is optx.Chord
-    assert (better.rtol, better.atol, better.norm) == (1e-3, 1e-4, optx.max_norm)
+    assert better.linear_solver == lx.QR()
+    own = diffrax.Kvaerno3(root_finder=diffrax.VeryChord(rtol=1e-3, atol=1e-4))
+    assert mended(own) is own
     newton = diffrax.Kvaerno3(root_finder=optx.Newton(1e-3, 1e-3))
     assert mended(newton) is newton
 
@@ -97,16 +100,3 @@ def test_unsafe_brownian_paths_have_a_reverse_mode():
 
     slope = (last(0.5 + 1e-6) - last(0.5 - 1e-6)) / 2e-6
     np.testing.assert_allclose(jax.grad(last)(0.5), slope, rtol=1e-7)
-
-
-@pytest.mark.parametrize("which", ["jump_ts", "step_ts"])
-def test_a_derivative_by_the_times_of_a_clipping_controller_is_refused(which):
-    def last(time):
-        clip = diffrax.ClipStepSizeController(PID, **{which: time[None]})
-        return nk.diffeqsolve(
-            diffrax.ODETerm(lambda t, y, a: -y), diffrax.Tsit5(), 0.0, 1.0, 0.1, jnp.ones(()),
-            stepsize_controller=clip,
-        ).ys[-1]  # fmt: skip
-
-    with pytest.raises(ValueError, match="holds the grid of steps constant"):
-        jax.grad(last)(jnp.array(0.5))

@@ -126,7 +126,8 @@ def counted(calls):
 
     @jax.custom_jvp
     def sine(y):
-        return jax.pure_callback(note, jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+        out = jax.ShapeDtypeStruct(y.shape, y.dtype)
+        return jax.pure_callback(note, out, y, vmap_method="sequential")
 
     @sine.defjvp
     def _(primals, tangents):
