@@ -15,8 +15,8 @@ from jax import lax
 from jax.extend import core as jex_core
 
 import ndekit as nk
-from ndekit.integrate.equations import primitive_names
-from ndekit.integrate.short_loops import without_short_loops
+from ndekit.integrate.programs.equations import primitive_names
+from ndekit.integrate.programs.unrolled_loops import without_short_loops
 
 WEIGHTS = jnp.array([[-1.0, 0.5], [-0.5, -1.0]])
 

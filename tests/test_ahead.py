@@ -13,8 +13,8 @@ from jax.extend import core as jex_core
 from marks import slow_but
 
 import ndekit as nk
-from ndekit.integrate.ahead import ahead_of, at_times
-from ndekit.integrate.converted import convert
+from ndekit.integrate.programs.closure_convert import convert
+from ndekit.integrate.programs.time_only import time_only_part, at_times
 
 SIZE, CHANNELS = 4, 3
 
@@ -71,7 +71,7 @@ def in_two(field):
     """The field as the engine has it, and its program in two."""
     y, args = given()
     converted, constants = convert(lambda t, y: field(t, y, args), jnp.array(0.0), y)
-    return converted, constants, ahead_of(converted)
+    return converted, constants, time_only_part(converted)
 
 
 def no_fence(x):

@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 from stiff_problems import REFERENCES, end_of
 
 import ndekit as nk
-from ndekit.integrate.auto_switch import stability_extent
+from ndekit.integrate.solvers.auto_switch import stability_extent
 
 PID = diffrax.PIDController(rtol=1e-6, atol=1e-8)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import ndekit as nk
-from ndekit.integrate.bridge import AREAS
+from ndekit.integrate.noise.bridge import AREAS
 
 VARIANCES = {"W": 1.0, "H": 1 / 12, "K": 1 / 720}
 NAMES = {area: "WHK"[: number + 1] for number, area in enumerate(AREAS)}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndekit.integrate.checkpoints import default_checkpoints, empty_rows, stack_of
+from ndekit.integrate.forward.checkpoints import default_checkpoints, empty_rows, stack_of
 
 
 def filled(number, max_steps, steps):

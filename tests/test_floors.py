@@ -23,12 +23,33 @@ FLOORS = (
     ("door", ({PACKAGE},)),
     ("roof", ({"experiments", "cli"},)),
 )
-PLACES = {
-    part: (floor, column)
-    for floor, (_, columns) in enumerate(FLOORS)
-    for column, parts in enumerate(columns)
-    for part in parts
-}
+
+
+def places(floors):
+    """The floor and the column of every part."""
+    return {
+        part: (floor, column)
+        for floor, columns in enumerate(floors)
+        for column, parts in enumerate(columns)
+        for part in parts
+    }
+
+
+PLACES = places(columns for _, columns in FLOORS)
+# The rooms of the engine, from the ground up, in the same way.
+ENGINE = "integrate"
+ROOMS = (
+    ({"times"}, {"solution"}, {"programs"}, {"solvers"}),
+    ({"control"},),
+    ({"costs"}, {"steppers"}, {"noise"}),
+    ({"forward"},),
+    ({"replay"},),
+    ({"prepare"},),
+    ({"adjoint"},),
+    ({"outside"},),
+    ({"door"},),
+)
+ROOM_PLACES = places(ROOMS)
 EMPTY_NAMES = {"utils", "util", "misc", "common", "helpers", "helper"}
 
 
@@ -82,11 +103,20 @@ def graph_of(root):
     ]
 
 
-def may_import(above, below):
+def room_of(module):
+    """`costs` for `ndekit.integrate.costs.step`; nothing for what is not inside the engine, and for
+    its `__init__`, which lists what is at the top.
+    """
+    parts = module.split(".")
+    return parts[2] if parts[1:2] == [ENGINE] and len(parts) > 2 else None
+
+
+def may_import(above, below, table=None):
     """Whether part `above` may import part `below`."""
+    table = PLACES if table is None else table
     if above == below:
         return True
-    (floor, column), (other_floor, other_column) = PLACES[above], PLACES[below]
+    (floor, column), (other_floor, other_column) = table[above], table[below]
     return other_floor < floor or (other_floor == floor and other_column == column)
 
 
@@ -97,6 +127,27 @@ def climbing_imports(root):
         if above in PLACES and below in PLACES and not may_import(above, below):
             lines.append(f"{path}:{line}: {above} may not import {below} ({target})")
     return lines
+
+
+def climbing_rooms(root):
+    lines = []
+    for module, path, line, target in graph_of(root):
+        above, below = room_of(module), room_of(target)
+        if above and below and not may_import(above, below, ROOM_PLACES):
+            lines.append(f"{path}:{line}: room {above} may not enter {below} ({target})")
+    return lines
+
+
+def private_names(root):
+    """Names that start with an underscore, imported from another module of the package."""
+    return [
+        f"{path}:{node.lineno}: {alias.name} is private to {node.module}"
+        for path in sorted((root / PACKAGE).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
 
 
 def private_imports(root):
@@ -133,12 +184,38 @@ def test_no_import_climbs():
     assert not lines, "\n" + "\n".join(lines)
 
 
+def test_every_room_of_the_engine_has_a_floor():
+    rooms = {room_of(module) for module in module_names(ROOT)} - {None}
+    assert rooms == set(ROOM_PLACES)
+
+
+def test_no_room_of_the_engine_climbs():
+    lines = climbing_rooms(ROOT)
+    assert not lines, "\n" + "\n".join(lines)
+
+
+def test_a_room_is_entered_by_public_names():
+    lines = private_names(ROOT)
+    assert not lines, "\n" + "\n".join(lines)
+
+
+def test_every_room_says_what_happens_in_it():
+    for folder in (path for path in (ROOT / PACKAGE / ENGINE).iterdir() if path.is_dir()):
+        if folder.name in ROOM_PLACES:
+            tree = ast.parse((folder / "__init__.py").read_text())
+            said = ast.get_docstring(tree)
+            assert said and len(tree.body) == 1 and "\n\n" not in said, folder
+            assert len(said.split()) > 25, f"{folder}: what comes in, what goes out?"
+
+
 def test_no_part_imports_another_parts_private_module():
     lines = private_imports(ROOT)
     assert not lines, "\n" + "\n".join(lines)
 
 
-@pytest.mark.parametrize("name_of", [str, part_of], ids=["modules", "parts"])
+@pytest.mark.parametrize(
+    "name_of", [str, part_of, lambda m: room_of(m) or part_of(m)], ids=["modules", "parts", "rooms"]
+)
 def test_imports_have_no_cycle(name_of):
     ring = cycle(ROOT, name_of)
     assert not ring, " -> ".join(reversed(ring))
@@ -177,6 +254,32 @@ ALLOWED = {
     "the roof uses the door": ("experiments/digits.py", "import ndekit as nk"),
     "another package": ("tree.py", "import numpy as np\nfrom ndekitten import train"),
 }
+
+
+CLIMBING_IN_THE_ENGINE = {
+    "relative": ("forward/loop.py", "from ..replay import backwards"),
+    "of a name": ("steppers/explicit.py", "from ..costs.contracts import Place"),
+    "absolute": ("programs/lanes.py", "import ndekit.integrate.control.norms"),
+    "the top": ("prepare/parts.py", "def f():\n    from ..adjoint import ReplayAdjoint"),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "source"), CLIMBING_IN_THE_ENGINE.values(), ids=CLIMBING_IN_THE_ENGINE
+)
+def test_a_climbing_import_in_the_engine_is_caught(tmp_path, file, source):
+    for name in ("replay/backwards", "costs/contracts", "control/norms", "adjoint", file[:-3]):
+        path = tmp_path / PACKAGE / ENGINE / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (tmp_path / PACKAGE / ENGINE / file).write_text(source)
+    assert climbing_rooms(tmp_path)
+
+
+def test_a_private_name_is_caught(tmp_path):
+    root = toy_house(tmp_path, "tree.py", "def _zeros(): ...")
+    (root / PACKAGE / "train" / "loop.py").write_text("from ..tree import _zeros")
+    assert len(private_names(root)) == 1
 
 
 def toy_house(root, file, source):

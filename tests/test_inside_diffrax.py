@@ -13,8 +13,8 @@ from problems import van_der_pol
 from stiff_problems import robertson
 
 import ndekit as nk
-from ndekit.integrate.given import Given
-from ndekit.integrate.root_finders import GIVES_UP, mended
+from ndekit.integrate.prepare.loop_inputs import LoopInputs
+from ndekit.integrate.solvers.root_finders import GIVES_UP, mended
 
 PID = diffrax.PIDController(rtol=1e-5, atol=1e-7)
 
@@ -51,7 +51,7 @@ def test_diffrax_takes_replay_as_its_adjoint(solver):
 def test_the_loop_gets_what_we_expect_of_diffrax():
     """`AbstractAdjoint.loop` is not documented: this fails when diffrax changes it."""
     names = set(inspect.signature(diffrax.AbstractAdjoint.loop).parameters) - {"self"}
-    assert names == set(Given.__dataclass_fields__)
+    assert names == set(LoopInputs.__dataclass_fields__)
 
 
 def test_the_root_finder_is_still_broken_upstream():

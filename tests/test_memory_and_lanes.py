@@ -11,21 +11,21 @@ import pytest
 from close import assert_tree_close, close_to_rounding
 
 import ndekit as nk
-from ndekit.integrate import untouched as untouched_module
-from ndekit.integrate.merged import merge_products
-from ndekit.integrate.pinned import lanes_last
-from ndekit.integrate.untouched import untouched
+from ndekit.integrate.programs import uninitialized as module
+from ndekit.integrate.programs.batch_axis import lanes_last
+from ndekit.integrate.programs.outer_products import merge_outer_products
+from ndekit.integrate.programs.uninitialized import uninitialized
 
 LARGE = (1024, 1024)
 
 
 def test_large_records_are_not_written_before_they_are_used():
     def fill(x):
-        return jax.lax.fori_loop(0, 3, lambda i, b: b.at[i].set(x + i), untouched(LARGE, x.dtype))
+        return jax.lax.fori_loop(0, 3, lambda i, b: b.at[i].set(x + i), uninitialized(LARGE, x.dtype))
 
     x = jnp.ones(LARGE[1])
     np.testing.assert_array_equal(jax.jit(fill)(x)[:3], np.asarray(x) + np.arange(3.0)[:, None])
-    assert untouched_module._is_left_alone(), "this jaxlib wants another way: memory is zeroed"
+    assert module._is_left_alone(), "this jaxlib wants another way: memory is zeroed"
     program = jax.jit(fill).lower(x).compile().as_text()
     assert "getrf" in program
 
@@ -33,16 +33,16 @@ def test_large_records_are_not_written_before_they_are_used():
 @pytest.mark.parametrize("shape", [(3, 2), LARGE])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32, jnp.bool_])
 def test_untouched_has_the_shape_and_dtype_asked_for(shape, dtype):
-    out = jax.jit(lambda: untouched(shape, dtype))()
+    out = jax.jit(lambda: uninitialized(shape, dtype))()
     assert (out.shape, out.dtype) == (shape, dtype)
     # No lane axis of its own: it would be as large as all lanes.
-    batched = jax.vmap(lambda x: (x, untouched(shape, dtype)), out_axes=(0, None))
+    batched = jax.vmap(lambda x: (x, uninitialized(shape, dtype)), out_axes=(0, None))
     assert jax.eval_shape(batched, jnp.ones(4))[1].shape == shape
 
 
 def test_what_is_looked_for_nans_is_zeroed():
     with jax.debug_nans(True):
-        assert not np.any(np.isnan(jax.jit(lambda: untouched(LARGE, jnp.float32))()))
+        assert not np.any(np.isnan(jax.jit(lambda: uninitialized(LARGE, jnp.float32))()))
 
 
 def test_loops_of_a_few_numbers_are_compiled_whole():
@@ -88,7 +88,7 @@ def test_outer_products_are_put_together_and_stay_the_same():
         return jax.vjp(layers, weights, y)[1](ct)
 
     given = jax.random.normal(jax.random.key(0), (6, 6)), jnp.arange(6.0), jnp.ones(6)
-    merged = lambda *given: merge_products(pull, *given)
+    merged = lambda *given: merge_outer_products(pull, *given)
     assert close_to_rounding(merged(*given), pull(*given))
     # Five products forward, five backward to y, and one instead of five for the weights.
     assert count("dot_general", pull, *given) == 15

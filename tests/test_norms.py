@@ -9,7 +9,7 @@ import pytest
 from close import close_to_rounding
 
 from ndekit import tree
-from ndekit.integrate.norms import preferred, rms_norm
+from ndekit.integrate.control.norms import preferred, rms_norm
 
 TREES = {
     "one": lambda key: jr.normal(key, (1,)),

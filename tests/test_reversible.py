@@ -65,7 +65,7 @@ def test_gradient_backwards_in_time_and_in_lanes(name):
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_step_undone_is_where_it_came_from(name, getkey):
-    from ndekit.integrate.reversible import undo_of
+    from ndekit.integrate.solvers.reversible import undo_of
 
     solver, term = SOLVERS[name], diffrax.ODETerm(lotka_volterra)
     y0 = jax.random.normal(getkey(), (2,))

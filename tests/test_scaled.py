@@ -9,7 +9,7 @@ import pytest
 from close import assert_tree_close
 
 import ndekit as nk
-from ndekit.integrate.scaled import scaled_error
+from ndekit.integrate.control.scaled_error import scaled_error
 
 RTOL, ATOL = 1e-3, 1e-5
 

@@ -13,8 +13,9 @@ from close import assert_tree_close
 from marks import slow_but
 
 import ndekit as nk
-from ndekit.integrate import sosri, walk
-from ndekit.integrate.noise import Noise
+from ndekit.integrate.noise import adaptive as walk
+from ndekit.integrate.noise.of_step import Noise
+from ndekit.integrate.solvers import sosri
 from ndekit.regularize.stiffness import STABILITY
 
 AREA = diffrax.SpaceTimeLevyArea

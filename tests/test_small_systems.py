@@ -11,7 +11,7 @@ from close import assert_tree_close
 from stiff_problems import robertson
 
 import ndekit as nk
-from ndekit.integrate.small_systems import ByInverse, by_inverses, inverse
+from ndekit.integrate.solvers.small_systems import ByInverse, by_inverses, inverse
 
 
 @pytest.fixture(autouse=True)

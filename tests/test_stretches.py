@@ -12,8 +12,8 @@ from close import assert_tree_close, close_to_rounding
 from marks import slow_but
 
 import ndekit as nk
-from ndekit.integrate.record import empty_record
-from ndekit.integrate.stretch import STEPS
+from ndekit.integrate.forward.record import empty_record
+from ndekit.integrate.replay.steps_at_once import STEPS
 
 EXPLICIT = ("Tsit5", "Euler", "Heun", "Midpoint", "Ralston", "Bosh3", "Dopri5", "Dopri8")
 COSTS = {

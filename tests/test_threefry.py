@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ndekit.integrate.threefry import written_out
+from ndekit.integrate.noise.threefry import written_out
 
 SHAPES = [(), (1,), (5,), (2, 3), (3, 1, 4)]
 

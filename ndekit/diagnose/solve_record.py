@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import tree
-from ..integrate.scaled import scaled_error
-from ..integrate.setup import promote_state, promote_times
+from ..integrate.control.scaled_error import scaled_error
+from ..integrate.times import promote_state, promote_times
 from ..numbers import count, positive
 from ..regularize.stiffness import weight_of_reading
 from ..shapes import Args, State, Time

@@ -1,17 +1,17 @@
 """The engine: solving, differentiating, and the interfaces of costs."""
 
 from .adjoint import ReplayAdjoint, ReversibleAdjoint
-from .auto_switch import AutoSwitch
-from .brownian import BrownianMotion
-from .costs import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .costs.one_step import OneStep
+from .costs.placements import AlongTimes, EachStep, EveryStep
+from .costs.step import Step
 from .door import diffeqsolve
-from .one_step import OneStep
-from .placements import AlongTimes, EachStep, EveryStep
-from .recorder import Recorder
-from .reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
+from .noise.brownian import BrownianMotion
+from .outside.recorder import Recorder
 from .solution import Solution
-from .sosri import SOSRI
-from .step import Step
+from .solvers.auto_switch import AutoSwitch
+from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
+from .solvers.sosri import SOSRI
 
 __all__ = [
     "AbstractPlacement",

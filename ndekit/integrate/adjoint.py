@@ -6,9 +6,9 @@ from typing import Any
 import diffrax
 import equinox as eqx
 
-from .costs import Placements
-from .effects import LeavesTheProgram
-from .loop import Replaying, run_loop
+from .costs.contracts import Placements
+from .prepare.from_diffrax import Replaying, run_loop
+from .programs.effects import LeavesTheProgram
 
 
 class AbstractReplay(diffrax.AbstractAdjoint):

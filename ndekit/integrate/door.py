@@ -12,17 +12,17 @@ from jaxtyping import PyTree
 
 from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
-from .beside import read_beside, solve_and_look
-from .costs import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
-from .effects import LeavesTheProgram
-from .engine import can_run, can_solve, solve_by_engine
-from .events import in_users_time
-from .one_step import readable_in_loop
-from .placements import as_placements
-from .root_finders import mended
-from .setup import is_concrete
+from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .costs.one_step import readable_in_loop
+from .costs.placements import as_placements
+from .forward.events import in_users_time
+from .outside.diffrax_loop import solve_in_loop, solve_through_diffrax
+from .outside.drawn_times import read_beside, solve_and_look
+from .prepare.quick import can_run, can_solve, solve_by_engine
+from .programs.effects import LeavesTheProgram
 from .solution import Solution
-from .through_diffrax import solve_in_loop, solve_through_diffrax
+from .solvers.root_finders import mended
+from .times import is_concrete
 
 Cost = AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost
 
@@ -143,11 +143,10 @@ def diffeqsolve(
     try:
         if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
             return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
-        assert isinstance(adjoint, ReplayAdjoint)  # by `plain`
         return solve_by_engine(
             terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
             saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=stepsize_controller,
-            adjoint=adjoint, max_steps=max_steps, throw=throw, placements=placements, key=key,
+            how=adjoint.how, max_steps=max_steps, throw=throw, placements=placements, key=key,
         )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Real
 
-from ..integrate.setup import is_concrete
+from ..integrate.times import is_concrete
 
 
 def as_series(

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..integrate import AbstractStepCost, Step
-from ..integrate.norms import rms_norm
+from ..integrate.control.norms import rms_norm
 from ..numbers import count
 from ..shapes import Scalar
 

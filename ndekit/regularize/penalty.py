@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import tree
-from ..integrate.placements import Along
+from ..integrate.costs.placements import Along
 from ..numbers import real
 from ..shapes import Scalar
 from .schedules import Schedule

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from .. import tree
 from ..integrate import AbstractTrajectoryCost
-from ..integrate.setup import promote_times
+from ..integrate.times import promote_times
 from ..numbers import count
 from ..shapes import Scalar, State, Time
 from .mean_square import mean_square

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Key, UInt
 
-from ..integrate.setup import is_concrete
+from ..integrate.times import is_concrete
 from ..numbers import positive
 from ..shapes import Time
 

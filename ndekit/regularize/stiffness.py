@@ -9,7 +9,7 @@ from jax import lax
 
 from .. import tree
 from ..integrate import AbstractStepCost, Step
-from ..integrate.norms import rms_norm
+from ..integrate.control.norms import rms_norm
 from ..shapes import Scalar, State
 from .error import rms
 

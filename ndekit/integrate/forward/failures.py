@@ -1,0 +1,113 @@
+"""Where a solve failed, and the error that says so."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import equinox.internal as eqxi
+import jax
+import jax.numpy as jnp
+import numpy as np
+from diffrax import RESULTS
+from jax import lax
+
+from ...shapes import Flag, State, Time
+
+
+class Failure(eqx.Module):
+    """Where a solve stood when it stopped: the time, the length of the step that would have come
+    next, and which leaves of its last attempt were not finite.
+    """
+
+    t: Time
+    h: Time
+    unsound: Any  # `None` where the state has one leaf
+
+
+def unsound_leaves(y1: State, error: Any) -> Any:
+    """Which leaves of a step's end or of its error estimate are not finite; `None` of one leaf."""
+    leaves = jax.tree.leaves(y1)
+    if len(leaves) < 2:
+        return None
+    estimates = [None] * len(leaves) if error is None else jax.tree.leaves(error)
+    is_unsound = lambda x: jnp.array(False) if x is None else ~jnp.all(jnp.isfinite(x))
+    return jnp.stack(
+        [is_unsound(a) | is_unsound(b) for a, b in zip(leaves, estimates, strict=True)]
+    )
+
+
+# What a solve can fail with, by the number that stands for it in a program.
+_NAMES = (
+    "max_steps_reached singular breakdown stagnation conlim nonfinite_input internal_error "
+    "nonlinear_max_steps_reached nonlinear_divergence nonfinite dt_min_reached max_steps_rejected"
+).split()
+_kindof = lambda result: jax.tree.leaves(result)[0]
+_RESULTS = {int(_kindof(getattr(RESULTS, name))): name for name in _NAMES}
+
+
+class _Report(Sequence):
+    """The messages of one compiled solve. What they say of a failure is noted just before equinox
+    asks for the message.
+    """
+
+    def __init__(self, names: list[str], max_steps: int | None):
+        self.names, self.max_steps = names, max_steps
+        self.last: Any = (0.0, 0.0, (0.0, 0.0), [False] * len(names))
+
+    def note(self, code: Any, t: Any, h: Any, ends: Any, unsound: Any) -> Any:
+        self.last = float(t), float(h), tuple(map(float, ends)), list(map(bool, unsound))
+        return np.asarray(code, np.int32)
+
+    def __len__(self) -> int:
+        return len(RESULTS)
+
+    def __getitem__(self, code: Any) -> Any:
+        name = _RESULTS[code]
+        said = RESULTS[getattr(RESULTS, name)]
+        t, h, (t0, t1), unsound = self.last
+        where = f"at t = {t:.8g} (of {t0:.8g} to {t1:.8g})"
+        if name == "nonfinite":
+            leaves = [name for name, is_bad in zip(self.names, unsound, strict=True) if is_bad]
+            place = f"in leaf {', '.join(leaves)} of the state" if leaves else "in the state"
+            return (
+                f"Not finite {where}, {place}: the vector field, the state or the error estimate "
+                "is infinite or not a number, however short the step. Look at the vector field "
+                "there, and at what goes into it. A solution that blows up wants a shorter span."
+            )
+        count = f" after {self.max_steps} steps" if name == "max_steps_reached" else ""
+        return f"{said}\nThe solve stood {where}{count}, where the step size was {h:.3g}."
+
+
+def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None) -> Any:
+    """`sol`, or an error at run time if it is `bad` in any lane. Of several the error speaks of one
+    that came least far.
+    """
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(y0)]
+    report = _Report([jax.tree_util.keystr(path) or "y" for path in paths], max_steps)
+    given = lax.stop_gradient((failure, sol.result, (sol.t0, sol.t1), bad))
+
+    def note() -> Any:
+        seen = _of_one_lane(len(paths), *given)
+        return jax.pure_callback(report.note, jax.ShapeDtypeStruct((), jnp.int32), *seen)
+
+    # All that is wanted for the message is computed where there is one.
+    is_bad = eqxi.unvmap_any(bad)
+    index = lax.cond(is_bad, note, lambda: jnp.int32(0))
+    return eqxi.branched_error_if(sol, is_bad, index, report)
+
+
+def _of_one_lane(number: int, failure: Failure, result: RESULTS, ends: Any, bad: Flag) -> tuple:
+    """What the message says, of the lane that it speaks of."""
+    # Of a width that no thread's setting of 64-bit numbers changes: the host hands it back.
+    kind = jnp.asarray(_kindof(result)).astype(jnp.int32)
+    code = eqxi.unvmap_max(jnp.where(bad, kind, 0))
+    chosen = bad & (kind == code)
+    of_chosen = lambda x: eqxi.unvmap_max(jnp.where(chosen, x, -jnp.inf))
+    least = of_chosen(-failure.t)
+    chosen = chosen & (-failure.t == least)
+    unsound = jnp.zeros(number, bool) if failure.unsound is None else failure.unsound
+    unsound = jnp.stack([eqxi.unvmap_any(chosen & flag) for flag in unsound])
+    # Times inside a solve grow; the user's may not.
+    direction = of_chosen(jnp.where(ends[1] < ends[0], -1, 1).astype(failure.t.dtype))
+    ends = jnp.stack([of_chosen(x) for x in ends])
+    return code, -direction * least, of_chosen(failure.h), ends, unsound

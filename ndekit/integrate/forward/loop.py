@@ -1,0 +1,245 @@
+"""The forward loop: attempts until every lane has arrived."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from diffrax import RESULTS
+from jax import lax
+
+from ... import tree
+from ...shapes import Count, Flag, State, Time
+from ..costs.contracts import read_totals
+from ..programs.lanes import Lanes
+from . import stepping
+from .attempt import Lane, Proposal, attempt, is_active, start
+from .checkpoints import default_checkpoints
+from .events import Watched
+from .failures import Failure
+from .problem import Operands, Problem
+from .record import Details, Record, empty_record
+from .saving import any_lane
+from .streams import Streams, empty_streams, flow
+
+
+class Outcome(eqx.Module):
+    """What a solve gives, before it is dressed as a Solution. One of each in every lane."""
+
+    t: Time
+    y: State
+    streams: Streams
+    costs: dict[str, Any]
+    result: RESULTS
+    num_steps: Count
+    num_accepted: Count
+    carry: Any  # the solver's last state, if asked for
+    controller_state: Any
+    made_jump: Any
+    watched: Watched | None
+    failure: Failure
+
+
+class Recording(eqx.Module):
+    """What the reverse pass needs besides the operands and the outcome."""
+
+    record: Record
+    totals: dict[str, Any]
+    end: Any  # the last state, where steps are undone from it
+    # The memo of a step of no length, where stages are kept. It stands for that of an attempt that
+    # was given up beside lanes that took a step, be they those of a `jax.vmap` around the gradient.
+    still: Any = None
+
+
+class Solved(eqx.Module):
+    """A solve that has been made, for the reverse pass."""
+
+    flat: list[Any]  # the operands
+    outcome: Outcome
+    recording: Recording
+
+
+class _Loop(eqx.Module):
+    lane: Lane
+    streams: Streams
+    record: Record | None
+    number: Count
+    go: Flag
+
+
+def solve_forward(problem: Problem, lanes: Lanes, flat: list) -> Outcome:
+    """Solve in all lanes at once."""
+    return _finished(problem, lanes, flat, _looped(problem, lanes, flat, None))
+
+
+def record_forward(
+    problem: Problem, lanes: Lanes, alone: bool, flat: list
+) -> tuple[Outcome, Recording]:
+    """Solve, and keep what the reverse pass needs. `alone`: the stages of each step, if that is
+    how this problem is replayed where there are no lanes.
+    """
+    record = _empty_record(problem, lanes, flat)
+    loop = _looped(problem, lanes, flat, record, alone and problem.steps_at_once)
+    assert loop.record is not None  # as one was given
+    end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
+    still = _memo_of_no_step(problem, lanes, flat, loop) if problem.kept else None
+    recording = Recording(loop.record, loop.lane.totals, end, still)
+    return _finished(problem, lanes, flat, loop), recording
+
+
+def _looped(
+    problem: Problem, lanes: Lanes, flat: list, record: Record | None, notes_stages: bool = False
+) -> _Loop:
+    lane = _in_all(problem, lanes, start)(flat, None)
+    streams = _in_all(problem, lanes, empty_streams)(flat, None)
+    loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
+    turn = lambda loop: _turn(problem, lanes, flat, loop, notes_stages)
+    if record is None or not record.page:
+        return lax.while_loop(lambda loop: loop.go, turn, loop)
+    return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
+
+
+def _turn_page(turn: Callable[[_Loop], _Loop], loop: _Loop) -> _Loop:
+    """As many turns as a page of the record holds."""
+    record: Any = loop.record
+    goes_on = lambda loop: loop.go & (loop.record.num_steps < record.page)
+    loop = lax.while_loop(goes_on, turn, dataclasses.replace(loop, record=record.new_page()))
+    return dataclasses.replace(loop, record=record.with_page(loop.record))
+
+
+def _finished(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Outcome:
+    outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
+    return outcome(flat, None, loop.lane, loop.streams)
+
+
+def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
+    assert problem.max_steps is not None  # refused before
+    lane = _in_all(problem, lanes, start)(flat, None)
+    memo = _in_all(problem, lanes, lambda problem, operands: stepping.memo_like(problem, operands))
+    left, drawn = memo(flat, None)
+    state = (*recorded_state(problem, lane), (left, drawn))
+    checkpoints = problem.checkpoints if problem.undo is None else 0
+    if checkpoints is None:
+        in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
+        checkpoints = default_checkpoints(problem.max_steps, *in_bytes)
+    details, stages = _details_like(problem, lane), None
+    if problem.steps_at_once:
+        stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
+    return empty_record(lane.t, state, details, stages, problem.max_steps, checkpoints)
+
+
+def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:
+    """Evaluated only if a lane has rows for attempts that it gave up."""
+    record: Any = loop.record
+    of_lane = lambda problem, operands: stepping.no_step(problem, operands)[1]
+    memo = lambda: _in_all(problem, lanes, of_lane)(flat, None)
+    gave_up = any_lane(record.num_steps > loop.lane.num_accepted)
+    return lax.cond(gave_up, memo, lambda: tree.zeros_like(jax.eval_shape(memo)))
+
+
+def _in_all(problem: Problem, lanes: Lanes, fn: Any) -> Any:
+    return lanes.map(lambda flat, _: fn(problem, _join(problem, flat)))
+
+
+def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
+    """What a checkpoint holds, besides the memo of the step that follows."""
+    return lane.y, lane.carry if problem.stepper.keeps_carry else ()
+
+
+def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages: bool) -> _Loop:
+    one_attempt = lambda flat, number, lane: attempt(problem, _join(problem, flat), number, lane)
+    before = loop.lane
+    lane, proposal = lanes.map(one_attempt)(flat, loop.number, before)
+    streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
+    record = loop.record
+    if record is not None:
+        wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
+        details = lanes.map(lambda _, __, *given: _details(problem, *given))
+        noted = details(flat, None, before, proposal, lane)
+        state = stages = None
+        if notes_stages:
+            stages = proposal.trial.stages[: problem.num_stages]
+            stages = jax.tree.map(lambda *rows: jnp.stack(rows), *stages)
+        else:
+            state = (*recorded_state(problem, before), proposal.memo)
+        record = record.append(state, stages, lane.t, noted, wanted)
+    number = loop.number + 1
+    go = _anyone(problem, lanes, flat, lane)
+    if problem.max_steps is not None:
+        go = go & (number < problem.max_steps)
+    return _Loop(lane, streams, record, number, go)
+
+
+def _details(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> Details | None:
+    """What is noted of an attempt besides its times."""
+    if problem.moving:
+        return _details_of_grid(problem, lane, proposal, after)
+    if problem.jumps:
+        t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
+        return Details(t_end, lane.made_jump)
+    return None
+
+
+def _details_of_grid(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> Details:
+    trial, ends = proposal.trial, (proposal.t_end, lane.made_jump)
+    if problem.grid == "owned":
+        next_ends = (after.t, after.t_next)
+        return Details(*ends, proposal.accepted, proposal.accepted, (), next_ends, lane.clipped)
+    finite = tree.all_finite((trial.y1, trial.error, trial.rates, trial.carry))
+    return Details(*ends, proposal.accepted, finite, lane.controller_state)
+
+
+def _details_like(problem: Problem, lane: Lane) -> Details | None:
+    """Arrays of the shapes and dtypes of `_details`."""
+    flag = jnp.zeros_like(lane.t, jnp.bool_)
+    if problem.grid == "owned":
+        return Details(lane.t, lane.made_jump, flag, flag, (), (lane.t, lane.t), flag)
+    if problem.moving:
+        return Details(lane.t, lane.made_jump, flag, flag, lane.controller_state)
+    return Details(lane.t, lane.made_jump) if problem.jumps else None
+
+
+def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:
+    active = lanes.map(lambda flat, _, lane: is_active(lane, _join(problem, flat)))
+    return any_lane(active(flat, None, lane))
+
+
+def _finish(problem: Problem, operands: Operands, lane: Lane, streams: Streams) -> Outcome:
+    unfinished = is_active(lane, operands)
+    cut = lambda saved, ts: eqx.tree_at(
+        lambda s: s.ys, saved, jax.tree.map(lambda y: y[: ts.shape[0]], saved.ys)
+    )
+    at_ts = [
+        None if saved is None else cut(saved, ts)
+        for saved, ts in zip(streams.at_ts, operands.ts, strict=True)
+    ]
+    return Outcome(
+        t=lane.t,
+        y=lane.y,
+        streams=Streams(at_ts, streams.at_steps, streams.dense),
+        costs=read_totals(problem.full_placements(operands), lane.totals, lane.num_accepted),
+        result=RESULTS.where(unfinished, RESULTS.max_steps_reached, lane.result),
+        num_steps=lane.num_steps,
+        num_accepted=lane.num_accepted,
+        carry=lane.carry if problem.returns_state else None,
+        controller_state=lane.controller_state if problem.returns_state else None,
+        made_jump=lane.made_jump,
+        watched=lane.watched,
+        failure=Failure(lane.t, lane.t_next - lane.t, lane.unsound),
+    )
+
+
+def outcome_struct(problem: Problem, operands: Operands) -> Outcome:
+    """Shapes and dtypes of the outcome of one lane."""
+
+    def example(operands: Operands) -> Outcome:
+        lane, streams = start(problem, operands), empty_streams(problem, operands)
+        return _finish(problem, operands, lane, streams)
+
+    return jax.eval_shape(example, operands)
+
+
+def _join(problem: Problem, flat: list) -> Operands:
+    return jax.tree.unflatten(problem.treedef, flat)

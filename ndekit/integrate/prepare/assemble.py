@@ -1,0 +1,90 @@
+"""A problem and its operands, put together from their parts: of every way of preparing a solve."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ...shapes import State, Time
+from ..control.controllers import frozen
+from ..forward.loop import Outcome
+from ..forward.problem import Operands, Problem
+from ..forward.stepping import needs_fences
+from ..noise.of_step import Noise
+from ..programs.closure_convert import Converted
+from ..times import close_to
+from .parts import Part
+
+
+class Replaying(NamedTuple):
+    """How the reverse pass goes: what `ReplayAdjoint` was told."""
+
+    checkpoints: int | None
+    step_sizes: str
+    reversible: bool = False
+    keeps_stages: bool = False
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether diffrax's own loop would give the same derivative."""
+        return self.step_sizes == "frozen" and not self.reversible
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Motion:
+    """How a solve steps: the stepper, its dynamics as a program, its first carry."""
+
+    stepper: Any
+    dynamics: Converted
+    constants: list[Any]
+    carry0: Any
+    last_state: Callable[[Outcome], Any] = lambda outcome: None
+    field: Converted | None = None
+    of_field: list[Any] = dataclasses.field(default_factory=list)
+    first_evals: int = 0
+    noise: Noise | None = None
+
+    def num_evals(self, outcome: Outcome) -> dict[str, Any]:
+        """True evaluations of the field, for `sol.stats`, where the scheme is known."""
+        per_step = self.stepper.evals_per_step
+        if per_step is None:
+            return {}
+        return {"num_evals": self.first_evals + per_step * outcome.num_steps}
+
+
+def assemble(
+    solver: Any,
+    motion: Motion,
+    how: Replaying,
+    max_steps: int | None,
+    ends: tuple[Time, Time, Time],
+    y0: State,
+    parts: list[Part],
+) -> tuple[Problem, Operands]:
+    """The problem of a solve by `solver`. `ends`: t0, t1 and the end of the first step."""
+    t0, t1, t_next0 = ends
+    fixed = {name: value for part in parts for name, value in part.fixed.items()}
+    arrays = {name: value for part in parts for name, value in part.arrays.items()}
+    problem = Problem(
+        dynamics=motion.dynamics,
+        field=motion.field,
+        stepper=motion.stepper,
+        interpolation=solver.interpolation_cls,
+        max_steps=max_steps,
+        checkpoints=how.checkpoints,
+        keeps_stages=how.keeps_stages,
+        solver_name=type(solver).__name__,
+        fenced=needs_fences(motion.stepper, motion.dynamics),
+        **fixed,
+    )
+    operands = Operands(
+        constants=motion.constants,
+        of_field=motion.of_field,
+        y0=y0,
+        carry0=motion.carry0,
+        t0=t0,
+        t1=t1,
+        t_next0=t_next0 if problem.moving or problem.own_grid else frozen(t_next0),
+        close_to_t1=close_to(t1),
+        **arrays,
+    )
+    return problem, operands

@@ -1,0 +1,262 @@
+"""The reverse pass: the recorded steps walked backwards, one vjp each.
+
+Step sizes are constants: the gradient is that of the solve on its recorded grid. Rejected attempts
+were never recorded, so nothing of them is evaluated here.
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ... import tree
+from ...shapes import Count
+from ..forward import stepping
+from ..forward.checkpoints import Rows, Stack, stack_of
+from ..forward.grid import Grid, remembered
+from ..forward.loop import Outcome, Solved
+from ..forward.problem import Operands, Problem
+from ..forward.record import AllRows, RecordedStep
+from ..forward.saving import BLOCK
+from ..programs.lanes import Lanes
+from .cotangents import collect
+from .saving_vjp import SavedValues, nothing_found, padded_in_front
+from .step_vjp import Cotangents, Replay
+from .steps_at_once import vjp_of_steps
+
+# Values at `ts` that are looked at together, where many steps are.
+_BLOCK_OF_STRETCH = 128
+
+
+class _Walk(eqx.Module):
+    ct: Cotangents
+    # The stack of checkpoints; or the state after the step, where steps are undone; or nothing,
+    # where all are there.
+    states: Any
+    step: Count
+
+
+def replay(
+    problem: Problem,
+    lanes: Lanes,
+    perturbed: tuple[bool, ...],
+    alone: bool,
+    solved: Solved,
+    ct_outcome: Any,
+) -> list[Any]:
+    """Cotangents of the perturbed operands, in their order."""
+    steps_at_once = alone and problem.steps_at_once
+    pass_ = _prepare(problem, lanes, perturbed, solved, ct_outcome, steps_at_once)
+    ct, record = _at_the_end(pass_, solved.outcome), solved.recording.record
+    if steps_at_once:
+        walk = (ct, record.num_steps)
+        turn = lambda walk: vjp_of_steps(pass_, *walk)
+        return collect(pass_, perturbed, lax.while_loop(lambda w: w[1] > 0, turn, walk)[0])
+    states, turn = solved.recording.end, _turn_page if record.page else _turn
+    if isinstance(record.rows, Rows):
+        states = stack_of(record.rows, record.num_steps)
+    walk = _Walk(ct, states, record.num_steps - 1)
+    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: turn(pass_, w), walk)
+    return collect(pass_, perturbed, walk.ct)
+
+
+def _prepare(
+    problem: Problem,
+    lanes: Lanes,
+    perturbed: tuple[bool, ...],
+    solved: Solved,
+    ct_outcome: Any,
+    steps_at_once: bool,
+) -> Replay:
+    flat = solved.flat
+    flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
+    if problem.noise is not None and any(jax.tree.leaves((times_of(flags), flags.ts))):
+        raise ValueError(
+            "A solve with `BrownianMotion` has no derivative by `t0`, `t1`, `dt0`, `saveat.ts` or "
+            "the times of a step size controller: the path is nowhere differentiable. Pass them "
+            "through `jax.lax.stop_gradient`."
+        )
+    positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
+    of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
+    if problem.moving:
+        of_problem = (*of_problem, positions.controller)
+    parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
+    saved, operands = [], jax.tree.unflatten(problem.treedef, flat)
+    for index, values in enumerate(ct_outcome.streams.at_ts):
+        if values is None:
+            saved.append(None)
+            continue
+        size = _block_size(lanes, operands.ts[index], steps_at_once)
+        ct_ys = lanes.map(lambda _, __, ys, size=size: padded_in_front(ys, size))
+        of_fn = tuple(i for i in positions.fns[index] if perturbed[i])
+        given = (problem, lanes, flat, index, of_fn, size, ct_ys(flat, None, values.ys))
+        saved.append(SavedValues(*given))
+    return Replay(
+        problem,
+        lanes,
+        flags,
+        parameters,
+        flat,
+        solved.recording,
+        solved.outcome.num_accepted,
+        ct_outcome,
+        saved,
+        chained=_is_chained(problem, ct_outcome),
+    )
+
+
+def times_of(operands: Operands) -> tuple:
+    """All times in which the user has a say, and what the controller makes of them."""
+    return (
+        operands.t0, operands.t1, operands.stops, operands.t_next0, operands.controller,
+        operands.controller_state0,
+    )  # fmt: skip
+
+
+def _block_size(lanes: Lanes, ts: Any, steps_at_once: bool) -> int:
+    """How many times of a solve are looked at at once: more, where more steps are."""
+    length = ts.shape[0 if lanes.last else -1]
+    return min(_BLOCK_OF_STRETCH if steps_at_once else BLOCK, length)
+
+
+def _is_chained(problem: Problem, ct_outcome: Any) -> bool:
+    """Where the first stage matters beyond being part of the step, it is differentiated once as the
+    last stage of the step before.
+    """
+    if problem.steps_at_once:  # whose steps are on their own
+        return False
+    asked = bool(ct_outcome.costs) or problem.interpolates or problem.returns_state
+    asked = asked or problem.kept is not None
+    return problem.stepper.keeps_carry or problem.moving or asked
+
+
+def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
+    """The loss's derivative after the last step."""
+    flat, ct_outcome = pass_.flat, pass_.ct_outcome
+    carry = ct_outcome.carry
+    if carry is None:
+        carry = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(flat, None)
+    carry = eqx.filter(carry, eqx.is_inexact_array) if pass_.chained else ()
+    found = []
+    for values, saved in zip(pass_.saved, outcome.streams.at_ts, strict=True):
+        if values is None or saved is None:
+            found.append(None)
+            continue
+        nothing = lambda ops, _, n, v=values: nothing_found(ops.ts[v.index], n, v.size)
+        found.append(pass_.map(nothing)(flat, None, saved.count))
+    # Where step sizes are differentiated the end is reached by the last step's own times.
+    owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
+    at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
+    owned = pass_.map(lambda ops, _: tree.zeros_like(pass_.problem.owned_times(ops)))
+    nothing = owned(flat, None)
+    return Cotangents(
+        parameters=[jnp.zeros_like(flat[i]) for i in pass_.parameters],
+        y=ct_outcome.y,
+        carry=carry,
+        owned=dataclasses.replace(nothing, t1=jnp.where(at_t1, ct_outcome.t, 0)),
+        found=found,
+        remaining=outcome.num_accepted,
+        grid=_grid_at_the_end(pass_, outcome) if pass_.problem.moving else None,
+    )
+
+
+def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
+    problem, ct_memory = pass_.problem, pass_.ct_outcome.controller_state
+    past = lambda ops, _: tree.zeros_like(remembered(problem, ops.controller_state0))
+    memory = pass_.map(past)(pass_.flat, None)
+    if problem.own_grid and ct_memory is not None:
+        memory = eqx.filter(ct_memory, jax.tree.map(eqx.is_inexact_array, outcome.controller_state))
+    return Grid(jnp.asarray(pass_.ct_outcome.t), jnp.zeros_like(outcome.t), memory)
+
+
+def _turn(pass_: Replay, walk: _Walk) -> _Walk:
+    """Go one step back."""
+    go_before = _arrive if pass_.problem.undo is None else _undo
+    if isinstance(pass_.recording.record.rows, AllRows):
+        go_before = _look_up
+    states, step = go_before(pass_, walk.states, walk.step)
+    return _Walk(step_vjp(pass_, walk.ct, step, walk.step), states, walk.step - 1)
+
+
+def _turn_page(pass_: Replay, walk: _Walk) -> _Walk:
+    """Go a page of steps back."""
+    record = pass_.recording.record
+    first = jnp.maximum(walk.step + 1 - record.page, 0)
+    recording = dataclasses.replace(pass_.recording, record=record.page_from(first))
+    of_page = dataclasses.replace(pass_, recording=recording)
+    walk = _Walk(walk.ct, walk.states, walk.step - first)
+    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: _turn(of_page, w), walk)
+    return _Walk(walk.ct, walk.states, first - 1)
+
+
+def _look_up(pass_: Replay, nothing: Any, wanted: Count) -> tuple[Any, RecordedStep]:
+    """The state before step `wanted`, where the record has all."""
+    record: Any = pass_.recording.record
+    return nothing, record.step(wanted, tree.read(record.rows.states, wanted))
+
+
+def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedStep]:
+    """The state before step `wanted`, from the state after it."""
+    step = pass_.recording.record.step(wanted, after)
+
+    def undo(operands: Operands, number: Count, step: RecordedStep) -> tuple:
+        back = pass_.problem.undo
+        assert back is not None  # or the record would hold states
+        drawn = stepping.draw(pass_.problem, operands, (step.t0, step.t1), number)
+        before = back(operands.undo, step.t0, step.t1, step.y, step.carry, *drawn)
+        return tree.where(step.accepted, before, (step.y, step.carry)), drawn
+
+    before, drawn = pass_.map(undo)(pass_.flat, wanted, step)
+    step = dataclasses.replace(step, y=before[0], carry=before[1], memo=((), drawn))
+    return (*before, ()), step
+
+
+def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, RecordedStep]:
+    """The state before step `wanted`: from the stack, or by running on from what is on top.
+
+    On the way checkpoints are pushed, evenly spaced over the room; for a distance no longer than
+    that, all.
+    """
+    record = pass_.recording.record
+    draw = pass_.map(lambda operands, *rest: _draw(pass_.problem, operands, *rest))
+    advance = pass_.map(lambda operands, *rest: _advance(pass_.problem, operands, *rest))
+
+    def run_on(loop: tuple) -> tuple:
+        stack, (y, carry, (_, drawn)), number, _ = loop
+        step = record.step(number, (y, carry, ((), drawn)))
+        after, left = advance(pass_.flat, number, step)
+        keep = (number > first) & ((number - first) % spacing == 0)
+        stack = stack.push((y, carry, (left, drawn)), number, keep)
+        number = number + 1
+        drawn = draw(pass_.flat, number, record.step(number, (*after, ())))
+        return stack, (*after, (left, drawn)), number, jnp.array(False)
+
+    state, first = stack.last()
+    free = stack.num_free() + 1
+    spacing = jnp.maximum((wanted - first + free - 1) // free, 1)
+    # All that is read of the stack goes through the loop: what is read of it beside a loop that
+    # writes to it makes the compiler copy it whole.
+    loop = (stack, tuple(state), first, jnp.array(True))
+    stack, (y, carry, memo), _, memo_fits = lax.while_loop(lambda s: s[2] < wanted, run_on, loop)
+    step = record.step(wanted, (y, carry, memo))
+    if jax.tree.leaves(memo[0]):
+        # What a step leaves is known when it has been made, and this one has not been yet.
+        left = lax.cond(memo_fits, lambda: memo[0], lambda: advance(pass_.flat, wanted, step)[1])
+        step = dataclasses.replace(step, memo=(left, memo[1]))
+    return stack.without(wanted), step
+
+
+def _advance(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:
+    """The state after a step, and what the step leaves."""
+    jumped = None if step.details is None else step.details.made_jump
+    ends, state = (step.t0, step.t1), (step.y, step.carry)
+    trial, left = stepping.advance(problem, operands, number, ends, state, jumped, step.memo[1])
+    carry = trial.carry if problem.stepper.keeps_carry else ()
+    return tree.where(step.accepted, (trial.y1, carry), (step.y, step.carry)), left
+
+
+def _draw(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:
+    return stepping.draw(problem, operands, (step.t0, step.t1), number)
