@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import catalogue_parts
+from support import catalogue_parts
 
 from . import pieces
 

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from close import ROUNDING, difference_after
+from support.close import ROUNDING, difference_after
 
 from .differences import (
     CHECKED,
