@@ -26,11 +26,13 @@ def convert_controller(
     Last, whether it may say that the field has jumped: not if it always says Python's `False`.
     """
     judge, jumps = _as_it_is, []
-    if isinstance(controller, diffrax.PIDController):
+    clips, pid = clips_around(controller)
+    if isinstance(pid, diffrax.PIDController):
         # As in diffrax, tolerances and coefficients have no derivative.
-        controller = _without_derivative(controller)
-        controller = eqx.tree_at(lambda c: c.norm, controller, preferred(controller.norm))
-        if type(controller) is diffrax.PIDController and controller.norm is rms_norm:
+        pid = _without_derivative(pid)
+        pid = eqx.tree_at(lambda c: c.norm, pid, preferred(pid.norm))
+        controller = _clipped_by(clips, pid)
+        if all(map(_is_diffrax_own, [*clips, pid])) and pid.norm is rms_norm:
             judge = _by_one_number
 
     def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
@@ -56,9 +58,10 @@ def _by_one_number(controller: Any, y: State, y1: State, error: Any) -> tuple:
     """
     if error is None:
         return controller, y, y1, error
-    scaled = scaled_error(controller.norm, error, y, y1, controller.rtol, controller.atol)
+    clips, pid = clips_around(controller)
+    scaled = scaled_error(pid.norm, error, y, y1, pid.rtol, pid.atol)
     parts = lambda c: (c.rtol, c.atol, c.norm)
-    rule = eqx.tree_at(parts, controller, (0.0, 1.0, lambda x: x))
+    rule = _clipped_by(clips, eqx.tree_at(parts, pid, (0.0, 1.0, lambda x: x)))
     return rule, jnp.zeros_like(scaled), jnp.zeros_like(scaled), scaled
 
 
@@ -69,6 +72,18 @@ def clips_around(controller: Any) -> tuple[list[Any], Any]:
         clips.append(controller)
         controller = controller.controller
     return clips, controller
+
+
+def _clipped_by(clips: list[Any], controller: Any) -> Any:
+    """The inverse of `clips_around`."""
+    for clip in reversed(clips):
+        controller = eqx.tree_at(lambda c: c.controller, clip, controller)
+    return controller
+
+
+def _is_diffrax_own(controller: Any) -> bool:
+    """Whether a controller is of a class whose rule we know to the letter."""
+    return type(controller) in (diffrax.PIDController, diffrax.ClipStepSizeController)
 
 
 def is_diffrax_pid(controller: Any) -> bool:

@@ -84,6 +84,7 @@ class Problem:
     solver_name: str
     plans: tuple[Plan, ...]
     fenced: bool = False
+    one_by_one: bool = False  # whether something asks that steps be replayed one by one
     jumps: bool = False  # whether the controller may make jumps
     dense: bool = False
     watch: Any = None  # event conditions: `events.Conditions`

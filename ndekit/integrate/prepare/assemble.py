@@ -24,6 +24,11 @@ class Replaying(NamedTuple):
     keeps_stages: bool = False
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether a record is wanted that steps side by side do not make, or none at all."""
+        return self.checkpoints is not None or self.reversible or self.keeps_stages
+
+    @property
     def can_leave(self) -> bool:
         """Whether diffrax's own loop would give the same derivative."""
         return self.step_sizes == "frozen" and not self.reversible
@@ -64,6 +69,7 @@ def assemble(
     t0, t1, t_next0 = ends
     fixed = {name: value for part in parts for name, value in part.fixed.items()}
     arrays = {name: value for part in parts for name, value in part.arrays.items()}
+    fenced = needs_fences(motion.stepper, motion.dynamics)
     problem = Problem(
         dynamics=motion.dynamics,
         field=motion.field,
@@ -73,7 +79,8 @@ def assemble(
         checkpoints=how.checkpoints,
         keeps_stages=how.keeps_stages,
         solver_name=type(solver).__name__,
-        fenced=needs_fences(motion.stepper, motion.dynamics),
+        fenced=fenced,
+        one_by_one=how.one_by_one or fenced or any(part.one_by_one for part in parts),
         **fixed,
     )
     operands = Operands(

@@ -170,7 +170,9 @@ def _state_part(given: LoopInputs, memory: Any, control: Part, jumps: bool) -> P
         controller_state0=memory, stops=stops, made_jump0=state0.made_jump if jumps else None,
         result0=frozen(state0.result),
     )  # fmt: skip
-    return Part(dict(jumps=jumps, dense=saveat.dense, returns_state=returns_state), arrays)
+    fixed = dict(jumps=jumps, dense=saveat.dense, returns_state=returns_state)
+    # A step that ends where a clipping controller says is not looked up side by side.
+    return Part(fixed, arrays, stops is not None or saveat.dense or returns_state)
 
 
 def _first_end(given: LoopInputs) -> Any:
@@ -208,7 +210,8 @@ def _streams(given: LoopInputs) -> Part:
         plans.append(Plan(fn, at_ts, sub.steps, room))
         constants.append(of_fn)
         ts.append(sub.ts if at_ts else None)
-    return Part(dict(plans=tuple(plans)), dict(fns=constants, ts=ts))
+    at_steps = any(plan.every for plan in plans)
+    return Part(dict(plans=tuple(plans)), dict(fns=constants, ts=ts), at_steps)
 
 
 def _conditions(given: LoopInputs) -> Part:
@@ -221,7 +224,7 @@ def _conditions(given: LoopInputs) -> Part:
     leaves = (jax.tree.leaves(state0.event_values), jax.tree.leaves(state0.event_mask))
     watched = Watched(*leaves, state0.tprev, state0.tprev, state0.event_dense_info)
     watch = Conditions(converted, directions_of(event))
-    return Part(dict(watch=watch), dict(watch=constants, watched0=frozen(watched)))
+    return Part(dict(watch=watch), dict(watch=constants, watched0=frozen(watched)), True)
 
 
 def _evals(given: LoopInputs, motion: Motion, outcome: Outcome) -> dict[str, Any]:

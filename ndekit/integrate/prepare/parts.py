@@ -21,10 +21,13 @@ from ..forward.grid import depends_on_state, moves
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Fields of `Problem` and of `Operands`."""
+    """Fields of `Problem` and of `Operands`; and whether, for it, recorded steps must be replayed
+    one by one.
+    """
 
     fixed: dict[str, Any]
     arrays: dict[str, Any]
+    one_by_one: bool = False
 
 
 def control_part(

@@ -24,7 +24,7 @@ from ..forward.saving import BLOCK
 from ..programs.lanes import Lanes
 from .cotangents import collect
 from .saving_vjp import SavedValues, nothing_found, padded_in_front
-from .step_vjp import Cotangents, Replay
+from .step_vjp import Cotangents, Replay, step_vjp
 from .steps_at_once import vjp_of_steps
 
 # Values at `ts` that are looked at together, where many steps are.

@@ -26,7 +26,6 @@ from ..forward.problem import Problem
 from ..forward.record import RecordedStep
 from ..programs.effects import calls_host
 from ..programs.lanes import Lanes
-from ..steppers.explicit import ExplicitRungeKutta
 from .step_vjp import (
     Advanced,
     Cotangents,
@@ -51,22 +50,16 @@ def takes_steps_at_once(problem: Problem, lanes: Lanes) -> bool:
     """Whether the reverse pass takes steps side by side: those of one small state, by an explicit
     scheme on a vector field, where a step depends on nothing else of the step before.
     """
-    explicit = isinstance(problem.stepper, ExplicitRungeKutta)
-    if lanes.levels or not explicit or problem.max_steps is None:
+    if lanes.levels or problem.max_steps is None or not problem.stepper.steps_at_once:
         return False
-    dtypes = {x.dtype for x in jax.tree.leaves((problem.outcome.y, problem.outcome.t))}
+    if problem.one_by_one or problem.moving or any(map(calls_host, problem.programs)):
+        return False
+    y, costs, t = problem.outcome.y, problem.outcome.costs, problem.outcome.t
     numbers = lambda x: sum(leaf.size for leaf in jax.tree.leaves(x))
-    y, costs = problem.outcome.y, problem.outcome.costs
     small = numbers(y) <= _LARGEST_STATE and numbers(costs) <= _LARGEST_COSTS
-    small = small and problem.max_steps * problem.num_stages * tree.num_bytes(y) <= _LARGEST_RECORD
-    # Of a field of a few additions and products nothing is to be gained: see `forward/record.py`.
-    # A step that ends where a clipping controller says is not looked up side by side.
-    special = problem.fenced or problem.moving or problem.undo is not None or problem.clipped
-    special = special or problem.kept is not None or problem.checkpoints is not None
-    special = special or problem.returns_state or any(map(calls_host, problem.programs))
-    watched = problem.dense or problem.watch is not None
-    watched = watched or any(plan.every for plan in problem.plans)
-    return small and len(dtypes) == 1 and not (special or watched)
+    record = problem.max_steps * problem.num_stages * tree.num_bytes(y)
+    one_dtype = len({x.dtype for x in jax.tree.leaves((y, t))}) == 1
+    return small and one_dtype and record <= _LARGEST_RECORD
 
 
 def vjp_of_steps(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents, Count]:

@@ -30,6 +30,7 @@ class ExplicitRungeKutta(AbstractStepper):
 
     keeps_carry: ClassVar[bool] = False
     num_times: ClassVar[int] = 1
+    steps_at_once: ClassVar[bool] = True
 
     a: tuple[tuple[float, ...], ...] = eqx.field(static=True)
     b: tuple[float, ...] = eqx.field(static=True)

@@ -33,10 +33,12 @@ class AbstractStepper(eqx.Module):
         keeps_carry: whether the record must hold the carry at checkpoints, since it cannot be had
             from the state alone.
         num_times: how many of the first arguments of `dynamics` are times.
+        steps_at_once: whether recorded steps can be taken side by side, from their stages alone.
     """
 
     keeps_carry: ClassVar[bool] = True
     num_times: ClassVar[int] = 2
+    steps_at_once: ClassVar[bool] = False
 
     @property
     def evals_per_step(self) -> int | None:
