@@ -1,224 +1,82 @@
-"""Diffrax and ndekit give back the same, call by call.
+"""The list of experiments: a new one is a file and its line."""
 
-Times of adaptive steps follow from error estimates, which the two may round differently: one unit
-in the last place of a state, relative to its error, is what the lengths of steps differ by. The
-catalogue's tolerances keep that below 1e-9.
-"""
+import pathlib
 
-import re
-import warnings
-
-import diffrax
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.tree_util as jtu
-import numpy as np
 import pytest
-from catalogue import CASES, GRADIENTS, SLOW, SLOW_GRADIENTS
-from catalogue_failures import DELIBERATE, FAILURES, SLOW_FAILURES, Raises
-from catalogue_parts import caller, loss_of
-from catalogue_transforms import SLOW_TRANSFORMS, TRANSFORMS
-from close import assert_tree_close
-from diffrax import RESULTS
-from marks import slow_but
+from test_floors import ROOT, graph_of
 
-import ndekit as nk
+import ndekit.experiments
+from ndekit.cli import main
+from ndekit.experiments import catalogue
+from ndekit.experiments.harness import registry
+from ndekit.experiments.harness.config import Config
 
-pytestmark = pytest.mark.usefixtures("types_unchecked")
+FOLDER = pathlib.Path(catalogue.__file__).parent
+NEW = '''
+"""Blobs instead of digits."""
 
-RTOL = 1e-9
-COUNTS = ("num_steps", "num_accepted_steps", "num_rejected_steps", "max_steps")
-FIELDS = "t0 t1 ts ys result solver_state controller_state made_jump event_mask".split()
-# What a call with this in its name warns of, and how it ends unless it succeeds.
-WARNINGS = {
-    "complex": "Complex dtype support in Diffrax is a work in progress",
-    "unmarked": "is not marked as converging",
-}
-ENDS = {
-    "never": RESULTS.successful,
-    "event": RESULTS.event_occurred,
-    "cut-off": RESULTS.max_steps_reached,
-    "not-a-number-adaptive": RESULTS.max_steps_reached,
-    "dtmin-fails": RESULTS.dt_min_reached,
-}
+from ndekit.experiments.digits import PRESETS as OF_DIGITS
+
+PRESETS = {"default": OF_DIGITS["default"]._replace(about="told in one file")}
+'''
 
 
-@pytest.fixture(autouse=True)
-def float64(x64):
-    pass
+def test_the_list_is_that_of_the_files():
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "catalogue"}
+    assert set(catalogue.NAMES) == files
+    assert list(registry.EXPERIMENTS) == list(catalogue.NAMES)
 
 
-@pytest.fixture(scope="class")
-def without_checks_at_run_time():
-    """As with EQX_ON_ERROR=off: a program that can raise is compiled anew by every process."""
-    jax.clear_caches()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("equinox._errors.EQX_ON_ERROR", "off")
-        yield
-    jax.clear_caches()
+def test_every_file_has_presets():
+    for name in catalogue.NAMES:
+        presets = catalogue.presets_of(name)
+        assert presets and registry.EXPERIMENTS[name] == presets
+        assert all(isinstance(config, Config) and config.about for config in presets.values())
 
 
-def everything(sol):
-    """All that a solution tells, as a PyTree of arrays and static structure."""
-    told = {name: getattr(sol, name) for name in FIELDS}
-    told["stats"] = {name: sol.stats[name] for name in COUNTS}
-    told["controller_state"] = jax.tree.map(inverse, sol.controller_state)
-    told["dense"] = None if sol.interpolation is None else along(sol)
-    return told
+def test_a_new_experiment_is_one_file_and_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "blobs.py").write_text(NEW)
+    path = [*ndekit.experiments.__path__, str(tmp_path)]
+    monkeypatch.setattr(ndekit.experiments, "__path__", path)
+    monkeypatch.setitem(registry.EXPERIMENTS, "blobs", catalogue.presets_of("blobs"))
+    assert main(["list"]) == 0
+    assert "blobs\n  --preset default      told in one file\n" in capsys.readouterr().out
+    assert registry.make_job("blobs", "steps", 0).name.startswith("blobs-default-40epochs-steps")
 
 
-def inverse(x):
-    """Of a `PIDController`'s state a scaled error, exact to the rounding of a state."""
-    with np.errstate(divide="ignore"):
-        return 1 / np.asarray(x) if eqx.is_inexact_array(x) else x
+HARNESS = "ndekit.experiments.harness"
 
 
-@eqx.filter_jit
-def along(sol):
-    path = sol.interpolation
-    times = path.t0 + (path.t1 - path.t0) * jnp.array([0.0, 0.041, 0.3, 0.77, 1.0])
-    both = jax.vmap(lambda t: (sol.evaluate(t), sol.derivative(t)))(times)
-    return path.t0, path.t1, both, sol.evaluate(times[1], times[2])
+def climbing(graph):
+    """Imports of the harness from what stands above it in `experiments/`."""
+    return [
+        f"{path}:{line}: {target}"
+        for module, path, line, target in graph
+        if f"{module}.".startswith(f"{HARNESS}.")
+        and f"{target}.".startswith("ndekit.experiments.")
+        and not f"{target}.".startswith(f"{HARNESS}.")
+    ]
 
 
-def is_solution(x):
-    return isinstance(x, diffrax.Solution)
+def test_the_harness_imports_no_experiment():
+    assert not climbing(graph_of(ROOT))
 
 
-def told_by(case, diffeqsolve):
-    out = case(caller(diffeqsolve))
-    return jax.tree.map(lambda x: everything(x) if is_solution(x) else x, out, is_leaf=is_solution)
-
-
-def assert_same(ours, theirs):
-    kinds = [jax.tree.map(lambda x: (np.asarray(x).dtype, jnp.shape(x)), x) for x in (ours, theirs)]
-    assert kinds[0] == kinds[1]
-    # Where theirs is infinite, a relative tolerance would allow ours to be anything.
-    assert_tree_close(jax.tree.map(not_finite, ours), jax.tree.map(not_finite, theirs), rtol=0)
-    assert_tree_close(without_memory(ours), without_memory(theirs), rtol=RTOL, atol=RTOL)
-
-
-def without_memory(told):
-    """Without what a PID controller remembers: the inverse of a small error, so a rounding error
-    made large. The steps that follow from it are compared."""
-    is_told = lambda x: isinstance(x, dict) and "controller_state" in x
-    forget = lambda x: {k: v for k, v in x.items() if k != "controller_state"} if is_told(x) else x
-    return jax.tree.map(forget, told, is_leaf=is_told)
-
-
-def not_finite(x):
-    return np.where(np.isfinite(x), 0, x)
-
-
-def ends_as_named(told, name):
-    end = next((result for word, result in ENDS.items() if word in name), RESULTS.successful)
-    parts = told if isinstance(told, tuple) else (told,)
-    return all(bool(part["result"] == end) for part in parts)
-
-
-def warned(run):
-    """What `run` gives back, and the warnings on the way."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        out = run()
-    return out, {(w.category, str(w.message)) for w in caught}
-
-
-def failure(case, diffeqsolve):
-    with pytest.raises(Exception) as caught:
-        jax.block_until_ready(jtu.tree_leaves(case(caller(diffeqsolve))))
-    return caught.type, sentence(str(caught.value))
-
-
-def sentence(message):
-    """The first of a message; at run time, JAX and Equinox wrap it into the stack."""
-    *_, told = re.split(r"EquinoxRuntimeError: ", message)
-    return re.split(r"(?<=[.!?])\s|\n", told.strip(), maxsplit=1)[0]
-
-
-def gradient(case, diffeqsolve):
-    loss = lambda push, args: loss_of(case(caller(diffeqsolve, push, args)))
-    return jax.jit(jax.grad(loss, argnums=(0, 1)))(jnp.zeros(2), jnp.asarray(4.0))
-
-
-def is_refusal(difference):
-    return isinstance(difference.theirs, Raises)
-
-
-def assert_differs(difference):
-    assert_is(difference.theirs, difference.call, diffrax.diffeqsolve)
-    assert_is(difference.ours, difference.call, nk.diffeqsolve)
-
-
-def assert_is(expected, call, diffeqsolve):
-    if not isinstance(expected, Raises):
-        assert expected(call(caller(diffeqsolve)))
-        return
-    with pytest.raises(expected.kind, match=re.escape(expected.message)):
-        jax.block_until_ready(jtu.tree_leaves(call(caller(diffeqsolve))))
-
-
-def slow_if(slow, names):
-    return slow_but(set(names) - set(slow), names)
-
-
-# Classes, so that JAX forgets each one's programs: together they fill gigabytes.
-
-
-@pytest.mark.usefixtures("without_checks_at_run_time")
-class TestACall:
-    @pytest.mark.parametrize("name", slow_if(SLOW, CASES))
-    def test_gives_back_the_same(self, name):
-        theirs, their_warnings = warned(lambda: told_by(CASES[name], diffrax.diffeqsolve))
-        assert ends_as_named(theirs, name)
-        ours, our_warnings = warned(lambda: told_by(CASES[name], nk.diffeqsolve))
-        assert our_warnings == their_warnings
-        expected = [text for word, text in WARNINGS.items() if word in name]
-        assert len(their_warnings) == len(expected)
-        assert all(text in message for text in expected for _, message in their_warnings)
-        assert_same(ours, theirs)
-
-    def test_counts_promote_as_in_diffrax(self):
-        weak = [
-            {name: caller(solve)().stats[name].weak_type for name in COUNTS[:3]}
-            for solve in (nk.diffeqsolve, diffrax.diffeqsolve)
-        ]
-        assert weak[0] == weak[1]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("without_checks_at_run_time")
-class TestATransformedCall:
-    @pytest.mark.parametrize("name", slow_if(SLOW_TRANSFORMS, TRANSFORMS))
-    def test_gives_back_the_same(self, name):
-        theirs = told_by(TRANSFORMS[name], diffrax.diffeqsolve)
-        assert_same(told_by(TRANSFORMS[name], nk.diffeqsolve), theirs)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("without_checks_at_run_time")
-class TestADifferentiatedCall:
-    @pytest.mark.parametrize("name", slow_if(SLOW_GRADIENTS, GRADIENTS))
-    def test_has_the_same_gradient(self, name):
-        theirs = gradient(CASES[name], diffrax.diffeqsolve)
-        assert np.any(np.abs(theirs[0]) > 1e-3)
-        assert_tree_close(gradient(CASES[name], nk.diffeqsolve), theirs, rtol=1e-7)
-
-
-@pytest.mark.usefixtures("without_checks_at_run_time")
-class TestADeliberateDifference:
-    @pytest.mark.parametrize("name", [n for n, d in DELIBERATE.items() if not is_refusal(d)])
-    def test_is_as_stated(self, name):
-        assert_differs(DELIBERATE[name])
-
-
-@pytest.mark.parametrize("name", [n for n, d in DELIBERATE.items() if is_refusal(d)])
-def test_a_call_fails_differently_as_stated(name):
-    assert_differs(DELIBERATE[name])
-
-
-@pytest.mark.parametrize("name", slow_if(SLOW_FAILURES, FAILURES))
-def test_a_call_fails_in_the_same_way(name):
-    theirs = failure(FAILURES[name], diffrax.diffeqsolve)
-    assert failure(FAILURES[name], nk.diffeqsolve) == theirs
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from .. import spiral",
+        "from ..catalogue import NAMES",
+        "import ndekit.experiments.spiral",
+        "def f():\n    from ndekit.experiments import spiral",
+    ],
+)
+def test_an_import_of_an_experiment_is_caught(tmp_path, source):
+    folder = tmp_path / "ndekit" / "experiments"
+    (folder / "harness").mkdir(parents=True)
+    for name in ("__init__", "catalogue", "spiral", "harness/__init__", "harness/row"):
+        (folder / f"{name}.py").write_text("")
+    (folder / "harness" / "runs.py").write_text("from .row import Row\nfrom ...data import mnist")
+    assert not climbing(graph_of(tmp_path))
+    (folder / "harness" / "runs.py").write_text(source)
+    assert len(climbing(graph_of(tmp_path))) == 1

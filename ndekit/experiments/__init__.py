@@ -1,1 +1,5 @@
-"""Experiments that anybody can run: a table row each, and the pictures that go with it."""
+"""Experiments that anybody can run: a file each, named as a user types it."""
+
+from . import catalogue as catalogue
+
+__all__ = ["catalogue"]

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..diagnose import StepTable
-from ..train import FitResult
+from ...diagnose import StepTable
+from ...train import FitResult
 from .config import Config
 from .measuring import measure, time_predictions
 from .registry import Job, SettingError, find_config, find_regularizer
@@ -129,7 +129,7 @@ def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
     if len(data.validation_x):
         validation = measure(task, model, data.validation_x, data.validation_y, size).metric
     return Row(
-        **job._asdict(),
+        job=job,
         num_updates=result.num_updates,
         metric=task.metric,
         train_metric=train.metric,

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from .compare import (
     budgets_not_kept,
-    epochs_in,
     group_rows,
+    heading,
     mean_of,
     strength,
     task_of,
@@ -40,7 +40,7 @@ def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -
     """Validation metric and evaluations of each coefficient, and which one is chosen."""
     task, chosen = task_of(rows), choose(rows, baseline, allowed)
     lines = [
-        f"{rows[0].experiment} ({rows[0].preset}), {epochs_in(rows[0])}: {rows[0].regularizer}",
+        f"{heading(rows[0])}: {rows[0].job.regularizer}",
         f"{'coefficient':>12}{f'validation {task.metric} {task.unit_name}':>28}{'evals':>10}",
     ]
     for coefficient, group in [(0.0, list(baseline)), *group_rows(rows, "coefficient").items()]:

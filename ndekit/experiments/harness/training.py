@@ -1,6 +1,5 @@
 """Training with a regularizer: the loss, and runs that differ by their seed."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,13 +8,14 @@ from typing import Any
 import jax.random as jr
 from jaxtyping import Array, Int
 
-from ..data import Batches
-from ..regularize import Steer, StepBudget, penalty, schedules
-from ..train import FitResult, WeightAverage, fit
+from ...data import Batches
+from ...regularize import Steer, StepBudget, penalty, schedules
+from ...train import FitResult, WeightAverage, fit
 from .config import Coefficient, Config
 from .measuring import measure
 from .registry import SettingError
 from .regularizers import Regularizer
+from .solves import with_solve
 from .task import AbstractTask
 
 
@@ -37,9 +37,8 @@ def make_loss(
     ) -> tuple:
         x, targets = batch
         if end is not None:
-            ode = model.ode
-            _, t1 = end.draw(ode.t0, ode.t1, key=key)
-            model = dataclasses.replace(model, ode=dataclasses.replace(ode, t1=t1))
+            _, t1 = end.draw(model.ode.t0, model.ode.t1, key=key)
+            model = with_solve(model, t1=t1)
         prediction, solution = model(x, key=key)
         plain, metric = task.judge(prediction, targets, step)
         loss, parts, *after = add(plain, solution, step, **carry)
