@@ -10,6 +10,7 @@ import equinox as eqx
 
 from .data import DataError
 from .experiments.harness.compare import draw_pictures, table
+from .experiments.harness.provenance import versions
 from .experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
@@ -19,7 +20,7 @@ from .experiments.harness.registry import (
     UnknownNameError,
     make_job,
 )
-from .experiments.harness.row import Row, RowsError, versions
+from .experiments.harness.row import Row, RowsError
 from .experiments.harness.runs import run_jobs
 from .experiments.harness.search import search_table
 from .experiments.harness.turns import seconds_table, train_in_turns, write_seconds

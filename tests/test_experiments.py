@@ -21,6 +21,7 @@ from ndekit.data import Dataset
 from ndekit.experiments.harness import compare, registry, row, runs, search, turns
 from ndekit.experiments.harness.classification import Classification
 from ndekit.experiments.harness.distances import marginal_distance
+from ndekit.experiments.harness.loss import first_carry, make_loss
 from ndekit.experiments.harness.measuring import measure, time_predictions, without_costs
 from ndekit.experiments.harness.registry import (
     ABLATION,
@@ -33,7 +34,7 @@ from ndekit.experiments.harness.registry import (
 )
 from ndekit.experiments.harness.simulated import Timed, parts_of_series, simulated
 from ndekit.experiments.harness.task import AbstractSDETask
-from ndekit.experiments.harness.training import Trainer, first_carry, make_loss
+from ndekit.experiments.harness.training import Trainer
 from ndekit.experiments.harness.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.experiments.lorenz_latent_sde import LatentFit
 from ndekit.experiments.ou_gan import GAN

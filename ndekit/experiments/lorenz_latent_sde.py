@@ -15,7 +15,7 @@ from .harness.config import Config
 from .harness.regularizers import Regularizer
 from .harness.simulated import Timed, parts_of_series, simulated
 from .harness.solves import key_or_fixed, solve_options, with_part
-from .harness.task import AbstractSDETask
+from .harness.task import AbstractSDETask, Metric
 
 # Of an observation, where the data have a standard deviation of 1.
 LORENZ_NOISE = 0.1
@@ -56,10 +56,7 @@ class LatentOfSeries(eqx.Module):
 class LatentFit(AbstractSDETask):
     """Series by a bound of their evidence; divergences come in over the first updates."""
 
-    metric: ClassVar[str] = "bound"
-    larger_is_better: ClassVar[bool] = False
-    unit: ClassVar[float] = 1.0
-    unit_name: ClassVar[str] = "nats a number"
+    metric: ClassVar[Metric] = Metric("bound", False, 1.0, "nats a number")
 
     def __init__(self, noise_std: float, annealed_over: int):
         self.noise_std, self.annealed_over = noise_std, annealed_over

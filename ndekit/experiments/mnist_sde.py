@@ -12,11 +12,11 @@ from ..data import mnist
 from ..fields import MLP, Affine
 from ..integrate import SOSRI
 from ..models import NeuralSDE
-from .harness.classification import judge_classes
+from .harness.classification import ACCURACY, judge_classes
 from .harness.config import Config
 from .harness.regularizers import Regularizer
 from .harness.solves import key_or_fixed, solve_options
-from .harness.task import AbstractSDETask
+from .harness.task import AbstractSDETask, Metric
 
 LOGITS = 10
 
@@ -43,10 +43,7 @@ class NoisyClassifier(eqx.Module):
 class NoisyClassification(AbstractSDETask):
     """Images to classes by a neural SDE between two affine layers, by cross-entropy."""
 
-    metric: ClassVar[str] = "accuracy"
-    larger_is_better: ClassVar[bool] = True
-    unit: ClassVar[float] = 100.0
-    unit_name: ClassVar[str] = "%"
+    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Any, *, key: Key[Array, ""]

@@ -19,7 +19,7 @@ from .harness.distances import marginal_distance
 from .harness.regularizers import Regularizer
 from .harness.simulated import Timed, parts_of_series, simulated
 from .harness.solves import key_or_fixed, solve_options, with_part
-from .harness.task import AbstractSDETask
+from .harness.task import AbstractSDETask, Metric
 
 
 def ornstein_uhlenbeck(folder: str | None = None) -> Timed:
@@ -60,10 +60,7 @@ class GANOfSeries(eqx.Module):
 class GAN(AbstractSDETask):
     """A generator by the distance of its marginals from those of the data."""
 
-    metric: ClassVar[str] = "distance"
-    larger_is_better: ClassVar[bool] = False
-    unit: ClassVar[float] = 1000.0
-    unit_name: ClassVar[str] = "/1000"
+    metric: ClassVar[Metric] = Metric("distance", False, 1000.0, "/1000")
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]

@@ -19,7 +19,7 @@ from .harness.config import Config
 from .harness.regularizers import Regularizer
 from .harness.simulated import Timed, simulated
 from .harness.solves import key_or_fixed, solve_options
-from .harness.task import AbstractSDETask
+from .harness.task import AbstractSDETask, Metric
 
 POPULATION = 100
 
@@ -41,10 +41,7 @@ class Population(eqx.Module):
 class MomentFit(AbstractSDETask):
     """Populations by their means and variances."""
 
-    metric: ClassVar[str] = "error"
-    larger_is_better: ClassVar[bool] = False
-    unit: ClassVar[float] = 1000.0
-    unit_name: ClassVar[str] = "/1000"
+    metric: ClassVar[Metric] = Metric("error", False, 1000.0, "/1000")
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]

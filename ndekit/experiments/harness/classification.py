@@ -13,16 +13,15 @@ from ...fields import MLP, Affine
 from ...models import ODEClassifier
 from .regularizers import Regularizer
 from .solves import ode_of
-from .task import AbstractODETask
+from .task import AbstractODETask, Metric
+
+ACCURACY = Metric("accuracy", True, 100.0, "%")
 
 
 class Classification(AbstractODETask):
     """Pixels to classes, by cross-entropy."""
 
-    metric: ClassVar[str] = "accuracy"
-    larger_is_better: ClassVar[bool] = True
-    unit: ClassVar[float] = 100.0
-    unit_name: ClassVar[str] = "%"
+    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Dataset, *, key: Key[Array, ""]

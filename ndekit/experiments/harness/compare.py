@@ -13,7 +13,7 @@ from .config import Coefficient
 from .registry import Job, find_config, find_regularizer
 from .row import Row
 from .runs import folder_of, read_steps
-from .task import AbstractTask
+from .task import Metric
 
 
 def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[Row]]:
@@ -27,15 +27,15 @@ def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[R
 def table(rows: Sequence[Row]) -> str:
     """Mean and standard deviation over seeds; behind the bar, each relative to `none`."""
     groups = group_rows(rows)
-    first, task = rows[0], task_of(rows)
+    first, metric = rows[0], metric_of(rows)
     batch, biased = first.predict_batch, first.bias is not None
     lines = [
         f"{heading(first)}, seeds {', '.join(map(str, sorted({row.job.seed for row in rows})))}, "
         f"{first.device}; mean ± standard deviation",
-        f"{'regularizer':<22}{'coefficient':>12}{f'test {task.metric} {task.unit_name}':>18}"
+        f"{'regularizer':<22}{'coefficient':>12}{f'test {metric.name} {metric.unit_name}':>18}"
         + (f"{'bias %':>16}" if biased else "")
         + f"{'evals':>15}{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}{'compile':>9}"
-        + (f"  | {task.metric}   evals  predict  train" if "none" in groups else ""),
+        + (f"  | {metric.name}   evals  predict  train" if "none" in groups else ""),
     ]
     baseline = groups.get("none")
     lines += [_line(name, group, baseline) for name, group in groups.items()]
@@ -62,16 +62,16 @@ def heading(row: Row) -> str:
     return f"{job.experiment} ({job.preset}), {job.epochs} epoch{'s' if job.epochs > 1 else ''}"
 
 
-def task_of(rows: Sequence[Row]) -> AbstractTask:
+def metric_of(rows: Sequence[Row]) -> Metric:
     _, config = find_config(rows[0].job.experiment, rows[0].job.preset)
-    return config.task
+    return config.task.metric
 
 
 def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
-    task = task_of(group)
+    unit = metric_of(group).unit
     cells = [
         f"{name:<22}{strength(group[0].job.coefficient):>12}",
-        f"{_cell(group, 'test_metric', task.unit, 2):>18}",
+        f"{_cell(group, 'test_metric', unit, 2):>18}",
         f"{_cell(group, 'bias', 100.0, 2):>16}" if group[0].bias is not None else "",
         f"{_cell(group, 'evals', 1.0, 1):>15}",
         f"{_cell(group, 'steps', 1.0, 1):>14}",
@@ -81,7 +81,7 @@ def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
         f"{max(_values(group, 'compile_seconds')):>9.1f}",
     ]
     if baseline is not None and name != "none":
-        gain = task.unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
+        gain = unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
         ratios = [
             mean_of(group, column) / mean_of(baseline, column)
             for column in ("evals", "predict_seconds", "train_seconds")
@@ -114,7 +114,7 @@ def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
 
 def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
-    task, first = task_of(rows), rows[0]
+    metric, first = metric_of(rows), rows[0]
     groups = {_label(group[0]): group for group in group_rows(rows).values()}
     about = heading(first)
     brackets = " In brackets: the coefficient." if any(row.job.coefficient for row in rows) else ""
@@ -123,7 +123,8 @@ def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
         name: [_read_history(row.job, out) for row in group] for name, group in groups.items()
     }
     plot_training(
-        histories, names=(task.metric, "steps"), units={task.metric: (task.unit, task.unit_name)},
+        histories, names=(metric.name, "steps"),
+        units={metric.name: (metric.unit, metric.unit_name)},
         # As `Trainer.evaluate` has it.
         data="test" if first.validation_metric is None else "validation",
         about=f"{about}.{brackets}", path=paths[0],
@@ -135,11 +136,11 @@ def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
         path=paths[1],
     )
     points = {
-        name: (_values(group, "evals"), task.unit * _values(group, "test_metric"))
+        name: (_values(group, "evals"), metric.unit * _values(group, "test_metric"))
         for name, group in groups.items()
     }
-    metric = f"test {task.metric} [{task.unit_name}]"
-    plot_frontier(points, metric=metric, about=f"{about}.{brackets}", path=paths[2])
+    axis = f"test {metric.name} [{metric.unit_name}]"
+    plot_frontier(points, metric=axis, about=f"{about}.{brackets}", path=paths[2])
     return paths
 
 

@@ -1,14 +1,9 @@
-"""The row that a run leaves behind, and the file of rows."""
+"""The row that a run leaves behind in a file."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 from .registry import Job
 
@@ -97,31 +92,3 @@ def _parse(path: Path, number: int, line: str) -> Row:
             f"Line {number} of `{path}` is no row of this version ({error}). Remove the line, or "
             "choose another `--out`."
         ) from error
-
-
-def device_name() -> str:
-    """What the numbers were measured on, as far as JAX and Python know."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return f"cpu ({os.cpu_count()} cores, {platform.machine()})"
-    return f"{device.platform} ({device.device_kind})"
-
-
-def commit_of(folder: Path) -> str | None:
-    """The commit of the checkout that the package lies in, if it lies in one."""
-    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for name in ("ndekit", "jax", "diffrax", "equinox", "optax"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

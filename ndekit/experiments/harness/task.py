@@ -1,7 +1,7 @@
 """What a model of an experiment is for, and how well it does."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
@@ -15,19 +15,29 @@ from ...shapes import Scalar
 from .solves import with_solve
 
 
-class AbstractTask(abc.ABC):
-    """Models of one kind: `model(x, key=...)` is `(prediction, solution)`, `model.ode` its solve.
+class Metric(NamedTuple):
+    """What models are compared by, besides their cost.
 
     Attributes:
-        metric: the name of what is compared, besides the cost.
+        name: of what is measured.
         larger_is_better: whether more of it is better.
         unit, unit_name: what a number of it is multiplied by to be shown, and what it is then in.
     """
 
-    metric: ClassVar[str]
-    larger_is_better: ClassVar[bool]
-    unit: ClassVar[float]
-    unit_name: ClassVar[str]
+    name: str
+    larger_is_better: bool
+    unit: float
+    unit_name: str
+
+
+class AbstractTask(abc.ABC):
+    """Models of one kind: `model(x, key=...)` is `(prediction, solution)`, `model.ode` its solve.
+
+    Attributes:
+        metric: what they are compared by.
+    """
+
+    metric: ClassVar[Metric]
 
     @abc.abstractmethod
     def build_model(

@@ -15,7 +15,7 @@ from ...shapes import Args
 from .regularizers import Regularizer
 from .simulated import Timed
 from .solves import ode_of
-from .task import AbstractODETask
+from .task import AbstractODETask, Metric
 
 NUMBER, TIMES = 896, 24  # trajectories of an experiment, and the times of each
 
@@ -38,10 +38,7 @@ class Fitted(eqx.Module):
 class TrajectoryFit(AbstractODETask):
     """Trajectories by their mean square error."""
 
-    metric: ClassVar[str] = "error"
-    larger_is_better: ClassVar[bool] = False
-    unit: ClassVar[float] = 100.0
-    unit_name: ClassVar[str] = "% of the spread"
+    metric: ClassVar[Metric] = Metric("error", False, 100.0, "% of the spread")
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from .compare import strength
 from .measuring import measure, time_predictions
+from .provenance import commit_of, device_name
 from .registry import Job
-from .row import columns_of, commit_of, device_name
+from .row import columns_of
 from .runs import trainer_of
 from .training import Trainer
 
