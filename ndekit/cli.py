@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import equinox as eqx
 
 from .data import DataError
-from .experiments.compare import draw_pictures, table
-from .experiments.registry import (
+from .experiments.harness.compare import draw_pictures, table
+from .experiments.harness.provenance import versions
+from .experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
     REGULARIZERS,
@@ -19,10 +20,10 @@ from .experiments.registry import (
     UnknownNameError,
     make_job,
 )
-from .experiments.row import Row, RowsError, versions
-from .experiments.runs import run_jobs
-from .experiments.search import search_table
-from .experiments.turns import seconds_table, train_in_turns, write_seconds
+from .experiments.harness.row import Row, RowsError
+from .experiments.harness.runs import run_jobs
+from .experiments.harness.search import search_table
+from .experiments.harness.turns import seconds_table, train_in_turns, write_seconds
 from .train import CheckpointError, NonFiniteLossError
 
 USER_ERROR = 2

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ..integrate.steppers.explicit import ExplicitRungeKutta, explicit_runge_kutta
 from ..models import NeuralODE
 from ..numbers import count, positive
 
@@ -98,8 +99,8 @@ def fix_steps(
         A [`ndekit.deploy.FixedSteps`][].
 
     Raises:
-        ValueError: if `model` holds no `NeuralODE`, `max_error` is not positive, or no scheme of
-            `max_steps` steps keeps it.
+        ValueError: if `model` holds no `NeuralODE`, a solver is no explicit Runge-Kutta solver,
+            `max_error` is not positive, or no scheme of `max_steps` steps keeps it.
 
     Example:
         ```python
@@ -115,13 +116,14 @@ def fix_steps(
         raise ValueError("`model` holds no `ndekit.models.NeuralODE`, whose steps could be fixed.")
     positive("max_error", max_error)
     count("max_steps", max_steps)
+    steppers = [_stepper_of(solver) for solver in solvers]
     predict = _predict if predict is None else predict
     error = _largest_difference if error is None else error
     model = _map_odes(lambda ode: dataclasses.replace(ode, costs={}), model)
     truth = eqx.filter_jit(predict)(model, data)
     found, least = [], None
-    for solver in solvers:
-        judge = _Judge(model, data, predict, error, truth, solver)
+    for solver, stepper in zip(solvers, steppers, strict=True):
+        judge = _Judge(model, data, predict, error, truth, solver, stepper)
         most = max_steps if least is None else judge.steps_below(least)
         scheme = _least_steps(judge, max_error, min(most, max_steps))
         if scheme is not None:
@@ -152,11 +154,29 @@ def with_fixed_steps(model: PyTree, solver: diffrax.AbstractSolver, num_steps: A
     return _map_odes(fixed, model)
 
 
+def _stepper_of(solver: diffrax.AbstractSolver) -> ExplicitRungeKutta:
+    """How the engine steps, which says what a step takes."""
+    stepper = explicit_runge_kutta(solver)
+    if stepper is None:
+        raise ValueError(
+            f"`solvers` must be explicit Runge-Kutta solvers, but `{type(solver).__name__}` is "
+            "none: what its steps take is not known. Leave it out."
+        )
+    return stepper
+
+
 class _Judge:
-    """The error of one solver with any number of steps, compiled once."""
+    """The error of one solver with any number of steps, compiled once, and what they take."""
 
     def __init__(
-        self, model: Any, data: Any, predict: Callable, error: Callable, truth: Any, solver: Any
+        self,
+        model: PyTree,
+        data: Any,
+        predict: Callable,
+        error: Callable,
+        truth: Any,
+        solver: diffrax.AbstractSolver,
+        stepper: ExplicitRungeKutta,
     ):
         # Too few steps may blow up, which is an error like another.
         quiet = _map_odes(lambda ode: dataclasses.replace(ode, throw=False), model)
@@ -165,9 +185,7 @@ class _Judge:
         )
         self.solver = solver
         self._error = eqx.filter_jit(from_steps)
-        tableau = getattr(solver, "tableau", None)
-        self._first = int(bool(tableau is not None and tableau.fsal))
-        self._each = 1 if tableau is None else tableau.num_stages - self._first
+        self._first, self._each = int(stepper.first_same_as_last), stepper.evals_per_step
 
     def evals(self, num_steps: int) -> int:
         return self._first + self._each * num_steps

@@ -18,6 +18,7 @@ from ..models import NeuralODE
 from ..numbers import counts
 from ..shapes import Args, State, Time
 from ..train import FitResult, fit
+from .fixed_steps import with_fixed_steps
 
 
 class Correction(eqx.Module):
@@ -115,15 +116,21 @@ class Hypersolver(diffrax.AbstractSolver):
         solver_state: None,
         made_jump: Any,
     ) -> tuple:
-        state = self.solver.init(terms, t0, t1, y0, args)
-        y1, _, _, _, _ = self.solver.step(terms, t0, t1, y0, args, state, made_jump)
-        h = t1 - t0
+        y1, h = _stepped(self.solver, terms, t0, t1, y0, args), t1 - t0
         rate = terms.vf(t0, y0, args)
         order = self.order(terms)
         assert order is not None
         more = self.correction(h, y0, rate)
         y1 = jax.tree.map(lambda y, g: y + jnp.asarray(h ** (order + 1), y.dtype) * g, y1, more)
         return y1, None, dict(y0=y0, y1=y1), None, RESULTS.successful
+
+
+def _stepped(
+    solver: diffrax.AbstractSolver, terms: Any, t0: Any, t1: Any, y0: PyTree, args: Any
+) -> PyTree:
+    """One step without its correction, made as if it were the first."""
+    state = solver.init(terms, t0, t1, y0, args)
+    return solver.step(terms, t0, t1, y0, args, state, made_jump=False)[0]
 
 
 def distill(
@@ -189,11 +196,7 @@ def distill(
         correction, loss_fn, lambda step: batch, optimizer=optimizer, num_updates=num_updates,
         key=key, **options,
     )  # fmt: skip
-    fast = dataclasses.replace(
-        ode, solver=Hypersolver(solver, result.model), controller=diffrax.ConstantStepSize(),
-        dt0=h, costs={},
-    )  # fmt: skip
-    return fast, result
+    return with_fixed_steps(ode, Hypersolver(solver, result.model), num_steps), result
 
 
 @eqx.filter_jit
@@ -208,8 +211,7 @@ def _residuals(
     assert order is not None
 
     def of_step(t0: Array, t1: Array, start: State, end: State) -> tuple:
-        state = solver.init(term, t0, t1, start, None)
-        y1, _, _, _, _ = solver.step(term, t0, t1, start, None, state, False)
+        y1 = _stepped(solver, term, t0, t1, start, None)
         power = (t1 - t0) ** (order + 1)
         left = jax.tree.map(lambda a, b: (a - b) / power.astype(a.dtype), end, y1)
         return start, term.vf(t0, start, None), left

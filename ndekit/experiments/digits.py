@@ -3,7 +3,7 @@
 import optax
 
 from ..data import digits
-from .config import Config
+from .harness.config import Config
 
 # Pixels are the state: y' = tanh(W2 [tanh(W1 [y, t] + b1), t] + b2) from t = 0 to 1, then 64 -> 10.
 # Tolerance 1e-6 is as fine as float32 allows: the error estimate is not yet rounding.

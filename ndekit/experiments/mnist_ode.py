@@ -3,7 +3,7 @@
 import optax
 
 from ..data import mnist
-from .config import Config
+from .harness.config import Config
 
 # Paper A: Pal, Ma, Shah and Rackauckas, "Opening the Blackbox", ICML 2021, arXiv 2105.03918.
 # Paper B: Pal, Edelman and Rackauckas, "Locally Regularized Neural Differential Equations", ICML

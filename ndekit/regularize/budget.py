@@ -118,11 +118,8 @@ class StepBudget(eqx.Module):
         steps, step_count = _mean(steps, task), _mean(step_count, task)
         excess = _with_gradient_of(steps, step_count) / self.target_steps - 1
         dual = _noted(dual, task, steps, excess)
-        added = _augmented(excess, dual.multiplier, self.curvature)
-        loss = task + lax.stop_gradient(dual.task) * added
-        dual = _raised(dual, excess, self.rate)
-        parts = {"budget_multiplier": dual.multiplier, "budget_excess": excess}
-        return loss, dual, lax.stop_gradient(parts)
+        added = _priced(self, dual, excess)
+        return task + lax.stop_gradient(dual.task) * added, *_after(self, dual, excess)
 
 
 class LossBudget(eqx.Module):
@@ -170,10 +167,7 @@ class LossBudget(eqx.Module):
         excess = (task + dual.gap.astype(task.dtype)) / self.target_loss - 1
         dual = _noted(dual, task, steps, excess)
         cost = _with_gradient_of(steps, step_count) / lax.stop_gradient(dual.cost)
-        loss = cost + _augmented(excess, dual.multiplier, self.curvature)
-        dual = _raised(dual, excess, self.rate)
-        parts = {"budget_multiplier": dual.multiplier, "budget_excess": excess}
-        return loss, dual, lax.stop_gradient(parts)
+        return cost + _priced(self, dual, excess), *_after(self, dual, excess)
 
     def observe(self, dual: Dual, validation_loss: Any) -> Dual:
         """The dual after a validation loss was measured."""
@@ -197,9 +191,19 @@ def _with_gradient_of(steps: Scalar, step_count: Scalar) -> Scalar:
     return lax.stop_gradient(steps) + lax.stop_gradient(ratio) * (step_count - counted)
 
 
-def _augmented(excess: Scalar, multiplier: Scalar, curvature: float) -> Scalar:
-    price = lax.stop_gradient(multiplier).astype(excess.dtype)
-    return price * (jnp.maximum(0, 1 + curvature * excess) ** 2 - 1) / (2 * curvature)
+def _priced(budget: StepBudget | LossBudget, dual: Dual, excess: Scalar) -> Scalar:
+    r"""$\mu\, [\max(0, 1 + \rho g)^2 - 1] / 2 \rho$."""
+    price, rho = lax.stop_gradient(dual.multiplier).astype(excess.dtype), budget.curvature
+    return price * (jnp.maximum(0, 1 + rho * excess) ** 2 - 1) / (2 * rho)
+
+
+def _after(
+    budget: StepBudget | LossBudget, dual: Dual, excess: Scalar
+) -> tuple[Dual, dict[str, Scalar]]:
+    """The dual with its new price, and the numbers to log."""
+    dual = _raised(dual, excess, budget.rate)
+    parts = {"budget_multiplier": dual.multiplier, "budget_excess": excess}
+    return dual, lax.stop_gradient(parts)
 
 
 def _noted(dual: Dual, task: Scalar, steps: Scalar, excess: Scalar) -> Dual:

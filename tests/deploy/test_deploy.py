@@ -100,6 +100,8 @@ def test_bad_input_is_refused():
         nk.deploy.fix_steps(ode_of(), y0, 0.0)
     with pytest.raises(ValueError, match="No scheme"):
         nk.deploy.fix_steps(ode_of(), y0, 1e-3, solvers=[diffrax.Euler()], max_steps=8)
+    with pytest.raises(ValueError, match="explicit Runge-Kutta solvers, but `ReversibleHeun` is"):
+        nk.deploy.fix_steps(ode_of(), y0, 0.1, solvers=[diffrax.Heun(), diffrax.ReversibleHeun()])
     with pytest.raises(ValueError, match="num_steps"):
         correction = nk.deploy.Correction(2, width=4, key=jr.key(0))
         nk.deploy.distill(ode_of(), y0, num_steps=0, correction=correction, key=jr.key(0))

@@ -19,7 +19,7 @@ from test_experiments import CONFIGS, a_row, small
 import ndekit
 from ndekit import cli
 from ndekit.cli import main
-from ndekit.experiments import registry, runs
+from ndekit.experiments.harness import registry, runs
 
 
 @pytest.fixture

@@ -18,15 +18,12 @@ from support.close import assert_tree_close, close_to_rounding
 from support.marks import slow_but
 
 from ndekit.data import Dataset
-from ndekit.experiments import compare, registry, row, runs, search, turns
-from ndekit.experiments.classification import Classification
-from ndekit.experiments.measuring import measure, time_predictions, without_costs
-from ndekit.experiments.noisy import (
-    MomentFit,
-    simulated_moments,
-    spiral_moments,
-)
-from ndekit.experiments.registry import (
+from ndekit.experiments.harness import compare, registry, row, runs, search, turns
+from ndekit.experiments.harness.classification import Classification
+from ndekit.experiments.harness.distances import marginal_distance
+from ndekit.experiments.harness.loss import first_carry, make_loss
+from ndekit.experiments.harness.measuring import measure, time_predictions, without_costs
+from ndekit.experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
     REGULARIZERS,
@@ -35,11 +32,13 @@ from ndekit.experiments.registry import (
     find_regularizer,
     make_job,
 )
-from ndekit.experiments.series import GAN, LatentFit
-from ndekit.experiments.series_data import marginal_distance, parts_of_series, simulated
-from ndekit.experiments.task import AbstractSDETask, Timed
-from ndekit.experiments.training import Trainer, first_carry, make_loss
-from ndekit.experiments.trajectories import TrajectoryFit, sample_trajectories
+from ndekit.experiments.harness.simulated import Timed, parts_of_series, simulated
+from ndekit.experiments.harness.task import AbstractSDETask
+from ndekit.experiments.harness.training import Trainer
+from ndekit.experiments.harness.trajectories import TrajectoryFit, sample_trajectories
+from ndekit.experiments.lorenz_latent_sde import LatentFit
+from ndekit.experiments.ou_gan import GAN
+from ndekit.experiments.spiral_sde import MomentFit, simulated_moments, spiral_moments
 from ndekit.train import column
 
 CONFIGS = {
@@ -348,7 +347,7 @@ def test_training_learns_the_blobs(tiny, tmp_path):
 
 def test_a_row_says_what_was_done(finished):
     _, done = row.read_rows(finished)
-    assert (done.experiment, done.regularizer, done.coefficient) == ("digits", "steps", 0.1)
+    assert done.job[:4] == ("digits", "default", "steps", 0.1)
     assert done.num_updates == 2 * 3
     assert done.predict_batch == 9
     assert done.device.startswith(jax.devices()[0].platform)
@@ -444,10 +443,10 @@ def test_a_cut_job_goes_on_to_the_same_row(tiny, finished, tmp_path, monkeypatch
     assert [getattr(resumed, name) for name in same] == [getattr(whole, name) for name in same]
 
 
-def a_row(regularizer="none", seed=0, **fields):
+def a_row(regularizer="none", seed=0, coefficient=0.0, experiment="digits", **fields):
     base = row.Row(
-        experiment="digits", preset="default", regularizer=regularizer, coefficient=0.0, seed=seed,
-        epochs=2, num_updates=6, metric="accuracy", bias=None, train_metric=1.0,
+        registry.Job(experiment, "default", regularizer, coefficient, seed, epochs=2),
+        num_updates=6, metric="accuracy", bias=None, train_metric=1.0,
         validation_metric=None, test_metric=0.9,
         test_loss=0.1, steps=10.0, evals=61.0, train_seconds=4.0, predict_seconds=0.004,
         predict_batch=9, compile_seconds=0.0, device="cpu", commit=None, versions={},
@@ -492,9 +491,9 @@ def test_table_has_mean_spread_and_ratio():
     assert "+1.50" in steps and "x0.50" in steps and "x1.00" in steps
 
 
-def searched(*values):
+def searched(*values, **fields):
     return [
-        a_row("steps", coefficient=c, validation_metric=metric, evals=evals)
+        a_row("steps", coefficient=c, validation_metric=metric, evals=evals, **fields)
         for c, metric, evals in values
     ]
 
@@ -519,7 +518,7 @@ def test_the_cheapest_coefficient_that_is_good_enough_is_chosen(values, chosen):
 
 def test_an_error_is_better_the_smaller_it_is():
     as_fit = dict(experiment="spiral", metric="error")
-    rows = [row._replace(**as_fit) for row in searched((0.1, 0.02, 60.0), (0.3, 0.05, 40.0))]
+    rows = searched((0.1, 0.02, 60.0), (0.3, 0.05, 40.0), **as_fit)
     baseline = [a_row(validation_metric=0.02, **as_fit)]
     assert search.choose(rows, baseline, 0.003) == 0.1
 

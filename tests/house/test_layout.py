@@ -3,7 +3,9 @@
 import re
 
 import pytest
-from test_floors import ENGINE, PACKAGE, ROOM_PLACES, ROOT, graph_of, room_of
+from support.checkout import ROOT
+from support.imports import PACKAGE, graph_of
+from test_floors import ENGINE, ROOM_PLACES, room_of
 
 PAGE = (ROOT / "docs" / "develop" / "layout.md").read_text()
 

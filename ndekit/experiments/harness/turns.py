@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from .compare import strength
 from .measuring import measure, time_predictions
+from .provenance import commit_of, device_name
 from .registry import Job
-from .row import commit_of, device_name
+from .row import columns_of
 from .runs import trainer_of
 from .training import Trainer
 
@@ -61,7 +62,7 @@ def train_in_turns(
     Args:
         jobs: of one experiment and preset.
         num_updates: how many of each, rounded up to compiled calls; at most the whole training.
-        data_folder: as for [`run_jobs`][ndekit.experiments.runs.run_jobs].
+        data_folder: as for [`run_jobs`][ndekit.experiments.harness.runs.run_jobs].
         say: is told, in a line, what happens.
     """
     datasets: dict[tuple[str, str], Any] = {}
@@ -155,9 +156,8 @@ def write_seconds(out: Path, rows: Sequence[Seconds]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE_NAME
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*Job._fields, *Seconds._fields[1:]])
+        writer = csv.DictWriter(file, columns_of(rows[0]))
+        writer.writeheader()
         for row in rows:
-            job = row.job._replace(coefficient=strength(row.job.coefficient))
-            writer.writerow([*job, *row[1:]])
+            writer.writerow(columns_of(row) | {"coefficient": strength(row.job.coefficient)})
     return path

@@ -7,36 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from ..plot import plot_frontier, plot_solver_seen, plot_training
-from ..plot.frontier import spread
+from ...plot import plot_frontier, plot_solver_seen, plot_training
+from ...plot.frontier import spread
 from .config import Coefficient
 from .registry import Job, find_config, find_regularizer
 from .row import Row
 from .runs import folder_of, read_steps
-from .task import AbstractTask
+from .task import Metric
 
 
 def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[Row]]:
-    """Rows by one of their fields, in the order in which its values first come."""
+    """Rows by one of their job's fields, in the order in which its values first come."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
-        groups.setdefault(getattr(row, by), []).append(row)
+        groups.setdefault(getattr(row.job, by), []).append(row)
     return groups
 
 
 def table(rows: Sequence[Row]) -> str:
     """Mean and standard deviation over seeds; behind the bar, each relative to `none`."""
     groups = group_rows(rows)
-    first, task = rows[0], task_of(rows)
+    first, metric = rows[0], metric_of(rows)
     batch, biased = first.predict_batch, first.bias is not None
     lines = [
-        f"{first.experiment} ({first.preset}), {epochs_in(first)}, seeds "
-        f"{', '.join(str(seed) for seed in sorted({row.seed for row in rows}))}, {first.device}; "
-        f"mean ± standard deviation",
-        f"{'regularizer':<22}{'coefficient':>12}{f'test {task.metric} {task.unit_name}':>18}"
+        f"{heading(first)}, seeds {', '.join(map(str, sorted({row.job.seed for row in rows})))}, "
+        f"{first.device}; mean ± standard deviation",
+        f"{'regularizer':<22}{'coefficient':>12}{f'test {metric.name} {metric.unit_name}':>18}"
         + (f"{'bias %':>16}" if biased else "")
         + f"{'evals':>15}{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}{'compile':>9}"
-        + (f"  | {task.metric}   evals  predict  train" if "none" in groups else ""),
+        + (f"  | {metric.name}   evals  predict  train" if "none" in groups else ""),
     ]
     baseline = groups.get("none")
     lines += [_line(name, group, baseline) for name, group in groups.items()]
@@ -47,8 +46,8 @@ def budgets_not_kept(rows: Sequence[Row]) -> list[str]:
     """A sentence for each budget that the trained models exceed by more than a tenth."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
-        if find_regularizer(row.regularizer).means == "budget":
-            groups.setdefault((row.regularizer, row.coefficient), []).append(row)
+        if find_regularizer(row.job.regularizer).means == "budget":
+            groups.setdefault((row.job.regularizer, row.job.coefficient), []).append(row)
     return [
         f"{name} {strength(allowed)} is not kept: {mean_of(group, 'steps'):.1f} steps a solve of "
         "test data. Train longer (`--epochs`), or allow more."
@@ -57,20 +56,22 @@ def budgets_not_kept(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def epochs_in(row: Row) -> str:
-    return f"{row.epochs} epoch{'s' if row.epochs > 1 else ''}"
+def heading(row: Row) -> str:
+    """The experiment, its preset and how long it was trained, as tables and pictures say it."""
+    job = row.job
+    return f"{job.experiment} ({job.preset}), {job.epochs} epoch{'s' if job.epochs > 1 else ''}"
 
 
-def task_of(rows: Sequence[Row]) -> AbstractTask:
-    _, config = find_config(rows[0].experiment, rows[0].preset)
-    return config.task
+def metric_of(rows: Sequence[Row]) -> Metric:
+    _, config = find_config(rows[0].job.experiment, rows[0].job.preset)
+    return config.task.metric
 
 
 def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
-    task = task_of(group)
+    unit = metric_of(group).unit
     cells = [
-        f"{name:<22}{strength(group[0].coefficient):>12}",
-        f"{_cell(group, 'test_metric', task.unit, 2):>18}",
+        f"{name:<22}{strength(group[0].job.coefficient):>12}",
+        f"{_cell(group, 'test_metric', unit, 2):>18}",
         f"{_cell(group, 'bias', 100.0, 2):>16}" if group[0].bias is not None else "",
         f"{_cell(group, 'evals', 1.0, 1):>15}",
         f"{_cell(group, 'steps', 1.0, 1):>14}",
@@ -80,7 +81,7 @@ def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
         f"{max(_values(group, 'compile_seconds')):>9.1f}",
     ]
     if baseline is not None and name != "none":
-        gain = task.unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
+        gain = unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
         ratios = [
             mean_of(group, column) / mean_of(baseline, column)
             for column in ("evals", "predict_seconds", "train_seconds")
@@ -113,16 +114,17 @@ def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
 
 def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
-    task, first = task_of(rows), rows[0]
+    metric, first = metric_of(rows), rows[0]
     groups = {_label(group[0]): group for group in group_rows(rows).values()}
-    about = f"{first.experiment} ({first.preset}), {epochs_in(first)}"
-    brackets = " In brackets: the coefficient." if any(row.coefficient for row in rows) else ""
+    about = heading(first)
+    brackets = " In brackets: the coefficient." if any(row.job.coefficient for row in rows) else ""
     paths = [out / name for name in ("training.png", "solver_seen.png", "frontier.png")]
     histories = {
         name: [_read_history(row.job, out) for row in group] for name, group in groups.items()
     }
     plot_training(
-        histories, names=(task.metric, "steps"), units={task.metric: (task.unit, task.unit_name)},
+        histories, names=(metric.name, "steps"),
+        units={metric.name: (metric.unit, metric.unit_name)},
         # As `Trainer.evaluate` has it.
         data="test" if first.validation_metric is None else "validation",
         about=f"{about}.{brackets}", path=paths[0],
@@ -134,21 +136,22 @@ def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
         path=paths[1],
     )
     points = {
-        name: (_values(group, "evals"), task.unit * _values(group, "test_metric"))
+        name: (_values(group, "evals"), metric.unit * _values(group, "test_metric"))
         for name, group in groups.items()
     }
-    metric = f"test {task.metric} [{task.unit_name}]"
-    plot_frontier(points, metric=metric, about=f"{about}.{brackets}", path=paths[2])
+    axis = f"test {metric.name} [{metric.unit_name}]"
+    plot_frontier(points, metric=axis, about=f"{about}.{brackets}", path=paths[2])
     return paths
 
 
 def _label(row: Row) -> str:
     """What a legend says: the regulariser and its coefficient."""
-    return f"{row.regularizer} ({strength(row.coefficient)})" if row.coefficient else "none"
+    job = row.job
+    return f"{job.regularizer} ({strength(job.coefficient)})" if job.coefficient else "none"
 
 
 def _first_seeds(groups: dict[str, list[Row]]) -> str:
-    seeds = {name: group[0].seed for name, group in groups.items()}
+    seeds = {name: group[0].job.seed for name, group in groups.items()}
     if len(set(seeds.values())) == 1:
         return f"seed {next(iter(seeds.values()))}"
     return "seeds " + ", ".join(f"{seed} of {name}" for name, seed in seeds.items())

@@ -1,16 +1,10 @@
-"""The row that a run leaves behind, and the file of rows."""
+"""The row that a run leaves behind in a file."""
 
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from .config import Coefficient
 from .registry import Job
 
 FILE_NAME = "rows.jsonl"
@@ -24,7 +18,7 @@ class Row(NamedTuple):
     """One trained model. Step counts are those of a batch solved as one state, without costs.
 
     Attributes:
-        coefficient: a number, or the start and the end of an exponential schedule; 0 for none.
+        job: what was trained.
         metric: what is compared besides the cost, the task's.
         train_metric, validation_metric, test_metric: its values; `None` without such data.
         bias: relative error of the learnt dynamics, where the true ones are known.
@@ -35,12 +29,7 @@ class Row(NamedTuple):
         compile_seconds: of the training update; 0 where an earlier seed compiled it.
     """
 
-    experiment: str
-    preset: str
-    regularizer: str
-    coefficient: Coefficient
-    seed: int
-    epochs: int
+    job: Job
     num_updates: int
     metric: str
     train_metric: float
@@ -58,9 +47,11 @@ class Row(NamedTuple):
     commit: str | None
     versions: dict[str, str]
 
-    @property
-    def job(self) -> Job:
-        return Job(*(getattr(self, name) for name in Job._fields))
+
+def columns_of(record: Any) -> dict[str, Any]:
+    """A record of a job as files have it: the job's own columns, then the others."""
+    columns = record._asdict()
+    return {**columns.pop("job")._asdict(), **columns}
 
 
 def read_rows(out: Path) -> list[Row]:
@@ -85,46 +76,19 @@ def append_row(out: Path, row: Row) -> None:
     whole = path.read_bytes() if path.exists() else b""
     whole = whole[: whole.rfind(b"\n") + 1]
     temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(whole + json.dumps(row._asdict()).encode() + b"\n")
+    temporary.write_bytes(whole + json.dumps(columns_of(row)).encode() + b"\n")
     os.replace(temporary, path)
 
 
 def _parse(path: Path, number: int, line: str) -> Row:
     try:
-        fields: dict[str, Any] = json.loads(line)
-        if isinstance(fields["coefficient"], list):
-            fields["coefficient"] = tuple(fields["coefficient"])
-        return Row(**fields)
+        columns: dict[str, Any] = json.loads(line)
+        if isinstance(columns["coefficient"], list):
+            columns["coefficient"] = tuple(columns["coefficient"])
+        job = Job(**{name: columns.pop(name) for name in Job._fields})
+        return Row(job, **columns)
     except (ValueError, TypeError, KeyError) as error:
         raise RowsError(
             f"Line {number} of `{path}` is no row of this version ({error}). Remove the line, or "
             "choose another `--out`."
         ) from error
-
-
-def device_name() -> str:
-    """What the numbers were measured on, as far as JAX and Python know."""
-    device = jax.devices()[0]
-    if device.platform == "cpu":
-        return f"cpu ({os.cpu_count()} cores, {platform.machine()})"
-    return f"{device.platform} ({device.device_kind})"
-
-
-def commit_of(folder: Path) -> str | None:
-    """The commit of the checkout that the package lies in, if it lies in one."""
-    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for name in ("ndekit", "jax", "diffrax", "equinox", "optax"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from ..integrate import EveryStep, OneStep
-from ..regularize import (
+from ...integrate import EveryStep, OneStep
+from ...regularize import (
     JacobianNorm,
     Kinetic,
     StepCount,

@@ -2,28 +2,26 @@
 
 from typing import Any, ClassVar
 
-import diffrax
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from ..data import Dataset
-from ..fields import MLP, Affine
-from ..integrate import ReplayAdjoint
-from ..models import NeuralODE, ODEClassifier
+from ...data import Dataset
+from ...fields import MLP, Affine
+from ...models import ODEClassifier
 from .regularizers import Regularizer
-from .task import AbstractODETask
+from .solves import ode_of
+from .task import AbstractODETask, Metric
+
+ACCURACY = Metric("accuracy", True, 100.0, "%")
 
 
 class Classification(AbstractODETask):
     """Pixels to classes, by cross-entropy."""
 
-    metric: ClassVar[str] = "accuracy"
-    larger_is_better: ClassVar[bool] = True
-    unit: ClassVar[float] = 100.0
-    unit_name: ClassVar[str] = "%"
+    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Dataset, *, key: Key[Array, ""]
@@ -53,19 +51,3 @@ def judge_classes(
     """Cross-entropy and accuracy."""
     losses = optax.softmax_cross_entropy_with_integer_labels(prediction, targets)
     return jnp.mean(losses), jnp.mean(jnp.argmax(prediction, axis=-1) == targets)
-
-
-def ode_of(config: Any, field: Any, regularizer: Regularizer, **options: Any) -> NeuralODE:
-    """The solve as the experiment has it."""
-    controller = diffrax.PIDController(
-        rtol=config.rtol, atol=config.atol, pcoeff=config.pcoeff, icoeff=config.icoeff
-    )
-    return NeuralODE(
-        field,
-        controller=controller,
-        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
-        costs=regularizer.costs,
-        max_steps=config.max_steps,
-        dt0=config.dt0,
-        **options,
-    )

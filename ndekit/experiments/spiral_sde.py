@@ -1,4 +1,4 @@
-"""Neural SDEs of Pal et al. 2021: moments of a noisy spiral, and MNIST with noise in the state."""
+"""Moments of a noisy spiral by a neural SDE, as in Pal et al. 2021."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from ..data import DataError, mnist
-from ..fields import MLP, Affine
+from ..data import DataError
+from ..fields import MLP
 from ..integrate import SOSRI
 from ..models import NeuralSDE
-from .classification import judge_classes
-from .config import Config
-from .regularizers import Regularizer
-from .series_data import simulated
-from .task import AbstractSDETask, Timed, key_or_fixed, solve_options
+from .harness.config import Config
+from .harness.regularizers import Regularizer
+from .harness.simulated import Timed, simulated
+from .harness.solves import key_or_fixed, solve_options
+from .harness.task import AbstractSDETask, Metric
 
-POPULATION, LOGITS = 100, 10
+POPULATION = 100
 
 
 class Population(eqx.Module):
@@ -41,10 +41,7 @@ class Population(eqx.Module):
 class MomentFit(AbstractSDETask):
     """Populations by their means and variances."""
 
-    metric: ClassVar[str] = "error"
-    larger_is_better: ClassVar[bool] = False
-    unit: ClassVar[float] = 1000.0
-    unit_name: ClassVar[str] = "/1000"
+    metric: ClassVar[Metric] = Metric("error", False, 1000.0, "/1000")
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Timed, *, key: Key[Array, ""]
@@ -57,7 +54,8 @@ class MomentFit(AbstractSDETask):
             2, config.width, config.depth, final=config.final, near_zero=False, key=drift_key
         )
         diffusion = MLP(2, 1, 0, final="linear", key=diffusion_key)
-        return Population(_sde_of(config, _OfCubes(layers), diffusion, regularizer), data.ts)
+        options = solve_options(config, regularizer, SOSRI())
+        return Population(NeuralSDE(_OfCubes(layers), diffusion, **options), data.ts)
 
     def judge(
         self,
@@ -77,60 +75,6 @@ class _OfCubes(eqx.Module):
 
     def __call__(self, t: Any, y: Array, args: Any = None) -> Array:
         return self.field(t, y**3)
-
-
-class NoisyClassifier(eqx.Module):
-    """Affine layer, neural SDE, affine layer. Without a key: the mean logits of ten solves."""
-
-    encoder: Affine
-    ode: NeuralSDE
-    head: Affine
-
-    def __call__(
-        self, x: Float[Array, "batch inputs"], *, key: Any = None
-    ) -> tuple[Float[Array, "batch classes"], Any]:
-        z = self.encoder(x)
-        if key is None:
-            z = jnp.broadcast_to(z, (LOGITS, *z.shape))
-        solution = self.ode(z, key=key_or_fixed(key))
-        assert solution.ys is not None
-        logits = self.head(solution.ys[-1])
-        return (jnp.mean(logits, 0) if key is None else logits), solution
-
-
-class NoisyClassification(AbstractSDETask):
-    """Images to classes by a neural SDE between two affine layers, by cross-entropy."""
-
-    metric: ClassVar[str] = "accuracy"
-    larger_is_better: ClassVar[bool] = True
-    unit: ClassVar[float] = 100.0
-    unit_name: ClassVar[str] = "%"
-
-    def build_model(
-        self, config: Any, regularizer: Regularizer, data: Any, *, key: Key[Array, ""]
-    ) -> NoisyClassifier:
-        keys, size = jr.split(key, 4), 32
-        drift = MLP(
-            size, config.width, config.depth, final=config.final, near_zero=False, key=keys[0]
-        )
-        diffusion = MLP(size, 1, 0, final="linear", near_zero=False, key=keys[1])
-        return NoisyClassifier(
-            Affine(data.num_features, size, key=keys[2]),
-            _sde_of(config, drift, diffusion, regularizer),
-            Affine(size, data.num_classes, key=keys[3]),
-        )
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
-
-
-def _sde_of(config: Any, drift: Any, diffusion: Any, regularizer: Regularizer) -> NeuralSDE:
-    return NeuralSDE(drift, diffusion, **solve_options(config, regularizer, SOSRI()))
 
 
 def spiral_moments(folder: str | None = None) -> Timed:
@@ -170,20 +114,8 @@ def simulated_moments(number: int = 10000, steps: int = 2900) -> tuple[np.ndarra
     return mean.astype(np.float32), variance.astype(np.float32)
 
 
-# Of the paper where it has any: the error's sum for the spiral, its mean for MNIST, the stiffness.
-_COEFFICIENTS = {
-    "steps": 1e-3,
-    "budget": 40.0,
-    "error": 10.0,
-    "error_sum": 0.2,
-    "error_squared": 0.01,
-    "stiffness": 0.1,
-    "error+stiffness": 10.0,
-    "local_time": 0.2,
-    "local_step": 0.2,
-}
-
-SPIRAL_SDE = {
+# Of the paper where it has any: the sum of the error, the stiffness.
+PRESETS = {
     "default": Config(
         about="moments of a noisy spiral, paper A: SOSRI at 0.3, AdaBelief, 250 updates",
         load=spiral_moments,
@@ -199,37 +131,17 @@ SPIRAL_SDE = {
         optimizer=lambda num_updates: optax.adabelief(0.01),
         updates_per_call=1,
         predict_batch=POPULATION,
-        coefficients=_COEFFICIENTS,
+        coefficients={
+            "steps": 1e-3,
+            "budget": 40.0,
+            "error": 10.0,
+            "error_sum": 0.2,
+            "error_squared": 0.01,
+            "stiffness": 0.1,
+            "error+stiffness": 10.0,
+            "local_time": 0.2,
+            "local_step": 0.2,
+        },
         max_steps=512,
-    )
-}
-
-_PAPER_A = Config(
-    about="MNIST by a neural SDE, paper A: 784-32, SOSRI at 0.14, Adam, 40 epochs",
-    load=lambda folder: mnist(folder),
-    task=NoisyClassification(),
-    width=64,
-    depth=1,
-    final="linear",
-    rtol=0.14,
-    atol=0.14,
-    dt0=0.01,
-    epochs=40,
-    batch_size=512,
-    optimizer=lambda num_updates: optax.adam(lambda n: 0.01 / (1 + 1e-5 * n)),
-    updates_per_call=1,
-    predict_batch=500,
-    coefficients=_COEFFICIENTS,
-    max_steps=512,
-)
-
-MNIST_SDE = {
-    "small": _PAPER_A._replace(
-        about="the same, 14x14 pixels, 2 epochs",
-        load=lambda folder: mnist(folder, size=14, num_validation=5000),
-        epochs=2,
-        # Three of them by `ndekit search`: docs/papers/neural_sdes.md has what was tried.
-        coefficients=_COEFFICIENTS | {"steps": 0.01, "local_time": 5.0, "stiffness": 10.0},
     ),
-    "paper_a": _PAPER_A,
 }

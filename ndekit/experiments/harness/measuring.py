@@ -1,6 +1,5 @@
 """What a model is worth and what it costs: each batch solved as one state."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .solves import with_solve
 from .task import AbstractTask
 
 NUM_TIMINGS = 20
@@ -34,7 +34,7 @@ def predict(model: Any, x: Array) -> tuple[Array, Mapping[str, Any]]:
 
 def without_costs(model: Any) -> Any:
     """The model as one uses it: a prediction measures nothing."""
-    return dataclasses.replace(model, ode=dataclasses.replace(model.ode, costs={}))
+    return with_solve(model, costs={})
 
 
 def measure(

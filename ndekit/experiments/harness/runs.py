@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..diagnose import StepTable
-from ..train import FitResult
+from ...diagnose import StepTable
+from ...train import FitResult
 from .config import Config
 from .measuring import measure, time_predictions
+from .provenance import commit_of, device_name, versions
 from .registry import Job, SettingError, find_config, find_regularizer
-from .row import Row, append_row, commit_of, device_name, read_rows, versions
+from .row import Row, append_row, read_rows
 from .training import Trainer
 
 STEPS_FILE = "steps.npz"
@@ -129,9 +130,9 @@ def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
     if len(data.validation_x):
         validation = measure(task, model, data.validation_x, data.validation_y, size).metric
     return Row(
-        **job._asdict(),
+        job=job,
         num_updates=result.num_updates,
-        metric=task.metric,
+        metric=task.metric.name,
         train_metric=train.metric,
         validation_metric=validation,
         test_metric=test.metric,

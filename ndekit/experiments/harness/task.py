@@ -1,53 +1,43 @@
 """What a model of an experiment is for, and how well it does."""
 
 import abc
-import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from ..diagnose import StepTable, record_steps
-from ..integrate import AbstractStepCost, EachStep, ReplayAdjoint, Step
-from ..regularize import StepError, StepStiffness
-from ..shapes import Scalar
-
-# Of a prediction for which nobody gave a key.
-_SEED = 2021
+from ...diagnose import StepTable, record_steps
+from ...integrate import AbstractStepCost, EachStep, Step
+from ...regularize import StepError, StepStiffness
+from ...shapes import Scalar
+from .solves import with_solve
 
 
-class Timed(NamedTuple):
-    """Inputs, and what is to come of them at `ts`; NaN for what is missing.
+class Metric(NamedTuple):
+    """What models are compared by, besides their cost.
 
-    `rates` are the true derivatives at `test_y`, where the true field is known.
+    Attributes:
+        name: of what is measured.
+        larger_is_better: whether more of it is better.
+        unit, unit_name: what a number of it is multiplied by to be shown, and what it is then in.
     """
 
-    ts: tuple[float, ...]
-    train_x: np.ndarray
-    train_y: np.ndarray
-    validation_x: np.ndarray
-    validation_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
-    rates: np.ndarray | None = None
+    name: str
+    larger_is_better: bool
+    unit: float
+    unit_name: str
 
 
 class AbstractTask(abc.ABC):
     """Models of one kind: `model(x, key=...)` is `(prediction, solution)`, `model.ode` its solve.
 
     Attributes:
-        metric: the name of what is compared, besides the cost.
-        larger_is_better: whether more of it is better.
-        unit, unit_name: what a number of it is multiplied by to be shown, and what it is then in.
+        metric: what they are compared by.
     """
 
-    metric: ClassVar[str]
-    larger_is_better: ClassVar[bool]
-    unit: ClassVar[float]
-    unit_name: ClassVar[str]
+    metric: ClassVar[Metric]
 
     @abc.abstractmethod
     def build_model(
@@ -89,30 +79,12 @@ class AbstractSDETask(AbstractTask):
             "error": EachStep(StepError()),
             "stiffness": EachStep(StepStiffness()),
         }
-        looking = dataclasses.replace(model, ode=dataclasses.replace(model.ode, costs=costs))
-        _, solution = looking(jnp.asarray(x))
+        _, solution = with_solve(model, costs=costs)(jnp.asarray(x))
         number = int(solution.stats["num_accepted_steps"])
         seen = {name: np.asarray(solution.costs[name])[:number] for name in costs}
         ends = model.ode.t0 + np.cumsum(seen["h"])
         starts = np.concatenate([[model.ode.t0], ends[:-1]])
         return StepTable(starts, ends, seen["error"] / seen["h"], seen["stiffness"], ends > starts)
-
-
-def key_or_fixed(key: Any) -> Any:
-    """The key given, or that of all predictions for which nobody gave one."""
-    return jr.key(_SEED) if key is None else key
-
-
-def solve_options(config: Any, regularizer: Any, solver: diffrax.AbstractSolver) -> dict[str, Any]:
-    """The solve of an SDE as the experiment has it."""
-    return dict(
-        solver=solver,
-        controller=diffrax.PIDController(rtol=config.rtol, atol=config.atol),
-        adjoint=ReplayAdjoint(step_sizes=regularizer.step_sizes),
-        costs=regularizer.costs,
-        dt0=config.dt0,
-        max_steps=config.max_steps,
-    )
 
 
 class _StepSize(AbstractStepCost):

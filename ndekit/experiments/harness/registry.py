@@ -4,22 +4,12 @@ import difflib
 from collections.abc import Collection
 from typing import NamedTuple
 
-from ..numbers import count, positive
-from . import digits, mnist_ode, noisy, series, trajectories
+from ...numbers import count, positive
 from .config import Coefficient, Config
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
-# The first preset of an experiment is its default.
-EXPERIMENTS: dict[str, dict[str, Config]] = {
-    "digits": digits.PRESETS,
-    "mnist_ode": mnist_ode.PRESETS,
-    "spiral": trajectories.SPIRAL,
-    "van_der_pol": trajectories.VAN_DER_POL,
-    "spiral_sde": noisy.SPIRAL_SDE,
-    "mnist_sde": noisy.MNIST_SDE,
-    "ou_gan": series.OU_GAN,
-    "lorenz_latent_sde": series.LORENZ_LATENT_SDE,
-}
+# By name, the default preset first. `experiments/catalogue.py`, their list, fills it from above.
+EXPERIMENTS: dict[str, dict[str, Config]] = {}
 
 
 class UnknownNameError(ValueError):
@@ -31,7 +21,11 @@ class SettingError(ValueError):
 
 
 class Job(NamedTuple):
-    """One run: which experiment, which regulariser with which coefficient, which seed."""
+    """One run: which experiment, which regulariser with which coefficient, which seed.
+
+    Attributes:
+        coefficient: a number, or the start and the end of an exponential schedule; 0 for none.
+    """
 
     experiment: str
     preset: str

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from .compare import (
     budgets_not_kept,
-    epochs_in,
     group_rows,
+    heading,
     mean_of,
+    metric_of,
     strength,
-    task_of,
 )
 from .config import Coefficient
 from .registry import SettingError
@@ -24,7 +24,7 @@ def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coef
     """
     if any(row.validation_metric is None for row in [*rows, *baseline]):
         raise SettingError("A coefficient is chosen on validation data, but this preset has none.")
-    sign = 1 if task_of(rows).larger_is_better else -1
+    sign = 1 if metric_of(rows).larger_is_better else -1
     groups = group_rows(rows, "coefficient")
     worth = {c: sign * mean_of(group, "validation_metric") for c, group in groups.items()}
     evals = {c: mean_of(group, "evals") for c, group in groups.items()}
@@ -38,15 +38,15 @@ def choose(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> Coef
 
 def search_table(rows: Sequence[Row], baseline: Sequence[Row], allowed: float) -> str:
     """Validation metric and evaluations of each coefficient, and which one is chosen."""
-    task, chosen = task_of(rows), choose(rows, baseline, allowed)
+    metric, chosen = metric_of(rows), choose(rows, baseline, allowed)
     lines = [
-        f"{rows[0].experiment} ({rows[0].preset}), {epochs_in(rows[0])}: {rows[0].regularizer}",
-        f"{'coefficient':>12}{f'validation {task.metric} {task.unit_name}':>28}{'evals':>10}",
+        f"{heading(rows[0])}: {rows[0].job.regularizer}",
+        f"{'coefficient':>12}{f'validation {metric.name} {metric.unit_name}':>28}{'evals':>10}",
     ]
     for coefficient, group in [(0.0, list(baseline)), *group_rows(rows, "coefficient").items()]:
-        metric = task.unit * mean_of(group, "validation_metric")
+        shown = metric.unit * mean_of(group, "validation_metric")
         mark = "  <-" if coefficient == chosen else ""
         lines.append(
-            f"{strength(coefficient):>12}{metric:>28.2f}{mean_of(group, 'evals'):>10.1f}{mark}"
+            f"{strength(coefficient):>12}{shown:>28.2f}{mean_of(group, 'evals'):>10.1f}{mark}"
         )
     return "\n".join([*lines, *budgets_not_kept(rows)])

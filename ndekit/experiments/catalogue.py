@@ -1,0 +1,26 @@
+"""The list of experiments: a new one is a file beside this and its line here."""
+
+from importlib import import_module
+
+from .harness.config import Config
+from .harness.registry import EXPERIMENTS
+
+# Of files, each with its configurations in `PRESETS`, the default first. In the order of the list.
+NAMES = (
+    "digits",
+    "mnist_ode",
+    "spiral",
+    "van_der_pol",
+    "spiral_sde",
+    "mnist_sde",
+    "ou_gan",
+    "lorenz_latent_sde",
+)
+
+
+def presets_of(name: str) -> dict[str, Config]:
+    """The configurations in an experiment's file."""
+    return import_module(f"{__package__}.{name}").PRESETS
+
+
+EXPERIMENTS.update({name: presets_of(name) for name in NAMES})
