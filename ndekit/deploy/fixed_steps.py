@@ -40,7 +40,9 @@ class FixedSteps(NamedTuple):
         model: the model with the best scheme.
         best: the scheme.
         found: for each solver the least steps that keep the error, where there are any.
-        adaptive_evals: evaluations of one adaptive solve, the mean over a batch in lanes.
+        adaptive_evals: evaluations of one adaptive solve, the mean over a batch in lanes and over
+            the solves of a model; not a number if neither the model nor `predict` returns a
+            solution.
         max_error: what was asked for.
     """
 
@@ -58,11 +60,11 @@ class FixedSteps(NamedTuple):
             lines.append(
                 f"{name:<12}{scheme.num_steps:>6}{scheme.evals:>7}{scheme.error:>12.3g}{mark}"
             )
-        ratio = self.best.evals / self.adaptive_evals
-        lines.append(
-            f"adaptive: {self.adaptive_evals:g} evaluations; now x{ratio:.2f}, error at most "
-            f"{self.max_error:g}"
-        )
+        kept = f"error at most {self.max_error:g}"
+        if self.adaptive_evals == self.adaptive_evals:
+            ratio = self.best.evals / self.adaptive_evals
+            kept = f"adaptive: {self.adaptive_evals:g} evaluations; now x{ratio:.2f}, {kept}"
+        lines.append(kept)
         return "\n".join(lines)
 
 
@@ -117,6 +119,7 @@ def fix_steps(
     positive("max_error", max_error)
     count("max_steps", max_steps)
     steppers = [_stepper_of(solver) for solver in solvers]
+    whole = _whole if predict is None else predict
     predict = _predict if predict is None else predict
     error = _largest_difference if error is None else error
     model = _map_odes(lambda ode: dataclasses.replace(ode, costs={}), model)
@@ -137,7 +140,7 @@ def fix_steps(
         )
     best = min(found, key=lambda scheme: scheme.evals)
     fixed = with_fixed_steps(model, best.solver, best.num_steps)
-    return FixedSteps(fixed, best, found, _evals_of(model, data), max_error)
+    return FixedSteps(fixed, best, found, _evals_of(whole, model, data), max_error)
 
 
 def with_fixed_steps(model: PyTree, solver: diffrax.AbstractSolver, num_steps: Any) -> PyTree:
@@ -226,7 +229,7 @@ def _map_odes(fn: Callable[[NeuralODE], NeuralODE], model: PyTree) -> PyTree:
 
 
 def _predict(model: Any, data: Any) -> Any:
-    out = model(data)
+    out = _whole(model, data)
     out = out[0] if isinstance(out, tuple) else out
     return out.ys if isinstance(out, diffrax.Solution) else out
 
@@ -236,9 +239,15 @@ def _largest_difference(fixed: Any, adaptive: Any) -> Array:
     return jnp.max(jnp.stack(jax.tree.leaves(largest)))
 
 
-def _evals_of(model: PyTree, data: Any) -> float:
-    """Evaluations of an adaptive solve, where the model's own output says them."""
-    out = eqx.filter_jit(lambda model, data: model(data))(model, data)
-    leaves = jax.tree.leaves(out, is_leaf=lambda x: isinstance(x, diffrax.Solution))
+def _whole(model: Any, data: Any) -> Any:
+    return model(data)
+
+
+def _evals_of(run: Callable, model: PyTree, data: Any) -> float:
+    """Evaluations of an adaptive solve, where what `run` gives says them."""
+    leaves = jax.tree.leaves(
+        eqx.filter_jit(run)(model, data), is_leaf=lambda x: isinstance(x, diffrax.Solution)
+    )
     counts = [x.stats["num_evals"] for x in leaves if isinstance(x, diffrax.Solution)]
-    return float(sum(jnp.mean(count) for count in counts)) if counts else float("nan")
+    means = [float(jnp.mean(count)) for count in counts]
+    return sum(means) / len(means) if means else float("nan")

@@ -46,6 +46,20 @@ def test_too_few_steps_that_blow_up_are_an_error_like_another():
     assert all(scheme.num_steps > 8 for scheme in report.found)
 
 
+def test_a_model_of_several_solves_that_cannot_be_called():
+    odes = {"first": ode_of(), "second": ode_of(lambda t, y, args: -y)}
+    both = lambda model, y: jax.tree.map(lambda ode: ode(y), model, is_leaf=callable)
+    saved = lambda model, y: [sol.ys for sol in both(model, y).values()]
+    y0, bosh = jnp.asarray(Y0), (diffrax.Bosh3(),)
+    # Only `predict` says how such a model is run; of what is saved alone nothing can be counted.
+    report = nk.deploy.fix_steps(odes, y0, 0.05, predict=saved, solvers=bosh)
+    assert report.adaptive_evals != report.adaptive_evals and "nan" not in str(report)
+    largest = lambda a, b: jnp.max(jnp.array([jnp.max(jnp.abs(a[k].ys - b[k].ys)) for k in a]))
+    counted = nk.deploy.fix_steps(odes, y0, 0.05, predict=both, error=largest, solvers=bosh)
+    each = [float(ode(y0).stats["num_evals"]) for ode in odes.values()]
+    assert counted.best == report.best and counted.adaptive_evals == sum(each) / 2
+
+
 @pytest.mark.parametrize("max_error", [0.05, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_the_least_steps_of_each_solver_and_the_cheapest_of_all(max_error):
     report = nk.deploy.fix_steps(ode_of(), jnp.asarray(Y0), max_error)
