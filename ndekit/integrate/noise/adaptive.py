@@ -18,7 +18,7 @@ from ... import tree
 from ...shapes import Args, Flag, State, Time
 from ..control.controllers import clips_around
 from ..times import smallest_step_after, within
-from .brownian import DEPTH
+from .any_interval import DEPTH
 from .of_step import Drawn, Noise, cell_after, part_length
 
 Nodes = UInt32[Array, "..."]
