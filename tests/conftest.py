@@ -48,6 +48,19 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fixed")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--time-spent", action="store_true", help="print where the seconds of the run went"
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--time-spent"):
+        from support.time_spent import TimeSpent
+
+        config.pluginmanager.register(TimeSpent(), "time_spent")
+
+
 @pytest.fixture
 def x64():
     """Float64 for one test; float32 is the default.

@@ -20,6 +20,7 @@ from .outside.diffrax_loop import solve_in_loop, solve_through_diffrax
 from .outside.drawn_times import read_beside, solve_and_look
 from .prepare.quick import can_run, can_solve, solve_by_engine
 from .programs.effects import LeavesTheProgram
+from .programs.run_time_errors import told_plainly
 from .solution import Solution
 from .solvers.root_finders import mended
 from .times import is_concrete
@@ -141,13 +142,16 @@ def diffeqsolve(
     plain = isinstance(adjoint, ReplayAdjoint) and all(state is None for state in states)
     plain = plain and not any(map(is_complex, (t0, t1, dt0, *jax.tree.leaves(saveat))))
     try:
-        if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
-            return solve_in_loop(*problem, adjoint=WithCosts(adjoint, placements, key), **options)
-        return solve_by_engine(
-            terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
-            saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=stepsize_controller,
-            how=adjoint.how, max_steps=max_steps, throw=throw, placements=placements, key=key,
-        )  # fmt: skip
+        with told_plainly():
+            if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
+                return solve_in_loop(
+                    *problem, adjoint=WithCosts(adjoint, placements, key), **options
+                )
+            return solve_by_engine(
+                terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
+                saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=stepsize_controller,
+                how=adjoint.how, max_steps=max_steps, throw=throw, placements=placements, key=key,
+            )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()
 

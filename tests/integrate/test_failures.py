@@ -1,6 +1,10 @@
 """A solve that fails says so by its own result code, and where it failed."""
 
+import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import diffrax
 import jax
@@ -8,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from diffrax import RESULTS
+from support.checkout import ROOT
 from support.marks import slow_but
 
 import ndekit as nk
@@ -156,3 +161,57 @@ def test_a_deprecated_event_means_what_it_meant():
     assert float(sol.ts[-1]) == 0.625
     with pytest.raises(ValueError, match="Cannot pass both"):
         solve(decay, y0=jnp.ones(1), event=NEVER, discrete_terminating_event=late)
+
+
+BLOWS_UP = dict(
+    stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4), max_steps=100
+)  # fmt: skip
+
+
+def square(y0):
+    term = diffrax.ODETerm(lambda t, y, args: y * y)
+    return nk.diffeqsolve(term, diffrax.Tsit5(), 0.0, 2.0, 0.1, y0, **BLOWS_UP).ys
+
+
+@pytest.mark.parametrize("transform", ["value", "gradient alone", "lanes"])
+def test_a_compiled_program_fails_whatever_of_it_is_wanted(transform):
+    total = lambda y0: jnp.sum(square(y0))
+    of, good, bad = {
+        "value": (square, jnp.full(2, -1.0), jnp.ones(2)),
+        "gradient alone": (jax.grad(total), jnp.full(2, -1.0), jnp.ones(2)),
+        "lanes": (jax.vmap(square), jnp.full((3, 1), -1.0), jnp.array([[-1.0], [1.0], [-2.0]])),
+    }[transform]
+    compiled = jax.jit(of)
+    jax.block_until_ready(compiled(good))
+    for _ in range(2):
+        with pytest.raises((RuntimeError, ValueError), match=r"stood at t = 1.0000\d* \(of 0 to 2"):
+            jax.block_until_ready(compiled(bad))
+
+
+def test_a_solve_that_throws_can_be_kept_by_the_compilation_cache(tmp_path):
+    """JAX keeps no program that calls Python back."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import jax, jax.numpy as jnp, test_failures as t\n"
+        "hits = []\n"
+        "jax.monitoring.register_event_listener(\n"
+        "    lambda name, **_: hits.append(name) if name.endswith('cache_hits') else None)\n"
+        "try:\n"
+        "    jax.block_until_ready(jax.jit(t.square)(jnp.ones(2)))\n"
+        "except (RuntimeError, ValueError) as error:\n"
+        "    print(len(hits), 'stood at t = 1.0000' in str(error))\n"
+    )
+    env = {
+        **os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }  # fmt: skip
+    run = [sys.executable, "-c", code, str(pathlib.Path(__file__).parent)]
+    said = [
+        subprocess.run(run, env=env, capture_output=True, text=True, timeout=300, check=True)
+        for _ in range(2)
+    ]
+    first, second = (each.stdout.split() for each in said)
+    assert any(file.name.startswith("jit_square-") for file in tmp_path.iterdir())
+    assert int(second[0]) > int(first[0]) and first[1] == second[1] == "True"

@@ -1,6 +1,6 @@
 """Where a solve failed, and the error that says so."""
 
-from collections.abc import Sequence
+import json
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +12,7 @@ from diffrax import RESULTS
 from jax import lax
 
 from ...shapes import Flag, State, Time
+from ..programs.run_time_errors import RunTimeError
 
 
 class Failure(eqx.Module):
@@ -45,37 +46,26 @@ _kindof = lambda result: jax.tree.leaves(result)[0]
 _RESULTS = {int(_kindof(getattr(RESULTS, name))): name for name in _NAMES}
 
 
-class _Report(Sequence):
-    """The messages of one compiled solve. What they say of a failure is noted just before equinox
-    asks for the message.
-    """
+def _describe(numbers: np.ndarray, text: str) -> str:
+    """What went wrong, of the numbers of `_of_one_lane` and a text of `thrown`."""
+    (code, t, h, t0, t1), unsound = numbers[:5], numbers[5:]
+    known = json.loads(text)
+    name = _RESULTS[int(code)]
+    where = f"at t = {t:.8g} (of {t0:.8g} to {t1:.8g})"
+    if name == "nonfinite":
+        leaves = [leaf for leaf, is_bad in zip(known["leaves"], unsound, strict=True) if is_bad]
+        place = f"in leaf {', '.join(leaves)} of the state" if leaves else "in the state"
+        return (
+            f"Not finite {where}, {place}: the vector field, the state or the error estimate "
+            "is infinite or not a number, however short the step. Look at the vector field "
+            "there, and at what goes into it. A solution that blows up wants a shorter span."
+        )
+    count = f" after {known['max_steps']} steps" if name == "max_steps_reached" else ""
+    said = RESULTS[getattr(RESULTS, name)]
+    return f"{said}\nThe solve stood {where}{count}, where the step size was {h:.3g}."
 
-    def __init__(self, names: list[str], max_steps: int | None):
-        self.names, self.max_steps = names, max_steps
-        self.last: Any = (0.0, 0.0, (0.0, 0.0), [False] * len(names))
 
-    def note(self, code: Any, t: Any, h: Any, ends: Any, unsound: Any) -> Any:
-        self.last = float(t), float(h), tuple(map(float, ends)), list(map(bool, unsound))
-        return np.asarray(code, np.int32)
-
-    def __len__(self) -> int:
-        return len(RESULTS)
-
-    def __getitem__(self, code: Any) -> Any:
-        name = _RESULTS[code]
-        said = RESULTS[getattr(RESULTS, name)]
-        t, h, (t0, t1), unsound = self.last
-        where = f"at t = {t:.8g} (of {t0:.8g} to {t1:.8g})"
-        if name == "nonfinite":
-            leaves = [name for name, is_bad in zip(self.names, unsound, strict=True) if is_bad]
-            place = f"in leaf {', '.join(leaves)} of the state" if leaves else "in the state"
-            return (
-                f"Not finite {where}, {place}: the vector field, the state or the error estimate "
-                "is infinite or not a number, however short the step. Look at the vector field "
-                "there, and at what goes into it. A solution that blows up wants a shorter span."
-            )
-        count = f" after {self.max_steps} steps" if name == "max_steps_reached" else ""
-        return f"{said}\nThe solve stood {where}{count}, where the step size was {h:.3g}."
+_FAILED = RunTimeError("ndekit_solve_failed", _describe)
 
 
 def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None) -> Any:
@@ -83,31 +73,26 @@ def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None
     that came least far.
     """
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(y0)]
-    report = _Report([jax.tree_util.keystr(path) or "y" for path in paths], max_steps)
+    leaves = [jax.tree_util.keystr(path) or "y" for path in paths]
     given = lax.stop_gradient((failure, sol.result, (sol.t0, sol.t1), bad))
-
-    def note() -> Any:
-        seen = _of_one_lane(len(paths), *given)
-        return jax.pure_callback(report.note, jax.ShapeDtypeStruct((), jnp.int32), *seen)
-
-    # All that is wanted for the message is computed where there is one.
-    is_bad = eqxi.unvmap_any(bad)
-    index = lax.cond(is_bad, note, lambda: jnp.int32(0))
-    return eqxi.branched_error_if(sol, is_bad, index, report)
+    text = json.dumps(dict(leaves=leaves, max_steps=max_steps))
+    arrays, rest = eqx.partition(sol, eqx.is_array)
+    numbers = lambda: _of_one_lane(len(paths), *given)
+    return eqx.combine(_FAILED.raised_if(bad, arrays, numbers, text), rest)
 
 
-def _of_one_lane(number: int, failure: Failure, result: RESULTS, ends: Any, bad: Flag) -> tuple:
+def _of_one_lane(number: int, failure: Failure, result: RESULTS, ends: Any, bad: Flag) -> Any:
     """What the message says, of the lane that it speaks of."""
-    # Of a width that no thread's setting of 64-bit numbers changes: the host hands it back.
-    kind = jnp.asarray(_kindof(result)).astype(jnp.int32)
+    kind = _kindof(result)
     code = eqxi.unvmap_max(jnp.where(bad, kind, 0))
     chosen = bad & (kind == code)
     of_chosen = lambda x: eqxi.unvmap_max(jnp.where(chosen, x, -jnp.inf))
     least = of_chosen(-failure.t)
     chosen = chosen & (-failure.t == least)
     unsound = jnp.zeros(number, bool) if failure.unsound is None else failure.unsound
-    unsound = jnp.stack([eqxi.unvmap_any(chosen & flag) for flag in unsound])
+    unsound = [eqxi.unvmap_any(chosen & flag) for flag in unsound]
     # Times inside a solve grow; the user's may not.
     direction = of_chosen(jnp.where(ends[1] < ends[0], -1, 1).astype(failure.t.dtype))
-    ends = jnp.stack([of_chosen(x) for x in ends])
-    return code, -direction * least, of_chosen(failure.h), ends, unsound
+    times = [-direction * least, of_chosen(failure.h), *(of_chosen(x) for x in ends)]
+    dtype = jnp.float64 if failure.t.dtype == jnp.float64 else jnp.float32
+    return jnp.stack([jnp.asarray(x).astype(dtype) for x in (code, *times, *unsound)])
