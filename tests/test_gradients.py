@@ -211,3 +211,18 @@ def test_a_value_saved_at_an_end_has_its_gradient(place):
 
     truth = 1.0 if place == "t0" else np.exp(-1)
     assert_tree_close(jax.grad(value)(jnp.asarray(1.0)), truth, rtol=1e-7)
+
+
+@pytest.mark.parametrize("checkpoints", [None, 5], ids=["at once", "step by step"])
+def test_what_a_saved_value_closes_over_has_its_gradient(checkpoints):
+    # y' = -y from 1, saved as scale * y: the derivative by the scale is the sum of the values.
+    ts = jnp.array([0.1, 0.15, 0.6, 0.9])
+
+    def total(scale):
+        return jnp.sum(nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y), SOLVERS["Tsit5"], 0.0, 1.0, 0.05, jnp.ones(()),
+            saveat=diffrax.SaveAt(ts=ts, fn=lambda t, y, args: scale * y),
+            adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),
+        ).ys)  # fmt: skip
+
+    assert_tree_close(jax.grad(total)(2.0), jnp.sum(jnp.exp(-ts)), rtol=1e-7)
