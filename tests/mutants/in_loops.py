@@ -12,12 +12,12 @@ IN_LOOPS = [
         tests=("tests/test_rejected.py::test_the_solution_is_the_closed_form",),
     ),
     Mutant(
-        name="beyond-t1",
-        module="ndekit.integrate.attempt",
-        old="return within(t_next, smallest, t1), stuck",
-        new="return jnp.maximum(t_next, smallest), stuck",
-        what="the last step is not cut off at t1",
-        tests=("tests/test_same_steps.py::test_a_problem_compiled_by_itself_takes_diffrax_steps",),
+        name="first-step-beyond-t1",
+        module="ndekit.integrate.setup",
+        old="return jnp.where(t >= largest, largest, t)",
+        new="return t",
+        what="a first step that is too long is not cut off at t1",
+        tests=("tests/test_properties.py::test_a_first_step_beyond_the_end_goes_to_the_end",),
     ),
     Mutant(
         name="one-step-too-many",
@@ -33,7 +33,7 @@ IN_LOOPS = [
         old="(ts[saved.count] <= proposal.t_end)",
         new="(ts[saved.count] < proposal.t_end)",
         what="a saved time at the end of the last step is left to nobody",
-        tests=("tests/test_same_saves.py::test_saved_values_are_the_same[t1+ts-whole]",),
+        tests=("tests/test_gradients.py::test_a_value_saved_at_an_end_has_its_gradient",),
     ),
     Mutant(
         name="rows-full-too-late",
@@ -57,17 +57,15 @@ IN_LOOPS = [
         old="mask.append(met & ~had_event)",
         new="mask.append(met)",
         what="of conditions met in one step all count, not the first alone",
-        tests=(
-            "tests/test_catalogue.py::TestACall::test_gives_back_the_same[event/several-directions]",
-        ),
+        tests=("tests/test_events.py::test_of_conditions_met_in_one_step_the_first_counts",),
     ),
     Mutant(
         name="host-called-in-lanes",
         module="ndekit.integrate.effects",
         old="if can_leave and (effects or any(map(_refuses_lanes, problem.programs))):",
         new="if can_leave and any(map(_refuses_lanes, problem.programs)):",
-        what="a field that prints runs in the engine, as often as that likes",
-        tests=("tests/test_effects.py::test_the_host_is_called_as_by_diffrax[debug-plain]",),
+        what="a field that speaks across lanes stays in the engine",
+        tests=("tests/test_effects.py::test_a_mean_over_lanes_is_that_of_diffrax",),
     ),
     Mutant(
         name="nan-not-rejected",

@@ -4,11 +4,11 @@ from .mutant import Mutant
 
 IN_NOISE = [
     Mutant(
-        name="variance-of-h",
+        name="spread-of-h",
         module="ndekit.integrate.bridge",
-        old="_VARIANCES = np.array([1.0, 1 / 12, 1 / 720])",
-        new="_VARIANCES = np.array([1.0, 1 / 6, 1 / 720])",
-        what="space-time Levy area has twice its variance",
+        old="_apply(np.diag(np.sqrt(_VARIANCES[:number])), normal) * root",
+        new="_apply(np.diag(_VARIANCES[:number]), normal) * root",
+        what="Levy areas are drawn with their variance in the place of its root",
         tests=("tests/test_brownian.py::test_parts_of_a_cell_have_the_same_law",),
     ),
     Mutant(
@@ -51,7 +51,7 @@ IN_NOISE = [
         old="in_first = jnp.abs(t0 + t1 - 2 * start) < jnp.abs(t0 + t1 - 2 * end)",
         new="in_first = jnp.abs(t0 + t1 - 2 * start) > jnp.abs(t0 + t1 - 2 * end)",
         what="`HalfSolver` is given the noise of its halves in the wrong order",
-        tests=("tests/test_sde.py::test_halves_of_a_step_are_those_of_its_replay",),
+        tests=("tests/test_sde.py::test_the_halves_of_a_step_are_given_in_their_order",),
     ),
     Mutant(
         name="stale-rows",

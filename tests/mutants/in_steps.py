@@ -27,7 +27,7 @@ IN_STEPS = [
         old="first = first if made_jump is None else tree.where(made_jump, rate, first)",
         new="first = first if made_jump is None else first",
         what="the derivative of a first stage goes to the step before a jump",
-        tests=("tests/test_stretches.py::test_jumps_of_the_field_are_seen",),
+        tests=("tests/test_gradients.py::test_a_jump_of_the_field_has_its_gradient",),
     ),
     Mutant(
         name="nodes-run-again",
@@ -45,9 +45,7 @@ IN_STEPS = [
         old="t = t1 if c_i == 1 else t0 + c_i * h",
         new="t = t1 if c_i == 1 else t0",
         what="inner stages on a control or noise are evaluated at the start of the step",
-        tests=(
-            "tests/test_sde.py::test_every_solver_equals_diffrax_on_the_same_noise[SRA1-False]",
-        ),
+        tests=("tests/test_properties.py::test_several_terms_see_the_times_of_their_stages",),
     ),
     Mutant(
         name="area-of-additive-noise",
@@ -65,9 +63,7 @@ IN_STEPS = [
         old="lambda w, hh: hh + w / 2",
         new="lambda w, hh: hh - w / 2",
         what="the sign of W in the integral I10 of SOSRI",
-        tests=(
-            "tests/test_sde_orders.py::test_strong_order_against_the_exact_solution[SOSRI-1.5]",
-        ),
+        tests=("tests/test_sde_orders.py::test_a_step_of_sosri_integrates_the_path",),
     ),
     Mutant(
         name="implicit-coupling",

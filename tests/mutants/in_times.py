@@ -33,20 +33,22 @@ IN_TIMES = [
         tests=("tests/test_user_times.py::test_a_clipped_end_that_is_rejected_moves_what_follows",),
     ),
     Mutant(
-        name="length-of-stages-held",
+        name="rates-held",
         module="ndekit.integrate.at_stages",
-        old="moved_arguments = tree.zero_with_derivative(flat_y[None] + h * _product(a, held))",
-        new="moved_arguments = tree.zero_with_derivative(flat_y[None])",
-        what="replayed all at once, stages do not move with the length of their step",
-        tests=("tests/test_stretches.py::test_saved_values_reach_their_steps",),
+        old="forced = tree.zero_with_derivative(k) + ",
+        new="forced = tree.zero_with_derivative(held) + ",
+        what="replayed all at once, stages have no derivative by the parameters",
+        tests=("tests/test_stretches.py::test_stretches_of_any_length_give_diffrax_gradient",),
     ),
     Mutant(
-        name="end-of-the-solve-stands-still",
-        module="ndekit.integrate.replay",
-        old="owned=dataclasses.replace(nothing, t1=jnp.where(at_t1, ct_outcome.t, 0))",
-        new="owned=nothing",
-        what="the time at which a solve ended has no derivative by t1",
-        tests=("tests/test_gradients.py::test_saved_times_themselves_have_unit_derivative",),
+        name="t1-not-owned",
+        module="ndekit.integrate.owned",
+        old="for own, d_own in ((owned.t1, d.t1), (owned.t0, d.t0)):",
+        new="for own, d_own in ((owned.t0, d.t0),):",
+        what="a step that ends at t1 does not move with it",
+        tests=(
+            "tests/test_gradients.py::test_gradient_is_the_finite_difference_of_the_replay[Tsit5-lotka_volterra-t1]",
+        ),
     ),
     Mutant(
         name="start-of-the-grid-lost",
@@ -55,7 +57,7 @@ IN_TIMES = [
         new="return ct",
         what="the first attempt does not move with t0 where times are followed",
         tests=(
-            "tests/test_user_times.py::test_a_fixed_grid_moves_with_the_times_that_it_is_made_of[Tsit5-constant]",
+            "tests/test_gradients.py::test_gradient_is_the_finite_difference_of_the_replay[Tsit5-lotka_volterra-t0]",
         ),
     ),
 ]
