@@ -60,7 +60,7 @@ IN_LOOPS = [
         tests=("tests/test_events.py::test_of_conditions_met_in_one_step_the_first_counts",),
     ),
     Mutant(
-        name="host-called-in-lanes",
+        name="mean-over-lanes-in-the-engine",
         module="ndekit.integrate.effects",
         old="if can_leave and (effects or any(map(_refuses_lanes, problem.programs))):",
         new="if can_leave and any(map(_refuses_lanes, problem.programs)):",
