@@ -14,7 +14,7 @@ SEED ?= 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow compare bench docs notebooks lint clean
+.PHONY: help demo test test-slow compare mutants bench docs notebooks lint clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
@@ -31,6 +31,9 @@ test-slow: .venv/with-tests ## run the slow tests
 
 compare: .venv/with-tests ## solve N random configurations with diffrax and with ndekit
 	PYTHONPATH=tests $(BIN)/python -m compare -n $(N) --seed $(SEED)
+
+mutants: .venv/with-tests ## put small faults into a copy of the code, which tests must find
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 bench: .venv/with-tests ## time the engine against diffrax
 	$(BIN)/python -m pytest tests/bench --benchmark-only -m '' -s

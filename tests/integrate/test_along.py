@@ -9,7 +9,7 @@ import pytest
 import ndekit as nk
 
 PID = diffrax.PIDController(rtol=1e-4, atol=1e-6)
-TS = (0.0, 0.3, 0.3, 1.1, 2.5, 3.0)
+TS = (0.0, 0.1, 0.3, 0.3, 1.1, 2.5, 3.0)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,7 @@ def test_along_times_is_the_cumulative_sum_at_the_steps_that_hold_them():
     costs = {"along": nk.AlongTimes(nk.StepError()), "each": nk.EachStep(nk.StepError())}
     sol = solve(9.0, costs, both)
     ends, sums = np.asarray(sol.ts["steps"]), np.cumsum(sol.costs["each"])
+    assert ends[0] == TS[1]
     # The step that holds t is the first that ends at t or later.
     wanted = [sums[np.searchsorted(ends, t)] for t in TS]
     np.testing.assert_allclose(sol.costs["along"], wanted, rtol=1e-12)

@@ -146,6 +146,18 @@ def test_an_event_at_an_edge_ends_there(name):
     assert_tree_close(ts, solve(diffrax, k).ts, rtol=1e-9)
 
 
+@pytest.mark.parametrize("real", [False, True])
+def test_of_conditions_met_in_one_step_the_first_counts(real):
+    # Both are met in the step from 0.3 to 0.6: the first of the list counts, as in diffrax.
+    met_at = lambda at: lambda t, y, args, **around: t - at if real else t >= at
+    sol = nk.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: -y), diffrax.Euler(), 0.0, 1.2, 0.3, jnp.array(1.0),
+        event=diffrax.Event([met_at(0.5), met_at(0.4)], FINDERS["newton"]),
+    )  # fmt: skip
+    assert [bool(met) for met in sol.event_mask] == [True, False]
+    assert_tree_close(sol.ts, np.array([0.5 if real else 0.6]), rtol=1e-9)
+
+
 @pytest.mark.parametrize("direction", slow_but((False,), (False, True)))
 def test_a_direction_chooses_among_crossings(direction):
     # y = cos(3 t) falls through 0 at pi / 6 and rises at pi / 2, times 3 / w by w.

@@ -211,3 +211,37 @@ def test_a_value_saved_at_an_end_has_its_gradient(place):
 
     truth = 1.0 if place == "t0" else np.exp(-1)
     assert_tree_close(jax.grad(value)(jnp.asarray(1.0)), truth, rtol=1e-7)
+
+
+@pytest.mark.parametrize("checkpoints", [None, 5], ids=["at once", "step by step"])
+def test_what_a_saved_value_closes_over_has_its_gradient(checkpoints):
+    # y' = -y from 1, saved as scale * y: the derivative by the scale is the sum of the values.
+    ts = jnp.array([0.1, 0.15, 0.6, 0.9])
+
+    def total(scale):
+        return jnp.sum(nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y), SOLVERS["Tsit5"], 0.0, 1.0, 0.05, jnp.ones(()),
+            saveat=diffrax.SaveAt(ts=ts, fn=lambda t, y, args: scale * y),
+            adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),
+        ).ys)  # fmt: skip
+
+    assert_tree_close(jax.grad(total)(2.0), jnp.sum(jnp.exp(-ts)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["Tsit5", "Bosh3"])
+def test_a_jump_of_the_field_has_its_gradient(name):
+    # y' = a y before 0.5 and b y behind it: log y = a / 2 + b (t - 1 / 2). Both solvers keep their
+    # last stage, which belongs to what was before the jump.
+    def saved(rates):
+        field = lambda t, y, args: jnp.where(t < 0.5, args[0], args[1]) * y
+        return nk.diffeqsolve(
+            diffrax.ODETerm(field), SOLVERS[name], 0.0, 1.0, 0.2, jnp.ones(()), rates,
+            saveat=diffrax.SaveAt(ts=jnp.array([0.6, 0.9])),
+            stepsize_controller=diffrax.ClipStepSizeController(
+                diffrax.PIDController(rtol=1e-8, atol=1e-8), jump_ts=[0.5]
+            ),
+        ).ys  # fmt: skip
+
+    values, slopes = saved(jnp.array([-1.0, 0.7])), jax.jacrev(saved)(jnp.array([-1.0, 0.7]))
+    assert_tree_close(values, np.exp(-0.5 + 0.7 * np.array([0.1, 0.4])), rtol=1e-6)
+    assert_tree_close(slopes, values[:, None] * np.array([[0.5, 0.1], [0.5, 0.4]]), rtol=1e-5)

@@ -15,6 +15,7 @@ import ndekit as nk
 
 COSTS = {"count": nk.StepCount(), "error": nk.EveryStep(nk.StepError(), "mean")}
 PROBLEM = PROBLEMS["lotka_volterra"]
+forced = lambda t, y, args: PROBLEM.field(t, y, args) * (1 + 0.3 * jnp.sin(5 * t))
 LANES = 4
 
 
@@ -198,7 +199,7 @@ def by_diffrax():
 
         def function(y0, args, ts):
             sol = diffrax.diffeqsolve(
-                diffrax.ODETerm(PROBLEM.field), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
+                diffrax.ODETerm(forced), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
                 saveat=diffrax.SaveAt(ts=ts), max_steps=128,
                 stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-9),
             )  # fmt: skip
@@ -213,7 +214,7 @@ def test_gradient_is_right_whatever_the_number_of_checkpoints(checkpoints):
 
     def function(y0, args, ts):
         sol = nk.diffeqsolve(
-            diffrax.ODETerm(PROBLEM.field), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
+            diffrax.ODETerm(forced), SOLVERS["Tsit5"], 0.0, t1, 0.1, y0, args,
             saveat=diffrax.SaveAt(ts=ts), max_steps=128,
             stepsize_controller=diffrax.PIDController(rtol=1e-8, atol=1e-9),
             adjoint=nk.ReplayAdjoint(checkpoints=checkpoints),

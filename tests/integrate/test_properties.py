@@ -192,3 +192,21 @@ def test_a_lane_over_no_time_leaves_the_others_alone():
     assert_tree_close(together[0], np.ones(2), rtol=0)
     # With lanes as well: of errors as small as these, float32 knows two digits.
     assert_tree_close(together[1], gradient(y0, jnp.ones(2))[1], rtol=1e-6)
+
+
+def test_a_first_step_beyond_the_end_goes_to_the_end(x64):
+    # One step of Euler's method: y0 (1 - 1 / 2).
+    sol = nk.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: -y / 2), diffrax.Euler(), 0.0, 1.0, 3.0, jnp.array(4.0)
+    )
+    assert (sol.ys[0], sol.ts[0], sol.stats["num_steps"]) == (2.0, 1.0, 1)
+
+
+def test_several_terms_see_the_times_of_their_stages(x64):
+    # y' = cos t + 3 t^2 from 0: sin t + t^3.
+    both = diffrax.MultiTerm(
+        diffrax.ODETerm(lambda t, y, args: jnp.cos(t) * jnp.ones_like(y)),
+        diffrax.ODETerm(lambda t, y, args: 3 * t**2 * jnp.ones_like(y)),
+    )
+    sol = nk.diffeqsolve(both, diffrax.Tsit5(), 0.0, 1.0, 0.1, jnp.zeros(2))
+    assert_tree_close(sol.ys[0], jnp.full(2, np.sin(1) + 1), rtol=1e-8)

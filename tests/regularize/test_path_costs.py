@@ -79,6 +79,15 @@ def test_value_and_gradient_are_those_of_an_augmented_ode(name):
     assert_tree_close(*found, rtol=1e-6, atol=1e-7)
 
 
+def test_the_kinetic_energy_of_a_decay_is_its_closed_form():
+    # y' = -y from (1, 3): the mean of y^2 / 2 is 5 exp(-2 t) / 2.
+    sol = solve(
+        jnp.array([1.0, 3.0]), None, {"kinetic": nk.Kinetic()},
+        vector_field=lambda t, y, args: -y,
+    )  # fmt: skip
+    assert_tree_close(sol.costs["kinetic"], 1.25 * (1 - np.exp(-2)), rtol=1e-7)
+
+
 def test_a_probe_gives_the_norm_on_average():
     y0, args = given()
     one = lambda key: solve(y0, args, {"j": nk.JacobianNorm()}, rtol=1e-4, key=key).costs["j"]

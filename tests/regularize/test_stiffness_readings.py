@@ -119,6 +119,20 @@ def test_a_step_that_counts_has_the_derivative_of_its_reading(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_the_weight_of_a_reading_is_a_constant_for_its_derivative(dtype):
+    # Of steps between those that do not count and those that do in full: w lambda by lambda is w.
+    rate, first = jnp.asarray(3.0, dtype), {"float32": -5, "float64": -10}[dtype]
+    ends = 10.0 ** np.linspace(first, first + 5, 400)
+    ts = jnp.asarray(np.stack([0 * ends, ends], 1), dtype)
+    run, y0 = readings_of(decay, "Tsit5", "rho", nk.EveryStep), jnp.asarray([1.0, -0.7], dtype)
+    of_step = jax.vmap(lambda ts: jax.value_and_grad(run, argnums=2)(ts, y0, rate))
+    readings, slopes = map(np.asarray, of_step(ts))
+    between = (readings > 0.3) & (readings < 2.7)
+    assert np.sum(between) >= 2
+    assert_tree_close(slopes[between], readings[between] / 3, rtol=0.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("power", [-40, 40])
 def test_the_size_of_the_state_does_not_matter(power, dtype):
     weights, y0 = some_layers(8)

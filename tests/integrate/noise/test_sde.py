@@ -1,6 +1,7 @@
 """Solves of SDEs: every solver against diffrax on the same noise, gradients, paths, refusals."""
 
 import dataclasses
+import itertools
 
 import diffrax
 import jax
@@ -326,6 +327,24 @@ def test_halves_of_a_step_are_those_of_its_replay():
     assert_tree_close(last(jnp.ones(2), 64), jnp.exp(0.5 * w), rtol=0.02)
     many, few = (jax.jacrev(last)(jnp.ones(2), number) for number in (64, 3))
     assert_tree_close(many, few, rtol=1e-6)
+
+
+def test_the_halves_of_a_step_are_given_in_their_order(x64):
+    """y' = -4 y with additive noise, of which the later half decays less: by hand."""
+    controller, y0 = diffrax.PIDController(rtol=1e-1, atol=1e-1), jnp.ones(1)
+    path, solver = nk.BrownianMotion((1,), jr.key(4)), diffrax.HalfSolver(diffrax.EulerHeun())
+    sol = along(
+        path, lambda y: -4 * y, jnp.ones_like, solver, 0.0, 1.0, controller, y0,
+        saveat=diffrax.SaveAt(steps=True),
+    )  # fmt: skip
+    cell = nk.BrownianMotion((1,), jr.key(4), ts=jnp.array([0.0, 1.0]))
+    ends = [0.0, *sol.ts[jnp.isfinite(sol.ts)].tolist()]
+    assert len(ends) > 4
+    for number, (t0, t1) in enumerate(itertools.pairwise(ends)):
+        middle = (t0 + t1) / 2
+        for a, b in ((t0, middle), (middle, t1)):
+            y0 = y0 - 4 * y0 * (b - a) + cell.evaluate(a, b)
+        assert_tree_close(sol.ys[number], y0, rtol=1e-9)
 
 
 def test_saved_values_are_ends_of_steps(x64):

@@ -8,6 +8,7 @@ import lineax as lx
 import numpy as np
 import pytest
 import scipy.integrate
+from support.close import assert_tree_close
 from support.marks import slow_but
 
 import ndekit as nk
@@ -199,3 +200,14 @@ def test_strong_order_against_the_exact_solution(name, order):
     slope = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
     # For commutative noise a scheme may be of a higher order than it is in general.
     assert order - 0.2 < slope < order + 0.35
+
+
+def test_a_step_of_sosri_integrates_the_path(x64):
+    # dy = y dt + dW from 0: y(h) = W + I10 + O(h^2.5), with I10 = h (H + W / 2).
+    t0, h = jnp.array(0.0), jnp.array(1e-4)
+    path = nk.BrownianMotion((), jr.key(0), AREA)
+    noise = diffrax.ControlTerm(lambda t, y, args: jnp.ones(()), path)
+    terms = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, args: y), noise)
+    y1, *_ = nk.SOSRI().step(terms, t0, h, jnp.zeros(()), None, None, False)
+    levy = path.evaluate(t0, h, use_levy=True)
+    assert_tree_close(y1 - levy.W, h * (levy.H + levy.W / 2), rtol=1e-2)

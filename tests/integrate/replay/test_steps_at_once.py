@@ -47,8 +47,8 @@ def loss_of(
     controller = diffrax.PIDController(rtol=rtol, atol=rtol)
     method = getattr(diffrax, solver)()
 
-    def loss(weights, y0, t0, t1):
-        at = t0 + (t1 - t0) * np.linspace(0, 1, 7)
+    def loss(weights, y0, t0, t1, places=np.linspace(0, 1, 7)):
+        at = t0 + (t1 - t0) * places
         fixed = steps is not None or solver == "Euler"
         sol = nk.diffeqsolve(
             diffrax.ODETerm(swirl), method, t0, t1,
@@ -68,8 +68,9 @@ def given(size=2):
     return network(size), jnp.linspace(0.5, 1.0, size), jnp.array(0.2), jnp.array(2.2)
 
 
-def gradient(loss, *arguments):
-    return jax.jit(jax.grad(loss, argnums=tuple(range(len(arguments)))))(*arguments)
+def gradient(loss, *arguments, by=(0, 1)):
+    """Not by `t0` and `t1`: where these are differentiated, steps are followed one by one."""
+    return jax.jit(jax.grad(loss, argnums=by))(*arguments)
 
 
 # Asked for checkpoints, the reverse pass goes step by step.
@@ -96,8 +97,12 @@ def test_many_steps_at_once_are_as_one_by_one(solver):
 
 @pytest.mark.parametrize("name", slow_but(("ts",), list(SAVES)))
 def test_saved_values_reach_their_steps(name):
-    many, single = (loss_of(adjoint=how, saveat=SAVES[name]) for how in (None, ONE_BY_ONE))
-    assert_tree_close(gradient(many, *given()), gradient(single, *given()), 1e-10, 1e-11)
+    arguments, by = (*given(), jnp.linspace(0, 1, 7)), (0, 1, 4)
+    many, single = (
+        gradient(loss_of(adjoint=how, saveat=SAVES[name]), *arguments, by=by)
+        for how in (None, ONE_BY_ONE)
+    )
+    assert_tree_close(many, single, 1e-10, 1e-11)
 
 
 LENGTHS = (1, STEPS - 1, STEPS, STEPS + 1, 2 * STEPS + 3)
@@ -116,6 +121,22 @@ def test_stretches_of_any_length_give_diffrax_gradient(steps):
     ours = loss_of("Heun", steps=steps, max_steps=64)
     mine = gradient(lambda weights, y0: ours(weights, y0, t0, t1), weights, y0)
     assert_tree_close(mine, gradient(by_diffrax, weights, y0), 1e-11, 1e-12)
+
+
+class Early(nk.AbstractStepCost):
+    """Largest in the first steps, which are the last that the reverse pass comes to."""
+
+    def of_step(self, step):
+        return jnp.sum(step.y1**2) * jnp.exp(-9 * step.t0)
+
+
+def test_costs_of_more_steps_than_go_at_once_are_as_one_by_one():
+    largest = {"largest": nk.EveryStep(Early(), "max")}
+    many, single = (
+        gradient(loss_of("Heun", adjoint=how, steps=STEPS + 9, costs=largest), *given())
+        for how in (None, ONE_BY_ONE)
+    )
+    assert_tree_close(many, single, 1e-10, 1e-11)
 
 
 @pytest.mark.parametrize("size", slow_but((8,), (1, 8, 9)))
