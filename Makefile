@@ -50,7 +50,7 @@ lint: .venv/with-lint .venv/with-experiments ## check style, format and types
 	$(BIN)/pyright
 
 clean: ## remove .venv, caches, the built documentation and make demo's results
-	rm -rf .venv .jax_cache .pytest_cache .ruff_cache .hypothesis .benchmarks site runs/demo
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .benchmarks site runs/demo
 	find ndekit tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each extra: it is installed again only when pyproject.toml changes.

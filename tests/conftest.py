@@ -10,6 +10,7 @@ import jax
 import jax.random as jr
 import jaxtyping
 import pytest
+from support import compile_cache
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -19,19 +20,25 @@ DATA = CHECKOUT.parent / "shared" / "data"
 if DATA.is_dir():
     os.environ.setdefault("NDEKIT_DATA", str(DATA))
 
-# Most of the tests' time is compilation. Without LLVM's optimisations there is a sixth less of it;
-# what XLA itself does to a program is as ever. Read when the first array is made.
-FLAGS = "--xla_backend_optimization_level=0"
+# Most of the tests' time is compilation. Without LLVM's optimisations, without XLA's newer way to
+# emit fusions and without threads of the compiler (two workers on two cores leave nothing for them)
+# it takes a quarter of its time; what XLA itself does to a program is as ever. Read when the first
+# array is made.
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 
 # ndekit itself is not imported here: the import hook that checks its types is not yet in place.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # In the environment too, for the programs and notebooks that tests start.
-cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CHECKOUT / ".jax_cache"))
-seconds = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(compile_cache.folder()))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 jax.config.update("jax_compilation_cache_dir", cache)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", float(seconds))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # The same examples on every run. Compilation makes the time of one example meaningless.
@@ -55,6 +62,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        compile_cache.keep_bounded(compile_cache.folder())
     if config.getoption("--time-spent"):
         from support.time_spent import TimeSpent
 

@@ -50,7 +50,7 @@ def all_tried(
 ) -> list[Trial] | None:
     """A trial for each mutant; `None` if the tests fail without any."""
     base = copied(CHECKOUT, room / "without")
-    around = environment(base, CHECKOUT)
+    around = environment(base)
     if not imports_itself(base, around):
         print(f"Programs in {base} do not import the package from there.", file=sys.stderr)
         return None
@@ -62,7 +62,7 @@ def all_tried(
         return None
 
     def one(mutant: Mutant) -> Trial:
-        trial = tried(mutant, base, room, CHECKOUT)
+        trial = tried(mutant, base, room)
         said = f"{trial.verdict:9}{trial.seconds:5.0f} s  {mutant.name}  {trial.by}"
         print(said, file=sys.stderr, flush=True)
         if in_full or trial.verdict == "broken":

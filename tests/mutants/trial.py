@@ -37,9 +37,8 @@ def copied(checkout: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def environment(folder: pathlib.Path, checkout: pathlib.Path) -> dict[str, str]:
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(checkout / ".jax_cache"))
-    return os.environ | {"PYTHONPATH": str(folder), "JAX_COMPILATION_CACHE_DIR": cache}
+def environment(folder: pathlib.Path) -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(folder)}
 
 
 def imports_itself(folder: pathlib.Path, environment: dict[str, str]) -> bool:
@@ -81,10 +80,10 @@ def verdict_of(code: int, said: str) -> tuple[str, str]:
     return "broken", f"pytest ended with {code}"
 
 
-def tried(mutant: Mutant, base: pathlib.Path, room: pathlib.Path, checkout: pathlib.Path) -> Trial:
+def tried(mutant: Mutant, base: pathlib.Path, room: pathlib.Path) -> Trial:
     """Run the tests of a mutant in a copy of `base` that has it."""
     folder = copied(base, room / mutant.name)
     mutant.put_into(folder)
-    trial = run(mutant.tests, folder, environment(folder, checkout), PATIENCE)
+    trial = run(mutant.tests, folder, environment(folder), PATIENCE)
     shutil.rmtree(folder)
     return trial

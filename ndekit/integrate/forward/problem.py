@@ -88,7 +88,7 @@ class Problem:
     jumps: bool = False  # whether the controller may make jumps
     dense: bool = False
     watch: Any = None  # event conditions: `events.Conditions`
-    grid: str = "constant"  # how the grid of steps is differentiated: see `moving.RULES`
+    grid: str = "constant"  # how the grid of steps is differentiated: see `grid.RULES`
     pid: Any = None  # diffrax's controller without its arrays, where its rule is differentiated
     accepts_anything: bool = False  # whether the controller may accept what is not finite
     own_grid: bool = False  # whether step sizes are the user's: by any controller but diffrax's

@@ -147,16 +147,12 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
             continue
         nothing = lambda ops, _, n, v=values: nothing_found(ops.ts[v.index], n, v.size)
         found.append(pass_.map(nothing)(flat, None, saved.count))
-    # Where step sizes are differentiated the end is reached by the last step's own times.
-    owns_end = lambda ops, _, t: (t == ops.t1) & (not pass_.problem.moving)
-    at_t1 = pass_.map(owns_end)(flat, None, outcome.t)
     owned = pass_.map(lambda ops, _: tree.zeros_like(pass_.problem.owned_times(ops)))
-    nothing = owned(flat, None)
     return Cotangents(
         parameters=[jnp.zeros_like(flat[i]) for i in pass_.parameters],
         y=ct_outcome.y,
         carry=carry,
-        owned=dataclasses.replace(nothing, t1=jnp.where(at_t1, ct_outcome.t, 0)),
+        owned=owned(flat, None),
         found=found,
         remaining=outcome.num_accepted,
         grid=_grid_at_the_end(pass_, outcome) if pass_.problem.moving else None,

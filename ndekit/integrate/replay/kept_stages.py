@@ -11,10 +11,9 @@ from ..steppers.explicit import ExplicitRungeKutta
 
 def with_stages_kept(problem: Problem, perturbed: Operands) -> Problem:
     """The problem, its dynamics linearized by what is `perturbed` (bools) and by the state."""
-    by_time = bool(perturbed.t0 or perturbed.t1 or problem.moving)
     arguments = problem.dynamics.jaxpr.in_avals
     times = problem.stepper.num_times
-    moves = [*perturbed.constants, *[by_time] * times, *[True] * (len(arguments) - times)]
+    moves = [*perturbed.constants, *[problem.moving] * times, *[True] * (len(arguments) - times)]
     kept = linearized(problem.dynamics, moves, _read(problem))
     return dataclasses.replace(problem, kept=kept)
 

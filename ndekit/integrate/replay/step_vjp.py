@@ -9,7 +9,7 @@ import jax
 
 from ... import tree
 from ...shapes import Count, Flag, State, Time
-from ..control.user_times import OwnedTimes, pulled_to_owned
+from ..control.user_times import OwnedTimes
 from ..costs.contracts import Place, pull_readings, readings_of
 from ..forward import stepping
 from ..forward.grid import Grid, next_grid, remembered
@@ -44,11 +44,6 @@ class Replay:
     # first stage is part of it.
     chained: bool
     side_by_side: bool = False  # whether steps are lanes
-
-    @property
-    def wants_times(self) -> bool:
-        of_user = (self.perturbed.t0, self.perturbed.t1, self.perturbed.stops)
-        return any(jax.tree.leaves(of_user)) or self.problem.moving
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
@@ -105,9 +100,6 @@ def step_vjp(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -
         ct_owned = pass_.where(tried, tree.add(ct_owned, pulled.grid[1]), ct_owned)
     else:
         before = pass_.where(step.accepted, before, after)
-        if pass_.wants_times:
-            given = (step.t0, step.t1), step.accepted, d_times
-            ct_owned = tree.add(ct_owned, owned_by_step(pass_, *given))
     parameters = tree.add(parameters, pulled.parameters)
     y, carry = before
     return Cotangents(parameters, y, carry, ct_owned, found, remaining, ct_grid)
@@ -197,7 +189,7 @@ def linearize(
         return advance(filled, number, start, ends, given.grid, *given_also)
 
     parameters = [flat[i] for i in pass_.parameters]
-    given = _Given(parameters, step.y, smooth, times if pass_.wants_times else None, grid)
+    given = _Given(parameters, step.y, smooth, times if problem.moving else None, grid)
     out, vjp = jax.vjp(run, given)
     if "dot_general" not in primitive_names(problem.dynamics.jaxpr.jaxpr):
         return out, lambda ct: vjp(ct)[0]
@@ -265,15 +257,3 @@ def ct_of_readings(pass_: Replay, step: RecordedStep, number: Count) -> dict[str
     place = Place(number, step.t0, step.t1, step.accepted)
     totals, ct = pass_.recording.totals, pass_.ct_outcome.costs
     return pass_.map(of_lane)(pass_.flat, None, totals, ct, pass_.num_accepted, place)
-
-
-def owned_by_step(pass_: Replay, ends: tuple, accepted: Flag, d_times: tuple) -> OwnedTimes:
-    """What a step says of the times that the user owns: only the first step sees `t0`, only the
-    last sees `t1`.
-    """
-
-    def of_lane(operands: Operands, _: Any, ends: tuple, accepted: Flag, d_times: tuple) -> Any:
-        owned = pass_.problem.owned_times(operands)
-        return pulled_to_owned(ends, owned, tree.masked(accepted, d_times))
-
-    return pass_.map(of_lane)(pass_.flat, None, ends, accepted, d_times)

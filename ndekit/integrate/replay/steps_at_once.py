@@ -32,7 +32,6 @@ from .step_vjp import (
     Replay,
     ct_of_readings,
     linearize,
-    owned_by_step,
     pull_inside,
 )
 
@@ -71,18 +70,13 @@ def vjp_of_steps(pass_: Replay, ct: Cotangents, end: Count) -> tuple[Cotangents,
     out, vjp = linearize(along, steps, end)
     accepted = steps.accepted.astype(ct.remaining.dtype)
     remaining = ct.remaining - lax.cumsum(accepted, reverse=True)
-    parameters, found, ct_info, d_times = pull_inside(along, ct, steps, out.info, remaining)
+    parameters, found, ct_info, _ = pull_inside(along, ct, steps, out.info, remaining)
     readings = ct_of_readings(along, steps, remaining)
     said = dataclasses.replace(tree.zeros_like(out), readings=readings, info=ct_info)
     ct_y, after = _from_step_to_step(along, steps, vjp, said, ct.y)
     pulled = vjp(dataclasses.replace(said, y1=after))
-    owned = ct.owned
-    if pass_.wants_times:
-        given = (steps.t0, steps.t1), steps.accepted, tree.add(d_times, pulled.times)
-        of_steps = owned_by_step(along, *given)
-        owned = tree.add(owned, jax.tree.map(lambda x: jnp.sum(x, along.lanes.axis), of_steps))
     parameters = tree.add(parameters, pulled.parameters)
-    return Cotangents(parameters, ct_y, ct.carry, owned, found, remaining[0], None), first
+    return Cotangents(parameters, ct_y, ct.carry, ct.owned, found, remaining[0], None), first
 
 
 def _steps_before(pass_: Replay, end: Count) -> tuple[RecordedStep, Count]:
