@@ -24,10 +24,10 @@ demo: .venv/with-experiments ## train a neural ODE on digits, plain and regulari
 	$(BIN)/ndekit compare digits $(DEMO)
 
 test: .venv/with-tests ## run the tests but the slow ones
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/with-tests ## run the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow
 
 compare: .venv/with-tests ## solve N random configurations with diffrax and with ndekit
 	PYTHONPATH=tests $(BIN)/python -m compare -n $(N) --seed $(SEED)

@@ -61,6 +61,22 @@ def pytest_addoption(parser):
     )
 
 
+# What takes longest goes first, so that no worker is left with it at the end; the other files go in
+# the order of their names.
+LONGEST = (
+    "test_auto_switch test_gradients_composed test_sde test_gradients test_neural_sde "
+    "test_steps_at_once test_local_step test_recorder test_robustness test_catalogue "
+    "test_stiffness_readings test_experiments test_optimizers test_user_times test_cli "
+    "test_compare test_docs test_padded_series test_events test_sde_gan test_rejected "
+    "test_matched_sde"
+).split()
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
+
+
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):
         compile_cache.keep_bounded(compile_cache.folder())

@@ -125,26 +125,23 @@ def test_latent_sde_learns_a_series(kind, missing):
 def test_the_bound_is_of_the_numbers_that_are_there(kind):
     ts, xs = jnp.linspace(0.0, 1.0, 4), jnp.array([0.3, jnp.nan, -1.0, jnp.nan])[:, None]
     model = latent_of(jr.key(0), kind, missing=True)
-    loss, latent = model.loss(ts, xs, noise_std=0.5, key=jr.key(1))
+    of = lambda model: model.loss(ts, xs, noise_std=0.5, key=jr.key(1))
+    (loss, latent), grads = eqx.filter_jit(eqx.filter_value_and_grad(of, has_aux=True))(model)
     there = ~np.isnan(np.asarray(xs))
     fit = norm.logpdf(np.asarray(xs)[there], np.asarray(latent.values)[there], 0.5).sum()
     assert_tree_close(loss, latent.path_kl + latent.initial_kl - fit, rtol=1e-5)
-    grads = eqx.filter_jit(
-        eqx.filter_grad(lambda model: model.loss(ts, xs, noise_std=0.5, key=jr.key(1))[0])
-    )(model)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         name = jax.tree_util.keystr(path)
         assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), name
     # What is not there is not a zero.
-    filled = model(ts, jnp.nan_to_num(xs), key=jr.key(1))
+    filled = eqx.filter_jit(model)(ts, jnp.nan_to_num(xs), key=jr.key(1))
     assert not np.allclose(filled.states, latent.states)
 
 
 def test_every_part_of_a_latent_sde_has_a_gradient():
     ts, xs = jnp.linspace(0.0, 1.0, 5), jnp.ones((5, 1))
-    grads = eqx.filter_grad(lambda m: m.loss(ts, xs, noise_std=0.1, key=jr.key(1))[0])(
-        latent_of(jr.key(0))
-    )
+    loss = lambda m: m.loss(ts, xs, noise_std=0.1, key=jr.key(1))[0]
+    grads = eqx.filter_jit(eqx.filter_grad(loss))(latent_of(jr.key(0)))
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert bool(jnp.any(leaf != 0)), jax.tree_util.keystr(path)
 

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 
 from ndekit.train import fit
 
@@ -87,7 +88,14 @@ def by_hand(optimizer, num_updates):
     return model
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# One of each way to ask for more than a gradient, or to keep a state; the others are much alike.
+FAST = (
+    "adam adafactor sm3 polyak_sgd muon momo_adam lbfgs backtracking plateau noise injected "
+    "sharpness schedule-free mechanic partition"
+).split() + ["several steps", "low precision"]
+
+
+@pytest.mark.parametrize("name", slow_but(FAST, OPTIMIZERS))
 def test_every_optimiser_trains_and_goes_on_bit_for_bit(name, tmp_path):
     whole = run(OPTIMIZERS[name](), 12)
     run(OPTIMIZERS[name](), 8, checkpoint_dir=tmp_path)
