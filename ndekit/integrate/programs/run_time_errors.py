@@ -150,9 +150,14 @@ def _bound_to(x: Any, nothing: Any) -> Any:
     arrays, treedef = jax.tree.flatten(x)
 
     def after(leaf: Any) -> Any:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # a key, on which nothing is added
+            return leaf
         if leaf.dtype == jnp.bool_:
             return leaf ^ (nothing != 0)
-        return leaf + nothing.astype(leaf.dtype)
+        # Weakly typed, so that what promotes weakly goes on doing so.
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf + jnp.where(nothing == 0, 0.0, 1.0)
+        return leaf + jnp.where(nothing == 0, 0, 1)
 
     return jax.tree.unflatten(treedef, map(after, arrays))
 

@@ -250,7 +250,7 @@ def test_noise_of_attempts_given_up_is_not_in_a_gradient():
         return jnp.sum(
             along(
                 path, lambda y: -rate * y, lambda y: 0.8 * jnp.sqrt(y), diffrax.Heun(), 0.0, 0.5,
-                controller, jnp.ones(1), max_steps=256,
+                controller, jnp.ones(1), max_steps=256, throw=False,  # some paths come to nil
             ).ys
         )  # fmt: skip
 
