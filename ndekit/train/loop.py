@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PyTree
 
+from ..integrate.programs.run_time_errors import told_plainly
 from .checkpoint import State, save
 from .fingerprint import Fingerprint
 from .log import JsonLines
@@ -161,6 +162,7 @@ class TimedCalls:
         result, self._cold[num] = self._timed(beginning, num)
         return rows_of(result[-1], 0, lambda update: suspect(self._plan, beginning, update))[0]
 
+    @told_plainly()
     def _timed(self, state: State, num: int) -> tuple[tuple, float]:
         start = time.perf_counter()
         batches = [self._plan.batch_fn(state.update + i) for i in range(num)]

@@ -123,5 +123,5 @@ def flat(tree: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
 def first_sentence(message: str) -> str:
     """Of a message; JAX and Equinox wrap those of run time into the stack."""
-    *_, message = re.split(r"EquinoxRuntimeError: ", message)
+    *_, message = re.split(r"EquinoxRuntimeError: |ndekit: ", message)
     return re.split(r"(?<=[.!?])\s|\n", message.strip(), maxsplit=1)[0]

@@ -133,7 +133,7 @@ def failure(case, diffeqsolve):
 
 def sentence(message):
     """The first of a message; at run time, JAX and Equinox wrap it into the stack."""
-    *_, told = re.split(r"EquinoxRuntimeError: ", message)
+    *_, told = re.split(r"EquinoxRuntimeError: |ndekit: ", message)
     return re.split(r"(?<=[.!?])\s|\n", told.strip(), maxsplit=1)[0]
 
 

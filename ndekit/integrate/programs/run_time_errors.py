@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -124,14 +125,14 @@ class RunTimeError:
 
 @contextlib.contextmanager
 def told_plainly() -> Iterator[None]:
-    """Errors of a program that runs inside, as `RuntimeError`s with their message alone."""
+    """Errors of a program that runs inside as Equinox raises its own, with their message alone."""
     try:
         yield
     except (RuntimeError, ValueError) as error:  # JAX raises one or the other
         _, found, message = str(error).partition(_MARK)
         if not found:
             raise
-        raise RuntimeError(message) from None
+        raise eqx.EquinoxRuntimeError(message) from None
 
 
 _DTYPES = {11: np.float32, 12: np.float64, 6: np.uint8}  # XLA_FFI_DataType_F32, F64, U8
