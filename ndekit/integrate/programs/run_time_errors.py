@@ -151,14 +151,11 @@ def _bound_to(x: Any, nothing: Any) -> Any:
     arrays, treedef = jax.tree.flatten(x)
 
     def after(leaf: Any) -> Any:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # a key, on which nothing is added
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # a key
             return leaf
-        if leaf.dtype == jnp.bool_:
-            return leaf ^ (nothing != 0)
-        # Weakly typed, so that what promotes weakly goes on doing so.
-        if jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf + jnp.where(nothing == 0, 0.0, 1.0)
-        return leaf + jnp.where(nothing == 0, 0, 1)
+        # Chosen, and not added to: every bit stays, and what promotes weakly goes on doing so.
+        other = False if leaf.dtype == jnp.bool_ else 0
+        return jnp.where(nothing == 0, leaf, other)
 
     return jax.tree.unflatten(treedef, map(after, arrays))
 
@@ -166,6 +163,6 @@ def _bound_to(x: Any, nothing: Any) -> Any:
 @_bound_to.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     # What is differentiated is not to be had either.
-    (x, nothing), one = primals, 1 + primals[1]
-    known = lambda t: t if t.dtype == jax.dtypes.float0 else t * one.astype(t.dtype)
+    x, nothing = primals
+    known = lambda t: t if t.dtype == jax.dtypes.float0 else jnp.where(nothing == 0, t, 0)
     return _bound_to(x, nothing), jax.tree.map(known, tangents[0])
