@@ -13,6 +13,9 @@ MEASURED = pytest.StashKey[dict[str, Measurement | Exception]]()
 jax.config.update("jax_platforms", "cpu")
 # A program from the cache has no compile time.
 jax.config.update("jax_enable_compilation_cache", False)
+# Where they are called: a program that calls Python back, as diffrax's do, is run so anyway. To
+# hand a program to another thread takes 20 to 100 us.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def pytest_configure(config):

@@ -14,6 +14,9 @@ from types import SimpleNamespace
 
 import jax
 
+# Where they are called: a program that calls Python back, as an older one may, is run so anyway.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
 HERE = pathlib.Path(__file__).resolve().parent
 OURS = ("ndekit", "cases", "variants", "targets", "measurement")
 
