@@ -5,15 +5,24 @@ import os
 import pathlib
 import platform
 
+from support.checkout import ROOT
+
 # Of a folder that has grown larger, the files longest unused go until half of that is left.
 LARGEST = 2 * 2**30
 
 
 def folder() -> pathlib.Path:
-    """A folder of the user's, for these versions: a fresh checkout finds it as it was left."""
+    """A folder of the user's, for these versions: a fresh checkout finds it as it was left. In the
+    checkout where the user's cannot be written to.
+    """
     known = [f"{name}{importlib.metadata.version(name)}" for name in ("jax", "jaxlib")]
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-    return base / "ndekit" / "-".join([f"python{platform.python_version()}", *known])
+    path = base / "ndekit" / "-".join([f"python{platform.python_version()}", *known])
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ROOT / ".jax_cache"
+    return path if os.access(path, os.W_OK) else ROOT / ".jax_cache"
 
 
 def keep_bounded(path: pathlib.Path, largest: int = LARGEST) -> None:
