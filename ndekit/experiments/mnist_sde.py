@@ -14,7 +14,7 @@ from ..integrate import SOSRI
 from ..models import NeuralSDE
 from .harness.classification import ACCURACY, judge_classes
 from .harness.config import Config
-from .harness.regularizers import Regularizer
+from .harness.regularizers import SDE_COEFFICIENTS, Regularizer
 from .harness.solves import key_or_fixed, solve_options
 from .harness.task import AbstractSDETask, Metric
 
@@ -68,19 +68,6 @@ class NoisyClassification(AbstractSDETask):
         return judge_classes(prediction, targets)
 
 
-# Of the paper where it has any: the mean of the error, the stiffness.
-_COEFFICIENTS = {
-    "steps": 1e-3,
-    "budget": 40.0,
-    "error": 10.0,
-    "error_sum": 0.2,
-    "error_squared": 0.01,
-    "stiffness": 0.1,
-    "error+stiffness": 10.0,
-    "local_time": 0.2,
-    "local_step": 0.2,
-}
-
 _PAPER_A = Config(
     about="MNIST by a neural SDE, paper A: 784-32, SOSRI at 0.14, Adam, 40 epochs",
     load=lambda folder: mnist(folder),
@@ -96,7 +83,7 @@ _PAPER_A = Config(
     optimizer=lambda num_updates: optax.adam(lambda n: 0.01 / (1 + 1e-5 * n)),
     updates_per_call=1,
     predict_batch=500,
-    coefficients=_COEFFICIENTS,
+    coefficients=SDE_COEFFICIENTS,
     max_steps=512,
 )
 
@@ -106,7 +93,7 @@ PRESETS = {
         load=lambda folder: mnist(folder, size=14, num_validation=5000),
         epochs=2,
         # Three of them by `ndekit search`: docs/papers/neural_sdes.md has what was tried.
-        coefficients=_COEFFICIENTS | {"steps": 0.01, "local_time": 5.0, "stiffness": 10.0},
+        coefficients=SDE_COEFFICIENTS | {"steps": 0.01, "local_time": 5.0, "stiffness": 10.0},
     ),
     "paper_a": _PAPER_A,
 }

@@ -1,11 +1,9 @@
 """A cubic spiral: its field, from trajectories that are sampled irregularly."""
 
 import numpy as np
-import optax
 
-from .harness.config import Config
 from .harness.simulated import Timed
-from .harness.trajectories import NUMBER, TrajectoryFit, sample_trajectories
+from .harness.trajectories import NUMBER, sample_trajectories, trajectory_config
 
 
 def spiral(folder: str | None = None) -> Timed:
@@ -20,21 +18,10 @@ def spiral(folder: str | None = None) -> Timed:
 # Chosen by `ndekit search --allow 0.01` with one seed; docs/papers/known_dynamics.md has what was
 # tried. What was not searched (`error+stiffness`) has the coefficient of its first part.
 PRESETS = {
-    "default": Config(
-        about="cubic spiral, 2-64-64-2 field, tolerance 1e-5, Adam",
-        load=spiral,
-        task=TrajectoryFit(),
-        width=64,
-        depth=2,
-        final="linear",
-        rtol=1e-5,
-        atol=1e-5,
-        epochs=400,
-        batch_size=128,
-        updates_per_call=20,
-        optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(1e-2, num_updates)),
-        predict_batch=256,
-        coefficients={
+    "default": trajectory_config(
+        "cubic spiral, 2-64-64-2 field, tolerance 1e-5, Adam",
+        spiral,
+        {
             "steps": 1e-4,
             "budget": 15.0,
             "error": 1e-2,

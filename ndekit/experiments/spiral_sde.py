@@ -16,7 +16,7 @@ from ..fields import MLP
 from ..integrate import SOSRI
 from ..models import NeuralSDE
 from .harness.config import Config
-from .harness.regularizers import Regularizer
+from .harness.regularizers import SDE_COEFFICIENTS, Regularizer
 from .harness.simulated import Timed, simulated
 from .harness.solves import key_or_fixed, solve_options
 from .harness.task import AbstractSDETask, Metric
@@ -131,17 +131,7 @@ PRESETS = {
         optimizer=lambda num_updates: optax.adabelief(0.01),
         updates_per_call=1,
         predict_batch=POPULATION,
-        coefficients={
-            "steps": 1e-3,
-            "budget": 40.0,
-            "error": 10.0,
-            "error_sum": 0.2,
-            "error_squared": 0.01,
-            "stiffness": 0.1,
-            "error+stiffness": 10.0,
-            "local_time": 0.2,
-            "local_step": 0.2,
-        },
+        coefficients=SDE_COEFFICIENTS,
         max_steps=512,
     ),
 }

@@ -1,12 +1,10 @@
 """The stiff van der Pol oscillator: its field, from trajectories that are sampled irregularly."""
 
 import numpy as np
-import optax
 from scipy.integrate import solve_ivp
 
-from .harness.config import Config
 from .harness.simulated import Timed
-from .harness.trajectories import NUMBER, TrajectoryFit, sample_trajectories
+from .harness.trajectories import NUMBER, sample_trajectories, trajectory_config
 
 
 def stiff_van_der_pol(folder: str | None = None) -> Timed:
@@ -24,21 +22,10 @@ def stiff_van_der_pol(folder: str | None = None) -> Timed:
 # Chosen by `ndekit search --allow 0.01` with one seed; docs/papers/known_dynamics.md has what was
 # tried. What was not searched (`error+stiffness`) has the coefficient of its first part.
 PRESETS = {
-    "default": Config(
-        about="stiff van der Pol (mu 5), 2-64-64-2 field, as above",
-        load=stiff_van_der_pol,
-        task=TrajectoryFit(),
-        width=64,
-        depth=2,
-        final="linear",
-        rtol=1e-5,
-        atol=1e-5,
-        epochs=400,
-        batch_size=128,
-        updates_per_call=20,
-        optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(1e-2, num_updates)),
-        predict_batch=256,
-        coefficients={
+    "default": trajectory_config(
+        "stiff van der Pol (mu 5), 2-64-64-2 field, as above",
+        stiff_van_der_pol,
+        {
             "steps": 1e-4,
             "budget": 9.0,
             "error": 1e-3,

@@ -146,3 +146,16 @@ ABLATION = _variants_of_local() | {
     f"{name}_differentiable": _with_differentiable_steps(name)
     for name in ("steps", "error_sum", "error")
 }
+
+# For neural SDEs; of Pal et al. 2021 where they have any: the mean of the error, the stiffness.
+SDE_COEFFICIENTS = {
+    "steps": 1e-3,
+    "budget": 40.0,
+    "error": 10.0,
+    "error_sum": 0.2,
+    "error_squared": 0.01,
+    "stiffness": 0.1,
+    "error+stiffness": 10.0,
+    "local_time": 0.2,
+    "local_step": 0.2,
+}

@@ -6,12 +6,14 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Key
 from scipy.integrate import solve_ivp
 
 from ...fields import MLP
 from ...models import NeuralODE
 from ...shapes import Args
+from .config import Config
 from .regularizers import Regularizer
 from .simulated import Timed
 from .solves import ode_of
@@ -90,3 +92,25 @@ def sample_trajectories(
     parts = [ys[:first], ys[first:second], ys[second:]]
     paired = [array for part in parts for array in (part[:, 0], part)]
     return Timed(tuple(ts.tolist()), *paired, rates=rates[second:].astype(np.float32))
+
+
+def trajectory_config(
+    about: str, load: Callable[[str | None], Timed], coefficients: dict[str, Any]
+) -> Config:
+    """A fit of trajectories with the settings that all of them share."""
+    return Config(
+        about=about,
+        load=load,
+        task=TrajectoryFit(),
+        width=64,
+        depth=2,
+        final="linear",
+        rtol=1e-5,
+        atol=1e-5,
+        epochs=400,
+        batch_size=128,
+        updates_per_call=20,
+        optimizer=lambda num_updates: optax.adam(optax.cosine_decay_schedule(1e-2, num_updates)),
+        predict_batch=256,
+        coefficients=coefficients,
+    )

@@ -34,8 +34,9 @@ from ..steppers.explicit import ExplicitRungeKutta, explicit_runge_kutta
 from ..times import reflected_field, smallest_step_after, within
 from .assemble import Motion, Replaying, assemble
 from .loop_inputs import LoopInputs
-from .loop_outputs import final_state, save_state
+from .loop_outputs import final_state
 from .parts import Part, control_part, cost_part
+from .saved_rows import SAVE_STATE
 from .step_noise import is_known, noise_of, noise_part, on_drawn, walk_part
 from .undo import refuse_jumps, undoing
 
@@ -202,7 +203,7 @@ def _streams(given: LoopInputs) -> Part:
     plans, constants, ts = [], [], []
     for sub in given.subs:
         fn, of_fn = None, []
-        if sub.fn is not save_state:
+        if sub.fn is not SAVE_STATE:
             value = lambda t, y, sub=sub: jax.tree.map(jnp.asarray, sub.fn(t, y, given.args))
             fn, of_fn = convert(value, given.t0, given.state0.y)
         at_ts = sub.ts is not None and len(sub.ts) > 0

@@ -15,9 +15,6 @@ from ..forward.loop import Outcome
 from .loop_inputs import LoopInputs
 from .saved_rows import SavedRows
 
-# What `SaveAt` saves unless told otherwise: the state.
-save_state = diffrax.SubSaveAt(t1=True).fn
-
 
 def final_state(given: LoopInputs, outcome: Outcome, last_state: Any) -> Any:
     """diffrax's final state."""

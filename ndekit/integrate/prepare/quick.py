@@ -34,10 +34,9 @@ from ..times import (
 )
 from .assemble import Motion, Replaying, assemble
 from .parts import Part, control_part, cost_part
-from .saved_rows import SavedRows
+from .saved_rows import SAVE_STATE, SavedRows
 
 _CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
-_SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
 
 
 def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter) -> bool:
@@ -54,7 +53,7 @@ def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter
 
 def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controller: Any) -> bool:
     """Whether this is a kind of solve that the engine prepares itself, without diffrax: the most
-    common one, whose compilation is then quicker.
+    common one, whose program then holds none of diffrax's callbacks.
     """
     sub = saveat.subs
     return (
@@ -63,7 +62,7 @@ def can_solve(terms: Any, solver: Any, y0: Any, saveat: diffrax.SaveAt, controll
         and type(controller) in _CONTROLLERS
         and isinstance(sub, diffrax.SubSaveAt)
         and sub.steps == 0
-        and sub.fn is _SAVE_STATE
+        and sub.fn is SAVE_STATE
         and not (saveat.dense or saveat.solver_state or saveat.controller_state or saveat.made_jump)
     )
 

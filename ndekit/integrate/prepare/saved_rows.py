@@ -12,6 +12,9 @@ from ...shapes import Args, Count, State, Time
 from ..forward.loop import Outcome
 from ..times import differ
 
+# What `SaveAt` saves unless told otherwise: the state.
+SAVE_STATE = diffrax.SubSaveAt(t1=True).fn
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SavedRows:

@@ -97,7 +97,6 @@ def _prepare(
     return Replay(
         problem,
         lanes,
-        flags,
         parameters,
         flat,
         solved.recording,

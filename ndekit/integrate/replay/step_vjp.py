@@ -31,7 +31,6 @@ class Replay:
 
     problem: Problem
     lanes: Lanes
-    perturbed: Operands  # of bools
     # Positions in `flat` of perturbed constants and arrays inside costs.
     parameters: tuple[int, ...]
     flat: list[Any]
