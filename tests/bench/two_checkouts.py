@@ -2,7 +2,7 @@
 
 `python tests/bench/two_checkouts.py PATH [CASE ...]`, for example with a `git worktree` of an
 older commit. Prints, for each case, seconds here by seconds there: forward, gradient, and trace +
-compile.
+compile; and by how much values and gradients differ, relative to the largest entry.
 """
 
 import importlib
@@ -13,6 +13,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 
 # Where they are called: a program that calls Python back, as an older one may, is run so anyway.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
@@ -49,8 +50,22 @@ def row_of(there, here, name, compile_rounds=3):
         run = [ratio_of_seconds(sides, work) for work in ("forward", "gradient")]
         gradients = {side: partial(_gradient, make) for side, make in makes.items()}
         done = compile_in_turns(gradients, arguments, compile_rounds)
+        apart = largest_difference(sides)
     least = {side: min(c.seconds for c in each) for side, each in done.items()}
-    return [name, *run, least["here"] / least["there"]]
+    return [name, *run, least["here"] / least["there"], apart]
+
+
+def largest_difference(sides):
+    found = [
+        [
+            np.asarray(leaf, float)
+            for work in ("forward", "gradient")
+            for leaf in jax.tree.leaves(jax.jit(make()[work])(*case.arguments))
+        ]
+        for case, make in sides.values()
+    ]
+    pairs = zip(*found, strict=True)
+    return max(np.max(np.abs(a - b)) / max(np.max(np.abs(a)), 1e-300) for a, b in pairs)
 
 
 def ratio_of_seconds(sides, work):
@@ -71,10 +86,12 @@ def _gradient(make):
 def main(path, *names):
     there, here = load(pathlib.Path(path).resolve()), load(HERE.parent.parent)
     sys.path.insert(0, str(HERE))
-    print(f"{'seconds here / there':34s} forward  gradient  trace + compile", flush=True)
+    print(f"{'seconds here / there':34s} forward  gradient  trace + compile    apart", flush=True)
     for name in names or here.cases.CASES:
         row = row_of(there, here, name)
-        print(f"{row[0]:34s} {row[1]:7.2f}  {row[2]:8.2f}  {row[3]:15.2f}", flush=True)
+        print(
+            f"{row[0]:34s} {row[1]:7.2f}  {row[2]:8.2f}  {row[3]:15.2f}  {row[4]:7.1e}", flush=True
+        )
 
 
 if __name__ == "__main__":
