@@ -20,6 +20,7 @@ from . import stepping
 from .events import Watched, look
 from .failures import unsound_leaves
 from .grid import Grid, next_grid, with_derivative_of
+from .planned import Planned
 from .problem import Operands, Problem
 from .record import Details
 
@@ -102,20 +103,22 @@ def is_active(lane: Lane, operands: Operands) -> Flag:
 
 
 def attempt(
-    problem: Problem, operands: Operands, number: Count, lane: Lane
+    problem: Problem, operands: Operands, number: Count, lane: Lane, plan: Planned | None = None
 ) -> tuple[Lane, Proposal]:
-    """Try one step; a lane that has finished or failed tries an empty one and stays as it is."""
+    """Try one step; a lane that has finished or failed tries an empty one and stays as it is. What
+    comes of a step that is planned is known.
+    """
     drawn = None
-    if problem.walk is not None:
+    if problem.walk is not None and plan is None:
         lane, drawn = walked(problem, operands, lane)
-    active = is_active(lane, operands)
+    active = is_active(lane, operands) if plan is None else plan.t_end > plan.t
     # An empty step keeps a finished lane finite: it evaluates the field where the lane already was.
     t_end = jnp.where(active, lane.t_next, lane.t)
     ends, state = (lane.t, t_end), (lane.y, lane.carry)
     drawn = stepping.draw(problem, operands, ends, number) if drawn is None else drawn
     trial, left = stepping.step(problem, operands, number, ends, state, lane.made_jump, drawn)
     memo = (left, drawn)
-    verdict = judge(problem, operands, lane, t_end, trial)
+    verdict = _verdict(problem, operands, lane, t_end, trial, plan)
     accepted = active & verdict.accepted
     proposal = Proposal(lane.t, t_end, lane.y, trial, accepted, memo, lane.made_jump)
     lane = commit(problem, operands, lane, proposal, verdict, active)
@@ -151,6 +154,19 @@ class Verdict(eqx.Module):
     state: Any
     result: RESULTS
     unsound: Any
+
+
+def _verdict(
+    problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial,
+    plan: Planned | None,
+) -> Verdict:  # fmt: skip
+    if plan is None:
+        return judge(problem, operands, lane, t_end, trial)
+    if problem.moving:  # for the derivative of what follows
+        verdict = judge(problem, operands, lane, t_end, trial)
+        return dataclasses.replace(verdict, accepted=plan.accepted)
+    same = (lane.made_jump, lane.controller_state, lane.result, lane.unsound)
+    return Verdict(plan.accepted, plan.t_after, plan.t_after, *same)
 
 
 def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: Trial) -> Verdict:

@@ -19,6 +19,7 @@ from .attempt import Lane, Proposal, attempt, is_active, start
 from .checkpoints import default_checkpoints
 from .events import Watched
 from .failures import Failure
+from .planned import on_grid, planned
 from .problem import Operands, Problem
 from .record import Details, Record, empty_record
 from .saving import any_lane
@@ -75,13 +76,14 @@ def solve_forward(problem: Problem, lanes: Lanes, flat: list) -> Outcome:
 
 
 def record_forward(
-    problem: Problem, lanes: Lanes, alone: bool, flat: list
+    problem: Problem, lanes: Lanes, alone: bool, flat: list, plan: Record | None = None
 ) -> tuple[Outcome, Recording]:
     """Solve, and keep what the reverse pass needs. `alone`: the stages of each step, if that is
-    how this problem is replayed where there are no lanes.
+    how this problem is replayed where there are no lanes. `plan`: the times of a solve that has
+    been made before; they are taken again.
     """
     record = _empty_record(problem, lanes, flat)
-    loop = _looped(problem, lanes, flat, record, alone and problem.steps_at_once)
+    loop = _looped(problem, lanes, flat, record, alone and problem.steps_at_once, plan)
     assert loop.record is not None  # as one was given
     end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
     still = _memo_of_no_step(problem, lanes, flat, loop) if problem.kept else None
@@ -90,12 +92,14 @@ def record_forward(
 
 
 def _looped(
-    problem: Problem, lanes: Lanes, flat: list, record: Record | None, notes_stages: bool = False
-) -> _Loop:
+    problem: Problem, lanes: Lanes, flat: list, record: Record | None, notes_stages: bool = False,
+    plan: Record | None = None,
+) -> _Loop:  # fmt: skip
     lane = _in_all(problem, lanes, start)(flat, None)
     streams = _in_all(problem, lanes, empty_streams)(flat, None)
-    loop = _Loop(lane, streams, record, jnp.array(0), _anyone(problem, lanes, flat, lane))
-    turn = lambda loop: _turn(problem, lanes, flat, loop, notes_stages)
+    go = _anyone(problem, lanes, flat, lane) if plan is None else plan.num_steps > 0
+    loop = _Loop(lane, streams, record, jnp.array(0), go)
+    turn = lambda loop: _turn(problem, lanes, flat, loop, notes_stages, plan)
     if record is None or not record.page:
         return lax.while_loop(lambda loop: loop.go, turn, loop)
     return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
@@ -148,10 +152,15 @@ def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
     return lane.y, lane.carry if problem.stepper.keeps_carry else ()
 
 
-def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages: bool) -> _Loop:
-    one_attempt = lambda flat, number, lane: attempt(problem, _join(problem, flat), number, lane)
-    before = loop.lane
-    lane, proposal = lanes.map(one_attempt)(flat, loop.number, before)
+def _turn(
+    problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages: bool, plan: Record | None
+) -> _Loop:
+    one_attempt = lambda flat, *given: attempt(problem, _join(problem, flat), *given)
+    before, now = loop.lane, None
+    if plan is not None:
+        now = planned(plan, loop.number)
+        before = lanes.map(lambda _, __, *given: on_grid(problem, *given))(flat, None, before, now)
+    lane, proposal = lanes.map(one_attempt)(flat, loop.number, before, now)
     streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
     record = loop.record
     if record is not None:
@@ -166,6 +175,8 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages:
             state = (*recorded_state(problem, before), proposal.memo)
         record = record.append(state, stages, lane.t, noted, wanted)
     number = loop.number + 1
+    if plan is not None:
+        return _Loop(lane, streams, record, number, number < plan.num_steps)
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:
         go = go & (number < problem.max_steps)

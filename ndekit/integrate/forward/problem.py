@@ -98,6 +98,10 @@ class Problem:
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     steps_at_once: bool = False  # whether one lane alone is replayed many steps at once
+    # Whether the carry of a replayed step is an input of its own, whose cotangent goes to the step
+    # before, where it was an output. If not, a step is replayed as a function of its state alone,
+    # and the first stage is part of it.
+    chained: bool = True
     kept: Linearized | None = None  # the dynamics and what their derivative reads, if recorded
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives

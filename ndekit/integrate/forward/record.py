@@ -111,6 +111,10 @@ class Record(eqx.Module):
             self, times=times, details=details, rows=rows, stages=stages, num_steps=num_steps
         )
 
+    def without_states(self) -> "Record":
+        """The grid alone."""
+        return dataclasses.replace(self, rows=None, stages=None)
+
     def new_page(self) -> "Record":
         """An empty record of a few steps, from where this one ends."""
         blank = lambda rows: lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype)
@@ -164,6 +168,12 @@ def empty_record(
     times = tree.write(allocate(max_steps + 1 + page)(t0), t0, 0)
     rest = jax.tree.map(allocate(max_steps + page), (details, stages))
     return Record(times, rest[0], rows, rest[1], jnp.array(0), max_steps, page)
+
+
+def shared_by_lanes(record: Record) -> list[Any]:
+    """What of a record has no lanes: how its rows are counted."""
+    rows = record.rows
+    return [record.num_steps, *([rows.orders, rows.doublings] if isinstance(rows, Rows) else [])]
 
 
 def _page_length(row_bytes: int, max_steps: int) -> int:

@@ -72,13 +72,6 @@ def _prepare(
     steps_at_once: bool,
 ) -> Replay:
     flat = solved.flat
-    flags: Operands = jax.tree.unflatten(problem.treedef, perturbed)
-    if problem.noise is not None and any(jax.tree.leaves((times_of(flags), flags.ts))):
-        raise ValueError(
-            "A solve with `BrownianMotion` has no derivative by `t0`, `t1`, `dt0`, `saveat.ts` or "
-            "the times of a step size controller: the path is nowhere differentiable. Pass them "
-            "through `jax.lax.stop_gradient`."
-        )
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
     if problem.moving:
@@ -103,33 +96,13 @@ def _prepare(
         solved.outcome.num_accepted,
         ct_outcome,
         saved,
-        chained=_is_chained(problem, ct_outcome),
     )
-
-
-def times_of(operands: Operands) -> tuple:
-    """All times in which the user has a say, and what the controller makes of them."""
-    return (
-        operands.t0, operands.t1, operands.stops, operands.t_next0, operands.controller,
-        operands.controller_state0,
-    )  # fmt: skip
 
 
 def _block_size(lanes: Lanes, ts: Any, steps_at_once: bool) -> int:
     """How many times of a solve are looked at at once: more, where more steps are."""
     length = ts.shape[0 if lanes.last else -1]
     return min(_BLOCK_OF_STRETCH if steps_at_once else BLOCK, length)
-
-
-def _is_chained(problem: Problem, ct_outcome: Any) -> bool:
-    """Where the first stage matters beyond being part of the step, it is differentiated once as the
-    last stage of the step before.
-    """
-    if problem.steps_at_once:  # whose steps are on their own
-        return False
-    asked = bool(ct_outcome.costs) or problem.interpolates or problem.returns_state
-    asked = asked or problem.kept is not None
-    return problem.stepper.keeps_carry or problem.moving or asked
 
 
 def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:

@@ -38,11 +38,11 @@ class Replay:
     num_accepted: Count
     ct_outcome: Any
     saved: list[SavedValues | None]
-    # Whether the carry of a step is an input of its own, whose cotangent goes to the step before,
-    # where it was an output. If not, a step is replayed as a function of its state alone, and the
-    # first stage is part of it.
-    chained: bool
     side_by_side: bool = False  # whether steps are lanes
+
+    @property
+    def chained(self) -> bool:
+        return self.problem.chained
 
     def map(self, fn: Any) -> Any:
         """`fn(operands, shared, *each)` over all lanes, the operands ours unless given."""
