@@ -61,8 +61,10 @@ def operation(name: str) -> Primitive:
     mlir.register_lowering(new, mlir.lower_fun(run, multiple_results=True))
     batch = lambda arrays, axes, *, program: program.batch(list(arrays), tuple(axes))
     batching.primitive_batchers[new] = batch
-    ad.primitive_jvps[new] = lambda xs, tangents, *, program: program.jvp(xs, tangents)
-    ad.primitive_transposes[new] = lambda cts, *xs, program: program.transpose(cts, xs)
+    # Literals come as Python's scalars.
+    known = lambda xs: [x if ad.is_undefined_primal(x) else jnp.asarray(x) for x in xs]
+    ad.primitive_jvps[new] = lambda xs, tangents, *, program: program.jvp(known(xs), tangents)
+    ad.primitive_transposes[new] = lambda cts, *xs, program: program.transpose(cts, known(xs))
     return new
 
 

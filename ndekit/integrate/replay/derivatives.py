@@ -23,8 +23,9 @@ from ..programs.own_rules import (
     operation,
     placed,
 )
-from .again import Curvature, chosen, is_smooth, with_cotangents
 from .backwards import replay
+from .curvature import Curvature
+from .potential import chosen, is_smooth, with_cotangents
 from .recorded import Recorded, recorded
 from .refusals import refuse_lost_derivatives
 

@@ -57,7 +57,6 @@ class Solve(AbstractProgram):
         return out, [x.ndim - 1 if self.lanes.last else 0 for x in out]
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        flat = list(map(jnp.asarray, primals))  # literals come as Python scalars
         perturbed = tuple(map(has_tangent, tangents))
-        solve, found = record(self.problem, self.lanes, perturbed, flat)
-        return found[: solve.num_values], tangents_of(solve, found, flat, tangents)
+        solve, found = record(self.problem, self.lanes, perturbed, primals)
+        return found[: solve.num_values], tangents_of(solve, found, primals, tangents)

@@ -11,8 +11,9 @@ from ..forward.loop import Outcome, Recording
 from ..forward.problem import Operands, Problem
 from ..forward.record import shared_by_lanes
 from ..programs.lanes import Lanes
-from .again import Curvature, Potential, chosen, is_smooth
+from .curvature import Curvature
 from .kept_stages import with_stages_kept
+from .potential import Potential, chosen, is_smooth
 from .refusals import refuse_lost_derivatives, times_of
 from .steps_at_once import takes_steps_at_once
 
@@ -76,7 +77,8 @@ class Recorded:
         problem = dataclasses.replace(self.given, keeps_stages=False, **same)
         flags = lambda of: (*chosen(of[0], smooth), *[of[1]] * len(said))
         potential = Potential(problem, self.lanes, smooth, treedef)
-        new = Curvature(potential, 0, flags(wanted), flags(moved))
+        there = (True,) * potential.size
+        new = Curvature(potential, 0, there, flags(wanted), flags(moved))
         fixed = chosen(flat, [not s for s in smooth])
         return new, [*fixed, *arrays, *chosen(flat, smooth), *said]
 
