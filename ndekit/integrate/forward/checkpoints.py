@@ -21,6 +21,9 @@ from ... import tree
 from ...shapes import Count, Flag, State
 from ..programs.uninitialized import uninitialized
 
+# Bytes of all states below which all are kept.
+_ALL_OF_ONE, _ALL_OF_LANES = 2**20, 2**25
+
 
 class Rows(eqx.Module):
     """The state before every 2^d-th step; one more row takes what is not kept."""
@@ -68,8 +71,8 @@ class Stack(eqx.Module):
         return _number(self.states) - 1 - self.top
 
 
-def empty_rows(state: State, number: int, max_steps: int) -> Rows:
-    allocate = lambda like: uninitialized((number + 1, *like.shape), like.dtype)
+def empty_rows(state: State, number: int, max_steps: int, beside: Any = ()) -> Rows:
+    allocate = lambda like: uninitialized((number + 1, *like.shape), like.dtype, beside)
     return Rows(
         jax.tree.map(allocate, state), jnp.asarray(_orders(number, max_steps)), jnp.array(0)
     )
@@ -83,12 +86,19 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
     return Stack(rows.states, order, steps, num_steps - 1 >> d)
 
 
-def default_checkpoints(max_steps: int, row_bytes: int, noise_bytes: int = 0) -> int:
-    """2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones.
+def default_checkpoints(
+    max_steps: int, row_bytes: int, noise_bytes: int = 0, *, in_lanes: bool = False
+) -> int:
+    """All where they take 1 MB at most, or 32 MB of a solve in lanes: then no program runs on from
+    a checkpoint. Else 2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of
+    large ones.
 
-    Rows with the noise of a step are fewer, so that they take what rows of states alone would.
+    A solve that knows no lanes may be one of many, under a `jax.vmap` around its gradient. Rows
+    with the noise of a step are fewer, so that they take what rows of states alone would.
     """
     row_bytes = max(row_bytes, 1)
+    if max_steps * row_bytes <= (_ALL_OF_LANES if in_lanes else _ALL_OF_ONE):
+        return max_steps
     tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
     affordable = max(16, 2**28 // row_bytes)
     share = 1 - noise_bytes / row_bytes
