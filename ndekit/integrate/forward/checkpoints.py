@@ -21,8 +21,10 @@ from ... import tree
 from ...shapes import Count, Flag, State
 from ..programs.uninitialized import uninitialized
 
-# Bytes of all states below which all are kept.
-_ALL_OF_ONE, _ALL_OF_LANES = 2**20, 2**25
+# Up to so many bytes the states of all steps are kept, and none is run again: a program for that is
+# a quarter of what a gradient takes to compile. A solve that knows no lanes may be one of many, if
+# there is a `jax.vmap` around its gradient, each with a record of its own.
+_ALL_OF_LANES = 2**26
 
 
 class Rows(eqx.Module):
@@ -89,15 +91,13 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
 def default_checkpoints(
     max_steps: int, row_bytes: int, noise_bytes: int = 0, *, in_lanes: bool = False
 ) -> int:
-    """All where they take 1 MB at most, or 32 MB of a solve in lanes: then no program runs on from
-    a checkpoint. Else 2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of
-    large ones.
+    """Of a solve in lanes all, if they take no more than 64 MB. Else 2 sqrt(max_steps), 128 kB of
+    rows of no more than 256 B, 256 MB (but 16) of large ones.
 
-    A solve that knows no lanes may be one of many, under a `jax.vmap` around its gradient. Rows
-    with the noise of a step are fewer, so that they take what rows of states alone would.
+    Rows with the noise of a step are fewer, so that they take what rows of states alone would.
     """
     row_bytes = max(row_bytes, 1)
-    if max_steps * row_bytes <= (_ALL_OF_LANES if in_lanes else _ALL_OF_ONE):
+    if in_lanes and max_steps * row_bytes <= _ALL_OF_LANES:
         return max_steps
     tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
     affordable = max(16, 2**28 // row_bytes)

@@ -69,6 +69,13 @@ def test_default_number(max_steps, row_bytes, noise_bytes, number):
     assert default_checkpoints(max_steps, row_bytes, noise_bytes) == number
 
 
+@pytest.mark.parametrize(
+    ("row_bytes", "number"), [(2000, 4096), (2**14, 4096), (2**14 + 1, 128), (2**24, 16)]
+)
+def test_of_a_solve_in_lanes_all_are_kept_up_to_64_megabytes(row_bytes, number):
+    assert default_checkpoints(4096, row_bytes, in_lanes=True) == number
+
+
 def test_a_row_that_is_not_wanted_takes_nobodys_place():
     rows = filled(3, 8, 3)
     rows = rows.put(jnp.asarray(9.0), jnp.asarray(3), jnp.array(False))
