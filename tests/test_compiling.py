@@ -103,7 +103,7 @@ def test_a_folder_may_be_named_after_programs_were_compiled(tmp_path):
 
 def test_the_default_folder_is_that_of_the_user(tmp_path, told_nothing):
     folder = nk.cache_compilations()
-    assert folder.is_dir()
+    assert folder is not None and folder.is_dir()
     assert folder.parent == tmp_path / "ndekit"
     assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
 

@@ -156,8 +156,8 @@ def empty_record(
     page, has_all = 0, checkpoints >= max_steps
     if has_all and stages is None:
         page = _page_length(row_bytes + tree.num_bytes((t0, details)), max_steps)
-    allocate = lambda rows, beside=operands: lambda like: uninitialized(
-        (rows, *like.shape), like.dtype, beside
+    allocate = lambda rows, beside=operands: (
+        lambda like: uninitialized((rows, *like.shape), like.dtype, beside)
     )
     rows = None
     if has_all:
