@@ -24,7 +24,8 @@ from ..programs.uninitialized import uninitialized
 # Up to so many bytes the states of all steps are kept, and none is run again: a program for that is
 # a quarter of what a gradient takes to compile. A solve that knows no lanes may be one of many, if
 # there is a `jax.vmap` around its gradient, each with a record of its own.
-_ALL_OF_LANES = 2**26
+_ALL_OF_LANES, _ALL_OF_ONE = 2**26, 2**20
+_TINY = 256  # bytes of a row
 
 
 class Rows(eqx.Module):
@@ -91,15 +92,16 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
 def default_checkpoints(
     max_steps: int, row_bytes: int, noise_bytes: int = 0, *, in_lanes: bool = False
 ) -> int:
-    """Of a solve in lanes all, if they take no more than 64 MB. Else 2 sqrt(max_steps), 128 kB of
-    rows of no more than 256 B, 256 MB (but 16) of large ones.
+    """All, if they take no more than 64 MB of a solve in lanes, or 1 MB in rows of no more than
+    256 B. Else 2 sqrt(max_steps), 128 kB of such rows, 256 MB (but 16) of large ones.
 
     Rows with the noise of a step are fewer, so that they take what rows of states alone would.
     """
     row_bytes = max(row_bytes, 1)
-    if in_lanes and max_steps * row_bytes <= _ALL_OF_LANES:
+    is_tiny, all_bytes = row_bytes <= _TINY, max_steps * row_bytes
+    if in_lanes and all_bytes <= _ALL_OF_LANES or is_tiny and all_bytes <= _ALL_OF_ONE:
         return max_steps
-    tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
+    tiny = 2**17 // row_bytes if is_tiny else 0
     affordable = max(16, 2**28 // row_bytes)
     share = 1 - noise_bytes / row_bytes
     return min(max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny), affordable, max_steps)
