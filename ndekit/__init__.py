@@ -7,11 +7,13 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 - `regularize`: costs, penalties, budgets and schedules.
 - `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
 - `data`, `plot`, `diagnose`: data sets, pictures, and tools to examine a solve.
+- `cache_compilations()` keeps compiled programs from one process to the next.
 """
 
 import importlib.metadata as _metadata
 
 from . import data, deploy, diagnose, fields, models, plot, regularize, train
+from .compiling import cache_compilations
 from .integrate import (
     SOSRI,
     AbstractPlacement,
@@ -74,6 +76,7 @@ __all__ = [
     "StepStiffness",
     "Taylor",
     "TrajectoryPolynomial",
+    "cache_compilations",
     "data",
     "deploy",
     "diagnose",

@@ -48,8 +48,9 @@ class ReplayAdjoint(AbstractReplay):
 
     Args:
         checkpoints: how many states to keep; by default about `2 sqrt(max_steps)`, more of
-            tiny ones, and fewer along noise, which a checkpoint holds as well. As many steps as
-            this are replayed without recomputation.
+            tiny ones, all of a solve under `jax.vmap` that take no more than 64 MB, and fewer along
+            noise, which a checkpoint holds as well. As many steps as this are replayed without
+            recomputation.
         step_sizes: `"frozen"`, or `"differentiable"`: step sizes then follow the controller, and
             the gradient is that of the adaptive solve itself, dt0 included. It costs the vjp of
             rejected attempts too. Of the value of a solve the two gradients differ by about its

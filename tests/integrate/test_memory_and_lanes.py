@@ -2,6 +2,8 @@
 products put together.
 """
 
+import re
+
 import diffrax
 import equinox as eqx
 import jax
@@ -32,6 +34,35 @@ def test_large_records_are_not_written_before_they_are_used():
     assert "getrf" in program
 
 
+@pytest.mark.parametrize("outside", ["grad", "vmap", "vmap of grad of vmap"])
+def test_a_record_of_all_steps_is_not_filled_before_they_are_made(outside):
+    """Nothing but a step's own row is written to it, whatever maps the solve."""
+    if jax.default_backend() != "cpu":
+        pytest.skip("Elsewhere `jax.lax.empty` leaves memory alone, and XLA says so otherwise.")
+    rate, y0 = jnp.float32(1.5), jnp.ones((5, 40))
+
+    def end(rate, y0):
+        return jnp.sum(nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -args * y), diffrax.Heun(), 0.0, 1.0, 0.1, y0, rate,
+            stepsize_controller=diffrax.PIDController(rtol=1e-3, atol=1e-3), max_steps=1000,
+            adjoint=nk.ReplayAdjoint(checkpoints=1000) if outside == "vmap" else nk.ReplayAdjoint(),
+            throw=False,
+        ).ys)  # fmt: skip
+
+    of_lanes = jax.grad(lambda rate, y0: jnp.sum(jax.vmap(end, (None, 0))(rate, y0)))
+    wanted, args = {
+        "grad": (of_lanes, (rate, y0)),
+        "vmap": (jax.vmap(jax.grad(end), (None, 0)), (rate, y0)),
+        "vmap of grad of vmap": (jax.vmap(of_lanes, (0, None)), (jnp.arange(3.0), y0)),
+    }[outside]
+    program = jax.jit(wanted).lower(*args).compile().as_text()
+    made = [line for line in program.splitlines() if re.search(r"= f32\[[\d,]*1000,[\d,]*\]", line)]
+    writes = [line for line in made if re.search(r" (broadcast|copy|transpose|fusion)\(", line)]
+    assert any("custom-call" in line or "ffi_call" in line for line in made)
+    assert any("dynamic-update-slice" in line for line in writes)
+    assert not [line for line in writes if "dynamic-update-slice" not in line]
+
+
 @pytest.mark.parametrize("shape", [(3, 2), LARGE])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.int32, jnp.bool_])
 def test_untouched_has_the_shape_and_dtype_asked_for(shape, dtype):
@@ -40,6 +71,12 @@ def test_untouched_has_the_shape_and_dtype_asked_for(shape, dtype):
     # No lane axis of its own: it would be as large as all lanes.
     batched = jax.vmap(lambda x: (x, uninitialized(shape, dtype)), out_axes=(0, None))
     assert jax.eval_shape(batched, jnp.ones(4))[1].shape == shape
+    # One where something beside it has one, and no derivative by that.
+    beside = jax.vmap(lambda x: uninitialized(shape, dtype, [x, 1.0]))
+    assert jax.eval_shape(beside, jnp.ones(4)).shape == (4, *shape)
+    if dtype == jnp.float32:
+        slope = jax.jvp(lambda x: 0 * uninitialized(shape, dtype, x), (1.0,), (1.0,))[1]
+        np.testing.assert_array_equal(slope, np.zeros(shape))
 
 
 def test_what_is_looked_for_nans_is_zeroed():

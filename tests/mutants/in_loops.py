@@ -46,6 +46,16 @@ IN_LOOPS = [
         tests=("tests/integrate/forward/test_checkpoints.py",),
     ),
     Mutant(
+        name="records-filled-first",
+        module="ndekit.integrate.forward.loop",
+        old="return empty_record(*given, operands=flat)",
+        new="return empty_record(*given)",
+        what="a mapped gradient fills its whole record before the first step",
+        tests=(
+            "tests/integrate/test_memory_and_lanes.py::test_a_record_of_all_steps_is_not_filled_before_they_are_made",
+        ),
+    ),
+    Mutant(
         name="pages-overlap",
         module="ndekit.integrate.forward.record",
         old="times = tree.write(blank(self.page + 1)(self.times), self.times[self.num_steps], 0)",

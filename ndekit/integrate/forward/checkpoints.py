@@ -21,6 +21,12 @@ from ... import tree
 from ...shapes import Count, Flag, State
 from ..programs.uninitialized import uninitialized
 
+# Up to so many bytes the states of all steps are kept, and none is run again: a program for that is
+# a quarter of what a gradient takes to compile. A solve that knows no lanes may be one of many, if
+# there is a `jax.vmap` around its gradient, each with a record of its own.
+_ALL_OF_LANES, _ALL_OF_ONE = 2**26, 2**20
+_TINY = 256  # bytes of a row
+
 
 class Rows(eqx.Module):
     """The state before every 2^d-th step; one more row takes what is not kept."""
@@ -68,8 +74,8 @@ class Stack(eqx.Module):
         return _number(self.states) - 1 - self.top
 
 
-def empty_rows(state: State, number: int, max_steps: int) -> Rows:
-    allocate = lambda like: uninitialized((number + 1, *like.shape), like.dtype)
+def empty_rows(state: State, number: int, max_steps: int, beside: Any = ()) -> Rows:
+    allocate = lambda like: uninitialized((number + 1, *like.shape), like.dtype, beside)
     return Rows(
         jax.tree.map(allocate, state), jnp.asarray(_orders(number, max_steps)), jnp.array(0)
     )
@@ -83,13 +89,19 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
     return Stack(rows.states, order, steps, num_steps - 1 >> d)
 
 
-def default_checkpoints(max_steps: int, row_bytes: int, noise_bytes: int = 0) -> int:
-    """2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones.
+def default_checkpoints(
+    max_steps: int, row_bytes: int, noise_bytes: int = 0, *, in_lanes: bool = False
+) -> int:
+    """All, if they take no more than 64 MB of a solve in lanes, or 1 MB in rows of no more than
+    256 B. Else 2 sqrt(max_steps), 128 kB of such rows, 256 MB (but 16) of large ones.
 
     Rows with the noise of a step are fewer, so that they take what rows of states alone would.
     """
     row_bytes = max(row_bytes, 1)
-    tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
+    is_tiny, all_bytes = row_bytes <= _TINY, max_steps * row_bytes
+    if in_lanes and all_bytes <= _ALL_OF_LANES or is_tiny and all_bytes <= _ALL_OF_ONE:
+        return max_steps
+    tiny = 2**17 // row_bytes if is_tiny else 0
     affordable = max(16, 2**28 // row_bytes)
     share = 1 - noise_bytes / row_bytes
     return min(max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny), affordable, max_steps)

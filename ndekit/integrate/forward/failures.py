@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +48,7 @@ _RESULTS = {int(_kindof(getattr(RESULTS, name))): name for name in _NAMES}
 def _describe(numbers: np.ndarray, text: str) -> str:
     """What went wrong, of the numbers of `_of_one_lane` and a text of `thrown`."""
     (code, t, h, t0, t1), unsound = numbers[:5], numbers[5:]
+    t = -t if t1 < t0 else t  # times inside a solve grow; the user's may not
     known = json.loads(text)
     name = _RESULTS[int(code)]
     where = f"at t = {t:.8g} (of {t0:.8g} to {t1:.8g})"
@@ -83,16 +83,22 @@ def thrown(sol: Any, failure: Failure, y0: Any, bad: Flag, max_steps: int | None
 
 def _of_one_lane(number: int, failure: Failure, result: RESULTS, ends: Any, bad: Flag) -> Any:
     """What the message says, of the lane that it speaks of."""
-    kind = _kindof(result)
-    code = eqxi.unvmap_max(jnp.where(bad, kind, 0))
-    chosen = bad & (kind == code)
-    of_chosen = lambda x: eqxi.unvmap_max(jnp.where(chosen, x, -jnp.inf))
-    least = of_chosen(-failure.t)
-    chosen = chosen & (-failure.t == least)
+    code = jnp.where(bad, _kindof(result), 0)
     unsound = jnp.zeros(number, bool) if failure.unsound is None else failure.unsound
-    unsound = [eqxi.unvmap_any(chosen & flag) for flag in unsound]
-    # Times inside a solve grow; the user's may not.
-    direction = of_chosen(jnp.where(ends[1] < ends[0], -1, 1).astype(failure.t.dtype))
-    times = [-direction * least, of_chosen(failure.h), *(of_chosen(x) for x in ends)]
     dtype = jnp.float64 if failure.t.dtype == jnp.float64 else jnp.float32
-    return jnp.stack([jnp.asarray(x).astype(dtype) for x in (code, *times, *unsound)])
+    numbers = (code, failure.t, failure.h, *ends, *unsound)
+    return _worst(jnp.stack([jnp.asarray(x).astype(dtype) for x in numbers]))
+
+
+@jax.custom_batching.custom_vmap
+def _worst(numbers: Any) -> Any:
+    """The numbers of one lane: of those with the largest code one that came least far."""
+    return numbers
+
+
+@_worst.def_vmap
+def _(size: int, in_batched: list, numbers: Any) -> tuple[Any, bool]:
+    code, t = numbers[:, 0], numbers[:, 1]
+    # Chosen here, since each maximum over lanes would be two kernels to compile.
+    distance = jnp.where(code == jnp.max(code), t, jnp.inf)
+    return _worst(numbers[jnp.argmin(distance)]), False

@@ -127,11 +127,13 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     checkpoints = problem.checkpoints if problem.undo is None else 0
     if checkpoints is None:
         in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
-        checkpoints = default_checkpoints(problem.max_steps, *in_bytes)
+        in_lanes = bool(lanes.levels)
+        checkpoints = default_checkpoints(problem.max_steps, *in_bytes, in_lanes=in_lanes)
     details, stages = _details_like(problem, lane), None
     if problem.steps_at_once:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
-    return empty_record(lane.t, state, details, stages, problem.max_steps, checkpoints)
+    given = lane.t, state, details, stages, problem.max_steps, checkpoints
+    return empty_record(*given, operands=flat)
 
 
 def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:

@@ -150,24 +150,28 @@ def empty_record(
     stages: Any,
     max_steps: int,
     checkpoints: int,
+    operands: Any = (),
 ) -> Record:
     """Rows and times for all lanes; the lane axes of `t0`, `state0` and `details` come after the
     rows. `state0`: what a row holds. `stages`: like those of one step, if there shall be room for
-    them.
+    them; where they are noted nothing is mapped. `operands`: what all but those is mapped with.
     """
     row_bytes = tree.num_bytes(state0)
     page, has_all = 0, checkpoints >= max_steps
     if has_all and stages is None:
         page = _page_length(row_bytes + tree.num_bytes((t0, details)), max_steps)
-    allocate = lambda rows: lambda like: uninitialized((rows, *like.shape), like.dtype)
+    allocate = lambda rows, beside=operands: (
+        lambda like: uninitialized((rows, *like.shape), like.dtype, beside)
+    )
     rows = None
     if has_all:
         rows = AllRows(jax.tree.map(allocate(max_steps + page), state0))
     elif checkpoints > 0:
-        rows = empty_rows(state0, checkpoints, max_steps)
+        rows = empty_rows(state0, checkpoints, max_steps, operands)
     times = tree.write(allocate(max_steps + 1 + page)(t0), t0, 0)
-    rest = jax.tree.map(allocate(max_steps + page), (details, stages))
-    return Record(times, rest[0], rows, rest[1], jnp.array(0), max_steps, page)
+    details = jax.tree.map(allocate(max_steps + page), details)
+    stages = jax.tree.map(allocate(max_steps + page, ()), stages)
+    return Record(times, details, rows, stages, jnp.array(0), max_steps, page)
 
 
 def shared_by_lanes(record: Record) -> list[Any]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import mlir
+from jax.interpreters import batching, mlir
 
 # Less than this is zeroed in a few microseconds.
 _LARGE = 2**16
@@ -25,18 +25,28 @@ _FACTORIZE = {"float32": "lapack_sgetrf_ffi", "float64": "lapack_dgetrf_ffi"}
 _untouched_p = Primitive("ndekit_untouched")
 
 
-def uninitialized(shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of whatever numbers its memory holds; write before you read."""
+def uninitialized(shape: tuple[int, ...], dtype: Any, beside: Any = ()) -> Any:
+    """An array of whatever numbers its memory holds; write before you read.
+
+    It has an axis for each `jax.vmap` that maps something in `beside`: a loop that writes mapped
+    numbers to an array without that axis would fill a copy for each lane first.
+    """
     dtype = jnp.dtype(dtype)
     large = math.prod(shape) * dtype.itemsize >= _LARGE and dtype.name in _FACTORIZE
     # What is looked for NaNs must not hold chance ones.
     config: Any = jax.config
     left_alone = large and not config.jax_debug_nans and _is_left_alone()
     # Not `lax.empty` itself: that takes a lane axis from every `jax.vmap` around it.
-    return _untouched_p.bind(shape=shape, dtype=dtype, left_alone=left_alone)
+    beside = lax.stop_gradient(jax.tree.leaves(beside))
+    return _untouched_p.bind(*beside, shape=shape, dtype=dtype, left_alone=left_alone)
 
 
-def _on_cpu(*, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
+def _in_lanes(beside: Any, axes: Any, *, shape: tuple[int, ...], dtype: Any, **_: Any) -> Any:
+    size = next(x.shape[a] for x, a in zip(beside, axes, strict=True) if a is not None)
+    return uninitialized((size, *shape), dtype, beside), 0
+
+
+def _on_cpu(*beside: Any, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
     if not left_alone:
         return lax.empty(shape, dtype)
     struct = jax.ShapeDtypeStruct
@@ -44,7 +54,7 @@ def _on_cpu(*, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
     return jax.ffi.ffi_call(_FACTORIZE[dtype.name], results)(jnp.zeros((0, 1, 1), dtype))[0]
 
 
-def _elsewhere(*, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
+def _elsewhere(*beside: Any, shape: tuple[int, ...], dtype: Any, left_alone: bool) -> Any:
     return lax.empty(shape, dtype)
 
 
@@ -61,7 +71,8 @@ def _is_left_alone() -> bool:
 
 
 _untouched_p.def_impl(_elsewhere)
-_untouched_p.def_abstract_eval(lambda *, shape, dtype, left_alone: ShapedArray(shape, dtype))
+_untouched_p.def_abstract_eval(lambda *_, shape, dtype, left_alone: ShapedArray(shape, dtype))
+batching.primitive_batchers[_untouched_p] = _in_lanes
 mlir.register_lowering(_untouched_p, mlir.lower_fun(_elsewhere, multiple_results=False))
 mlir.register_lowering(
     _untouched_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu"

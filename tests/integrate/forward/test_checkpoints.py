@@ -61,12 +61,19 @@ def test_what_is_pushed_stands_on_top_and_disturbs_nothing(number, steps):
 @pytest.mark.parametrize(
     ("max_steps", "row_bytes", "noise_bytes", "number"),
     [
-        (4096, 2000, 0, 128), (4096, 12, 0, 4096), (4096, 160, 0, 819), (4096, 2**24, 0, 16),
+        (4096, 2000, 0, 128), (4096, 12, 0, 4096), (4096, 160, 0, 4096), (8192, 160, 0, 819), (4096, 2**24, 0, 16),
         (10, 4, 0, 10), (4096, 2000, 1000, 64), (4096, 12, 4, 4096),
     ],
 )  # fmt: skip
 def test_default_number(max_steps, row_bytes, noise_bytes, number):
     assert default_checkpoints(max_steps, row_bytes, noise_bytes) == number
+
+
+@pytest.mark.parametrize(
+    ("row_bytes", "number"), [(2000, 4096), (2**14, 4096), (2**14 + 1, 128), (2**24, 16)]
+)
+def test_of_a_solve_in_lanes_all_are_kept_up_to_64_megabytes(row_bytes, number):
+    assert default_checkpoints(4096, row_bytes, in_lanes=True) == number
 
 
 def test_a_row_that_is_not_wanted_takes_nobodys_place():
