@@ -83,16 +83,21 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
     return Stack(rows.states, order, steps, num_steps - 1 >> d)
 
 
-def default_checkpoints(max_steps: int, row_bytes: int, noise_bytes: int = 0) -> int:
+def default_checkpoints(
+    max_steps: int, row_bytes: int, noise_bytes: int = 0, sure_steps: int = 0
+) -> int:
     """2 sqrt(max_steps), 128 kB of rows of no more than 256 B, 256 MB (but 16) of large ones.
 
-    Rows with the noise of a step are fewer, so that they take what rows of states alone would.
+    Rows with the noise of a step are fewer, so that they take what rows of states alone would. For
+    each of `sure_steps`, which end where a value is saved, there is one more: what is saved takes
+    as much anyway.
     """
     row_bytes = max(row_bytes, 1)
     tiny = 2**17 // row_bytes if row_bytes <= 256 else 0
     affordable = max(16, 2**28 // row_bytes)
     share = 1 - noise_bytes / row_bytes
-    return min(max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny), affordable, max_steps)
+    number = max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny) + sure_steps
+    return min(number, affordable, max_steps)
 
 
 def _number(states: State) -> int:
