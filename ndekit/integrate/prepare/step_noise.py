@@ -14,6 +14,7 @@ from ...shapes import Time
 from ..control.controllers import FIXED, clips_around, frozen
 from ..noise.adaptive import onward, walks
 from ..noise.of_step import Noise, is_motion
+from ..noise.spans import spans_of
 from ..programs.closure_convert import convert
 from .loop_inputs import LoopInputs
 from .parts import Part
@@ -39,13 +40,22 @@ def noise_of(given: LoopInputs) -> Noise | None:
     ]
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
-    ends, jumps = None, None
+    ends, jumps, spans = None, None, None
     clips, controller = clips_around(given.stepsize_controller)
     if type(controller) is diffrax.PIDController and all(map(_clips_alone, clips)):
         ends, jumps = _cells(given, clips)
+        if saves_on_bridge(given) and not clips:
+            spans = spans_of(motions, ends)
     elif type(controller) not in FIXED:
         return None
-    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps)
+    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps, spans)
+
+
+def saves_on_bridge(given: LoopInputs) -> bool:
+    """Whether there are saved times that need not be ends of steps."""
+    motions = filter(is_motion, jax.tree.leaves(given.terms, is_leaf=is_motion))
+    at_ts = any(sub.ts is not None and len(sub.ts) > 0 for sub in given.subs)
+    return at_ts and any(motion.saved == "bridge" for motion in motions)
 
 
 def _clips_alone(clip: Any) -> bool:
