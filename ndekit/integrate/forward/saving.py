@@ -81,6 +81,7 @@ def save(
     problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Proposal, index: int
 ) -> Saved:
     """Write the values at the times inside the accepted steps, for `SubSaveAt` number `index`."""
+
     def waiting(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Flag:
         ts, _ = _padded_behind(problem, flat, index)
         return proposal.accepted & (ts[saved.count] <= proposal.t_end)

@@ -101,6 +101,11 @@ def is_motion(x: Any) -> bool:
     return isinstance(x, BrownianMotion)
 
 
+def motions_in(terms: Any) -> list[BrownianMotion]:
+    """Those in terms, in the order of the tree."""
+    return [x for x in jax.tree.leaves(terms, is_leaf=is_motion) if is_motion(x)]
+
+
 def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
     """The cell that begins at `t` or holds it; of no length at the end of all."""
     cell = cell_of(ends, t)

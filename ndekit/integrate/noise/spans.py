@@ -13,6 +13,7 @@ from .bridge import from_moments, joined, to_moments
 
 # So many are all looked at: a binary search is a loop.
 _FEW_ENDS = 64
+_DRAWN_TOGETHER = 32
 
 
 class Spans(eqx.Module):
@@ -56,10 +57,18 @@ class Spans(eqx.Module):
         width = jnp.sum(jnp.array(short))
         return short[0], self._drawn(first, jnp.minimum(width, self._num_widths - 1))
 
-    def moved(self, start: Time, end: Time) -> list[Any]:
-        """The motion from one end of a cell to another, as what a step draws, but without areas."""
-        first, last = cell_of(self.ends, start), cell_of(self.ends, end)
-        return jax.tree.map(lambda path: (path[last] - path[first])[None], self.path)
+    def off_the_line(self, start: Time, end: Time, t: Time) -> list[Any]:
+        """How far the motion is at `t`, an end of a cell, from the straight line between the ends
+        of a step.
+        """
+        first, last, here = (cell_of(self.ends, time) for time in (start, end, t))
+        part = (t - start) / jnp.where(end > start, end - start, 1)
+
+        def of_leaf(path: Any) -> Any:
+            whole, so_far = path[last] - path[first], path[here] - path[first]
+            return (so_far - part.astype(path.dtype) * whole)[None]
+
+        return jax.tree.map(of_leaf, self.path)
 
     @property
     def _num_widths(self) -> int:
@@ -84,7 +93,10 @@ def spans_of(motions: list[Any], ends: Any) -> Spans:
     starts, lengths = ends[:-1], ends[1:] - ends[:-1]
     rows, path = [], []
     for motion in motions:
-        drawn = jax.vmap(lambda t, h, m=motion: m.whole(m.cell_key(t), h))(starts, lengths)
+        of_cell = lambda cell, motion=motion: motion.whole(motion.cell_key(cell[0]), cell[1])
+        # In a loop: else the compiler draws anew for everything that reads what was drawn, which
+        # took three times as long.
+        drawn = lax.map(of_cell, (starts, lengths), batch_size=_DRAWN_TOGETHER)
         rows.append([_with_runs(x, lengths) for x in drawn])
         path.append([_summed(x[:, 0]) for x in drawn])
     return Spans(ends, rows, path)
@@ -94,7 +106,8 @@ def cell_of(ends: Any, t: Time) -> Count:
     """The number of the cell that begins at `t` or holds it, the last of several."""
     if ends.shape[0] <= _FEW_ENDS:
         return jnp.maximum(jnp.sum(ends <= t) - 1, 0)
-    return jnp.maximum(jnp.searchsorted(ends, t, side="right") - 1, 0)
+    cell = jnp.searchsorted(ends, t, side="right").astype(int) - 1
+    return jnp.maximum(cell, 0)
 
 
 def _sizes(number: int, num_widths: int) -> list[int]:
