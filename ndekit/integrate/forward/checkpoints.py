@@ -90,12 +90,15 @@ def stack_of(rows: Rows, num_steps: Count) -> Stack:
 
 
 def default_checkpoints(
-    max_steps: int, row_bytes: int, noise_bytes: int = 0, *, in_lanes: bool = False
-) -> int:
+    max_steps: int, row_bytes: int, noise_bytes: int = 0, sure_steps: int = 0, *,
+    in_lanes: bool = False,
+) -> int:  # fmt: skip
     """All, if they take no more than 64 MB of a solve in lanes, or 1 MB in rows of no more than
     256 B. Else 2 sqrt(max_steps), 128 kB of such rows, 256 MB (but 16) of large ones.
 
-    Rows with the noise of a step are fewer, so that they take what rows of states alone would.
+    Rows with the noise of a step are fewer, so that they take what rows of states alone would. For
+    each of `sure_steps`, which end where a value is saved, there is one more: what is saved takes
+    as much anyway.
     """
     row_bytes = max(row_bytes, 1)
     is_tiny, all_bytes = row_bytes <= _TINY, max_steps * row_bytes
@@ -104,7 +107,8 @@ def default_checkpoints(
     tiny = 2**17 // row_bytes if is_tiny else 0
     affordable = max(16, 2**28 // row_bytes)
     share = 1 - noise_bytes / row_bytes
-    return min(max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny), affordable, max_steps)
+    number = max(16, math.ceil(2 * math.sqrt(max_steps) * share), tiny) + sure_steps
+    return min(number, affordable, max_steps)
 
 
 def _number(states: State) -> int:

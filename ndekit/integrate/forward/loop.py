@@ -127,8 +127,9 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     checkpoints = problem.checkpoints if problem.undo is None else 0
     if checkpoints is None:
         in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
+        sure = 0 if problem.between is None else problem.between.sure_steps
         in_lanes = bool(lanes.levels)
-        checkpoints = default_checkpoints(problem.max_steps, *in_bytes, in_lanes=in_lanes)
+        checkpoints = default_checkpoints(problem.max_steps, *in_bytes, sure, in_lanes=in_lanes)
     details, stages = _details_like(problem, lane), None
     if problem.steps_at_once:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)

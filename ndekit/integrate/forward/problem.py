@@ -54,6 +54,8 @@ class Operands(eqx.Module):
     watched0: Any = None  # their values at t0
     noise: list[Any] = eqx.field(default_factory=list)  # what drawing noise closes over
     walk: list[Any] = eqx.field(default_factory=list)  # what going to the next step closes over
+    # Differentiable: what values between the ends of a step close over.
+    between: list[Any] = eqx.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,22 @@ class Plan:
     at_ts: bool
     every: int  # save after every so many accepted steps; 0 for never
     room: int = 0  # values that `every` can give
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """Values at `ts` that are not the solver's own interpolation of a step.
+
+    Attributes:
+        program: from the ends of a step, what is known of its inside (where it began, as `t0` and
+            `y0`, and its end `y1`) and a time, to the state at that time.
+        block: of so many times together.
+        sure_steps: so many are taken at least.
+    """
+
+    program: Converted
+    block: int
+    sure_steps: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +113,7 @@ class Problem:
     undo: Converted | None = None  # a step backwards, where the reverse pass keeps no states
     noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
     walk: Converted | None = None  # to the next step of adaptive noise, by where it begins
+    between: Between | None = None  # values at `ts`, where the solver's interpolation has no say
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     steps_at_once: bool = False  # whether one lane alone is replayed many steps at once
@@ -132,8 +151,9 @@ class Problem:
         """All that is run of the user's."""
         watch = None if self.watch is None else self.watch.values
         fns = [plan.fn for plan in self.plans]
-        all_ = (self.dynamics, self.field, self.controller, self.undo, self.noise, watch, *fns)
-        return [program for program in all_ if program is not None]
+        between = None if self.between is None else self.between.program
+        all_ = (self.dynamics, self.field, self.controller, self.undo, self.noise, watch, between)
+        return [program for program in (*all_, *fns) if program is not None]
 
     @property
     def moving(self) -> bool:

@@ -4,9 +4,9 @@ In blocks of consecutive times, so that the cost grows with the number of times 
 x times. Where a block reaches past the step, the rest of it is left for the next step.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import equinox.internal as eqxi
 import jax
@@ -17,8 +17,9 @@ from ... import tree
 from ...shapes import Count, Flag, Time
 from ..programs.effects import mapped_over_rows
 from ..programs.lanes import Lanes
+from ..steppers.stepper import Trial
 from .attempt import Proposal
-from .problem import Operands, Plan, Problem
+from .problem import Operands, Problem
 
 BLOCK = 8
 
@@ -30,37 +31,56 @@ class Saved(eqx.Module):
     count: Count
 
 
-def block_size(ts: Any) -> int:
-    return min(BLOCK, ts.shape[0])
+def block_size(problem: Problem, number: int) -> int:
+    """How many of a `number` of times are looked at together."""
+    return min(BLOCK if problem.between is None else problem.between.block, number)
 
 
 def nothing_saved(problem: Problem, operands: Operands, index: int) -> Saved:
     """Before the first step, for `SubSaveAt` number `index`."""
     ts, plan = operands.ts[index], problem.plans[index]
-    rows = ts.shape[0] + block_size(ts)
+    rows = ts.shape[0] + block_size(problem, ts.shape[0])
     row = operands.y0 if plan.fn is None else plan.fn.shapes
     fill = lambda y: jnp.full((rows, *y.shape), jnp.inf, y.dtype)
     return Saved(jax.tree.map(fill, row), jnp.array(0))
 
 
 def values_at(
-    problem: Problem, plan: Plan, constants: list[Any], t0: Time, t1: Time, info: Any, ts: Any
+    problem: Problem, operands: Operands, index: int, t0: Time, t1: Time, info: Any, ts: Any
 ) -> Any:
-    """The solver's own interpolation of one step at a block of times, and what is kept of it."""
-    interpolation: diffrax.AbstractLocalInterpolation = problem.interpolation(t0=t0, t1=t1, **info)
+    """What `SubSaveAt` number `index` keeps of the state at a block of times inside a step."""
+    plan, constants = problem.plans[index], operands.fns[index]
+    state_at = _state_inside(problem, operands, t0, t1, info)
 
     def value(t: Time) -> Any:
-        y = interpolation.evaluate(t)
+        y = state_at(t)
         return y if plan.fn is None else plan.fn(constants, t, y)
 
-    return mapped_over_rows(value, plan.fn)(ts)
+    programs = [plan.fn, None if problem.between is None else problem.between.program]
+    return mapped_over_rows(value, programs)(ts)
+
+
+def inside_of(problem: Problem, ends: tuple[Time, Time], y0: Any, trial: Trial) -> Any:
+    """What of a step the values inside it are made of."""
+    t0, t1 = ends
+    if problem.between is None:
+        return problem.stepper.interpolant(t1 - t0, y0, trial)
+    return {"t0": t0, "y0": y0, "y1": trial.y1}
+
+
+def _state_inside(
+    problem: Problem, operands: Operands, t0: Time, t1: Time, info: Any
+) -> Callable[[Time], Any]:
+    if problem.between is None:
+        return problem.interpolation(t0=t0, t1=t1, **info).evaluate
+    program = problem.between.program
+    return lambda t: program(operands.between, t0, t1, info, t)
 
 
 def save(
     problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Proposal, index: int
 ) -> Saved:
     """Write the values at the times inside the accepted steps, for `SubSaveAt` number `index`."""
-    plan = problem.plans[index]
 
     def waiting(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Flag:
         ts, _ = _padded_behind(problem, flat, index)
@@ -68,13 +88,13 @@ def save(
 
     def write(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Saved:
         ts, size = _padded_behind(problem, flat, index)
-        constants = jax.tree.unflatten(problem.treedef, flat).fns[index]
+        operands: Operands = jax.tree.unflatten(problem.treedef, flat)
         block = lax.dynamic_slice_in_dim(ts, saved.count, size)
         inside = proposal.accepted & (block <= proposal.t_end)
-        trial, h = proposal.trial, proposal.t_end - proposal.t
-        info = problem.stepper.interpolant(h, proposal.y, trial)
+        ends = (proposal.t, proposal.t_end)
+        info = inside_of(problem, ends, proposal.y, proposal.trial)
         times = jnp.where(inside, block, proposal.t)
-        values = values_at(problem, plan, constants, proposal.t, proposal.t_end, info, times)
+        values = values_at(problem, operands, index, *ends, info, times)
         values = tree.where(inside, values, jax.tree.map(_infinite, values))
         put = lambda ys, v: lax.dynamic_update_slice_in_dim(ys, v, saved.count, 0)
         ys = jax.tree.map(put, saved.ys, values)
@@ -102,5 +122,5 @@ def _infinite(x: Any) -> Any:
 def _padded_behind(problem: Problem, flat: list, index: int) -> tuple[Any, int]:
     """The times with a block of infinities behind them, and the length of a block."""
     ts = jax.tree.unflatten(problem.treedef, flat).ts[index]
-    size = block_size(ts)
+    size = block_size(problem, ts.shape[0])
     return jnp.concatenate([ts, jnp.full(size, jnp.inf, ts.dtype)]), size

@@ -36,6 +36,7 @@ from .assemble import Motion, Replaying, assemble
 from .loop_inputs import LoopInputs
 from .loop_outputs import final_state
 from .parts import Part, control_part, cost_part
+from .saved_along_noise import saved_part
 from .saved_rows import SAVE_STATE
 from .step_noise import is_known, noise_of, noise_part, on_drawn, walk_part
 from .undo import refuse_jumps, undoing
@@ -153,6 +154,7 @@ def _prepare(
     around = Surroundings(given.t0, y0, key, given.max_steps, along)
     parts = [control, cost_part(placements, around), streams, _conditions(given)]
     parts += [noise_part(motion.noise, given.t0), walk_part(motion.noise, given.t0, memory)]
+    parts.append(saved_part(given, motion.noise))
     if how.reversible:
         parts.append(undoing(given, motion.noise))
     parts.append(_state_part(given, memory, control, jumps))

@@ -20,7 +20,7 @@ from ..forward.grid import Grid, remembered
 from ..forward.loop import Outcome, Solved
 from ..forward.problem import Operands, Problem
 from ..forward.record import AllRows, RecordedStep
-from ..forward.saving import BLOCK
+from ..forward.saving import block_size
 from ..programs.lanes import Lanes
 from .cotangents import collect
 from .saving_vjp import SavedValues, nothing_found, padded_in_front
@@ -74,6 +74,7 @@ def _prepare(
     flat = solved.flat
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
+    of_problem = (*of_problem, positions.between)
     if problem.moving:
         of_problem = (*of_problem, positions.controller)
     parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
@@ -82,10 +83,10 @@ def _prepare(
         if values is None:
             saved.append(None)
             continue
-        size = _block_size(lanes, operands.ts[index], steps_at_once)
+        size = _block_size(problem, lanes, operands.ts[index], steps_at_once)
         ct_ys = lanes.map(lambda _, __, ys, size=size: padded_in_front(ys, size))
-        of_fn = tuple(i for i in positions.fns[index] if perturbed[i])
-        given = (problem, lanes, flat, index, of_fn, size, ct_ys(flat, None, values.ys))
+        read = tuple(i for i in (*positions.fns[index], *positions.between) if perturbed[i])
+        given = (problem, lanes, flat, index, read, size, ct_ys(flat, None, values.ys))
         saved.append(SavedValues(*given))
     return Replay(
         problem,
@@ -99,10 +100,10 @@ def _prepare(
     )
 
 
-def _block_size(lanes: Lanes, ts: Any, steps_at_once: bool) -> int:
+def _block_size(problem: Problem, lanes: Lanes, ts: Any, steps_at_once: bool) -> int:
     """How many times of a solve are looked at at once: more, where more steps are."""
     length = ts.shape[0 if lanes.last else -1]
-    return min(_BLOCK_OF_STRETCH if steps_at_once else BLOCK, length)
+    return min(_BLOCK_OF_STRETCH, length) if steps_at_once else block_size(problem, length)
 
 
 def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:

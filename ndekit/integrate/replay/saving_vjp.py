@@ -63,7 +63,7 @@ class SavedValues:
     lanes: Lanes
     flat: list[Any]
     index: int
-    parameters: tuple[int, ...]  # positions in `flat` of the perturbed constants of `fn`
+    parameters: tuple[int, ...]  # positions in `flat` of what else is perturbed that values read
     size: int  # of a block
     ct_ys: Any  # with a block of padding in front
     # Where many steps of one lane come side by side: the axis along which, of a step's
@@ -115,14 +115,15 @@ class SavedValues:
         _, vjp = jax.vjp(values, constants, inside.t0, t1, inside.info, times)
         d_constants, d_t0, d_t1, d_info, d_ts = vjp(ct_values)
         write = self.lanes.map(lambda flat, _, *rest: _found(self.size, *rest))
+        # Along noise nobody differentiates by times.
+        d_ts = d_ts if self.problem.noise is None else None
         found = write(self.flat, None, found, wanted, d_ts)
         d = ForStep(d_t0, d_t1, d_info, d_constants)
         return found, tree.add(ct, d)
 
     def _values(self, flat: list, _: Any, *step: Any) -> Any:
         operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
-        plan, constants = self.problem.plans[self.index], operands.fns[self.index]
-        value_at: Any = functools.partial(values_at, self.problem, plan, constants)
+        value_at: Any = functools.partial(values_at, self.problem, operands, self.index)
         if self.along is None:
             return value_at(*step)
         *steps, times = step
@@ -175,7 +176,10 @@ def _block(
 
 
 def _found(size: int, found: Found, wanted: Flag, d_ts: Any) -> Found:
+    remaining = found.remaining - jnp.sum(wanted, dtype=found.remaining.dtype)
+    if d_ts is None:
+        return Found(found.ts, remaining)
     here = lax.dynamic_slice_in_dim(found.ts, found.remaining, size)
     d_ts = jnp.where(wanted, d_ts, here)
     ct_ts = lax.dynamic_update_slice_in_dim(found.ts, d_ts, found.remaining, 0)
-    return Found(ct_ts, found.remaining - jnp.sum(wanted, dtype=found.remaining.dtype))
+    return Found(ct_ts, remaining)
