@@ -215,6 +215,8 @@ class Pull(AbstractProgram):
         solve, found = _serving(self.solve, found, flat, moved)
         speaks = any(map(has_tangent, d_said))
         wanted = (self.reached, False), (moved, speaks)
+        # Whether the first carry has a cotangent of its own was said when this was traced.
+        solve = solve.chained_as(self.solve)
         curvature, given = solve.curvature(flat, found, said, *wanted)
         directions = chosen(d_flat, moved)
         if speaks:

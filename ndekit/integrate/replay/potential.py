@@ -12,7 +12,6 @@ no loop is reversed twice. And it is the gradient of $\langle \nabla \varphi(z),
 $(z, \dot z)$, so that the same holds for its own derivatives.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +37,9 @@ class Potential:
     lanes: Lanes
     smooth: tuple[bool, ...]
     plan: Any  # the structure of the record without its states
+    # Whether the first carry is a function of the state, as for a reverse pass that takes each step
+    # as one and gives it no cotangent; else it is an operand like any other.
+    first_stage_anew: bool
 
     @property
     def num_operands(self) -> int:
@@ -70,37 +72,50 @@ class Potential:
         fixed, plan = known
         number = self.num_operands
         others = put(fixed, [not smooth for smooth in self.smooth], [None] * len(self.smooth))
-        flat, said = put(z[:number], self.smooth, others), z[number:]
-        if not self.problem.chained:
-            flat = self._with_first_stage(flat)
+        given, said = put(z[:number], self.smooth, others), z[number:]
+        by_operand = put(wanted[:number], self.smooth, [False] * len(self.smooth))
+        flat, pull_carry, of_carry = given, None, [False] * len(given)
+        if self.first_stage_anew:
+            flat, pull_carry, of_carry = self._with_first_stage(given, by_operand)
         record: Record = jax.tree.unflatten(self.plan, plan)
         outcome, recording = record_forward(self.problem, self.lanes, False, flat, record)
         values = list(filter(is_smooth, jax.tree.leaves(outcome)))
-        by_operand = wanted[:number]
         if not any(by_operand):
             return [*[None] * number, *values]
-        flags = iter(by_operand)
-        perturbed = tuple(smooth and next(flags) for smooth in self.smooth)
+        perturbed = tuple(a or b for a, b in zip(by_operand, of_carry, strict=True))
         solved, ct = Solved(flat, outcome, recording), with_cotangents(outcome, said)
-        found = iter(replay(self.problem, self.lanes, perturbed, False, solved, ct))
-        pulled = [next(found) if is_wanted else None for is_wanted in by_operand]
-        each = zip(pulled, z, by_operand, strict=False)
-        zeros = [jnp.zeros_like(x) if ct is None and wanted else ct for ct, x, wanted in each]
-        return [*zeros, *values]
+        found = replay(self.problem, self.lanes, perturbed, False, solved, ct)
+        found = put(found, perturbed, [None] * len(flat))
+        each = zip(found, flat, by_operand, of_carry, strict=True)
+        found = [
+            jnp.zeros_like(x) if ct is None and (is_wanted or of_carry) else ct
+            for ct, x, is_wanted, of_carry in each
+        ]
+        if pull_carry is not None:
+            more = put(pull_carry(chosen(found, of_carry)), by_operand, found)
+            each = zip(found, more, by_operand, of_carry, strict=True)
+            found = [x + y if wanted and not carry else y for x, y, wanted, carry in each]
+        return [*chosen(found, self.smooth), *values]
 
-    def _with_first_stage(self, flat: list) -> list:
-        """The operands with the first carry as a function of the state: a reverse pass that takes
-        each step as one gives it no cotangent of its own.
+    def _with_first_stage(self, flat: list, wanted: list[bool]) -> tuple[list, Any, list[bool]]:
+        """The operands with the first carry as a function of the state; the cotangents of those
+        that are `wanted` from that of the carry; and which operands are the carry.
         """
+        treedef = self.problem.treedef
 
         def carry_of(flat: list, _: Any) -> Any:
-            operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
+            operands: Operands = jax.tree.unflatten(treedef, flat)
             dynamics = stepping.dynamics_of(self.problem, operands)
             return self.problem.stepper.init(dynamics, operands.t0, operands.y0)
 
-        operands: Operands = jax.tree.unflatten(self.problem.treedef, flat)
-        carry0 = self.lanes.map(carry_of)(flat, None)
-        return jax.tree.leaves(dataclasses.replace(operands, carry0=carry0))
+        run = lambda own: self.lanes.map(carry_of)(put(own, wanted, flat), None)
+        carry0, vjp = jax.vjp(run, chosen(flat, wanted))
+        leaves, structure = jax.tree.flatten(carry0)
+        positions: Operands = jax.tree.unflatten(treedef, range(len(flat)))
+        places = jax.tree.leaves(positions.carry0)
+        of_carry = [i in places for i in range(len(flat))]
+        pull = lambda cts: vjp(jax.tree.unflatten(structure, cts))[0]
+        return put(leaves, of_carry, flat), pull, of_carry
 
 
 def with_cotangents(outcome: Outcome, said: Sequence[Any]) -> Outcome:

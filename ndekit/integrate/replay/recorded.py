@@ -58,6 +58,10 @@ class Recorded:
         same = perturbed == self.perturbed or self.problem.kept is None
         return same and _grid_of(self.given, perturbed) == self.problem.grid
 
+    def chained_as(self, other: "Recorded") -> "Recorded":
+        problem = dataclasses.replace(self.problem, chained=other.problem.chained)
+        return dataclasses.replace(self, problem=problem)
+
     def curvature(
         self,
         flat: Sequence[Any],
@@ -73,10 +77,13 @@ class Recorded:
         _, recording = jax.tree.unflatten(self.structure, found)
         plan = recording.record.without_states()
         arrays, treedef = jax.tree.flatten(plan)
-        same = dict(grid=self.problem.grid, chained=self.problem.chained)
-        problem = dataclasses.replace(self.given, keeps_stages=False, **same)
+        # What undoes a step is frozen, so states are kept here.
+        problem = dataclasses.replace(
+            self.given, grid=self.problem.grid, keeps_stages=False, undo=None
+        )
+        problem = dataclasses.replace(problem, chained=_is_chained(problem))
         flags = lambda of: (*chosen(of[0], smooth), *[of[1]] * len(said))
-        potential = Potential(problem, self.lanes, smooth, treedef)
+        potential = Potential(problem, self.lanes, smooth, treedef, not self.problem.chained)
         there = (True,) * potential.size
         new = Curvature(potential, 0, there, flags(wanted), flags(moved))
         fixed = chosen(flat, [not s for s in smooth])

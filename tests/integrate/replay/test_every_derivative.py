@@ -12,7 +12,7 @@ from support.marks import slow_but
 
 import ndekit as nk
 
-PID = diffrax.PIDController(rtol=1e-4, atol=1e-5)
+PID = diffrax.PIDController(rtol=1e-5, atol=1e-6)
 FIXED = diffrax.ConstantStepSize()
 X = np.array([0.3, 0.7, 0.2, 1.1])  # a state of three numbers and a parameter
 V = np.array([0.4, -0.2, 0.7, 0.3])
@@ -58,8 +58,9 @@ def loss(solver, controller=FIXED, *, terms=None, saveat=None, costs=None, adjoi
 
     def of(x, controller=controller):
         t0, t1 = (0.0, 1.0) if ends is None else ends(x)
+        dt0 = None if isinstance(controller, diffrax.StepTo) else 0.125
         sol = nk.diffeqsolve(
-            terms or diffrax.ODETerm(bent), solver, t0, t1, 0.125, x[:3], x[3], costs=costs,
+            terms or diffrax.ODETerm(bent), solver, t0, t1, dt0, x[:3], x[3], costs=costs,
             stepsize_controller=controller, max_steps=64, saveat=saveat or diffrax.SaveAt(t1=True),
             adjoint=adjoint or nk.ReplayAdjoint(),
         )  # fmt: skip
@@ -74,16 +75,16 @@ def newton():
     return optx.Newton(rtol=1e-12, atol=1e-12)
 
 
-COSTS = dict(
-    error=nk.StepError(scaled=False), stiffness=nk.EveryStep(nk.StepStiffness(), "mean"),
-    last=nk.EveryStep(nk.StepError(scaled=False), "max"),
-)  # fmt: skip
+OF_ERRORS = dict(
+    error=nk.StepError(scaled=False), largest=nk.EveryStep(nk.StepError(scaled=False), "max")
+)
+COSTS = OF_ERRORS | dict(stiffness=nk.EveryStep(nk.StepStiffness(), "mean"))
 AT_TIMES = lambda: diffrax.SaveAt(ts=jnp.array([0.0, 0.3, 0.31, 0.9]), t1=True)
 # On fixed steps the gradient's differences are the truth.
 ON_FIXED_STEPS = {
     "Euler": lambda: loss(diffrax.Euler()),
     "Heun": lambda: loss(diffrax.Heun(), saveat=diffrax.SaveAt(steps=True)),
-    "Bosh3": lambda: loss(diffrax.Bosh3()),
+    "Bosh3": lambda: loss(diffrax.Bosh3(), saveat=AT_TIMES(), costs=OF_ERRORS),
     "Tsit5": lambda: loss(diffrax.Tsit5(), saveat=AT_TIMES(), costs=COSTS),
     "stages kept": lambda: loss(
         diffrax.Tsit5(), saveat=AT_TIMES(), adjoint=nk.ReplayAdjoint(keep="stages")
@@ -100,7 +101,7 @@ ON_FIXED_STEPS = {
     "times": lambda: loss(diffrax.Bosh3(), ends=lambda x: (0.1 * x[0], 1 + 0.2 * x[1])),
     "dense": lambda: loss_of_dense,
 }
-FAST = ("Heun", "Tsit5", "few checkpoints", "sde", "times")
+FAST = ("Heun", "Bosh3", "few checkpoints", "sde", "times")
 
 
 def loss_of_dense(x, controller=FIXED):
@@ -147,11 +148,11 @@ def test_derivatives_on_fixed_steps_are_differences_of_the_gradient(name):
 
 ADAPTIVE = {
     "Tsit5": lambda **given: loss(diffrax.Tsit5(), PID, **given),
-    "Heun": lambda **given: loss(diffrax.Heun(), PID, **given),
+    "Bosh3": lambda **given: loss(diffrax.Bosh3(), PID, **given),
 }
 
 
-@pytest.mark.parametrize("name", slow_but(("Tsit5",), ADAPTIVE))
+@pytest.mark.parametrize("name", slow_but(("Bosh3",), ADAPTIVE))
 def test_derivatives_of_an_adaptive_solve_are_those_on_its_grid(name):
     of = ADAPTIVE[name](saveat=AT_TIMES())
     sol = nk.diffeqsolve(
@@ -217,7 +218,9 @@ def curvature(y0, a):
     return jnp.trace(jax.jacrev(jax.grad(of_start))(y0, a))
 
 
-@pytest.mark.parametrize("each", [penalty, adapted, pytest.param(curvature, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "each", [penalty, adapted, pytest.param(curvature, marks=pytest.mark.slow)]
+)
 def test_what_is_differentiated_in_lanes_is_the_sum_of_a_loop(each):
     starts, a = jnp.asarray(STARTS), jnp.array(1.1)
     total = lambda starts, a: jnp.sum(jax.vmap(each, (0, None))(starts, a))
@@ -320,5 +323,5 @@ def test_what_has_no_forward_mode_is_refused_by_name(what):
         lambda x: jax.jvp(jax.grad(of), (x,), (V,)),
         jax.grad(lambda x: jnp.sum(jax.grad(of)(x) ** 2)),
     ):
-        with pytest.raises(Exception, match=r"`?(adjoint=)?diffrax\.DirectAdjoint\(\)"):
+        with pytest.raises(Exception, match=r"diffrax\.DirectAdjoint\(\)|custom_vjp"):
             jax.jit(second)(jnp.asarray(X))
