@@ -61,8 +61,8 @@ def test_what_is_pushed_stands_on_top_and_disturbs_nothing(number, steps):
 @pytest.mark.parametrize(
     ("max_steps", "row_bytes", "noise_bytes", "number"),
     [
-        (4096, 2000, 0, 128), (4096, 12, 0, 4096), (4096, 160, 0, 4096), (8192, 160, 0, 819), (4096, 2**24, 0, 16),
-        (10, 4, 0, 10), (4096, 2000, 1000, 64), (4096, 12, 4, 4096),
+        (4096, 2000, 0, 128), (4096, 12, 0, 4096), (4096, 160, 0, 4096), (8192, 160, 0, 819),
+        (4096, 2**24, 0, 16), (10, 4, 0, 10), (4096, 2000, 1000, 64), (4096, 12, 4, 4096),
     ],
 )  # fmt: skip
 def test_default_number(max_steps, row_bytes, noise_bytes, number):
