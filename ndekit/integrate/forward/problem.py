@@ -73,7 +73,8 @@ class Between:
     """Values at `ts` that are not the solver's own interpolation of a step.
 
     Attributes:
-        program: from the ends of a step, the states there and a time, to the state at that time.
+        program: from the ends of a step, what is known of its inside (where it began, as `t0` and
+            `y0`, and its end `y1`) and a time, to the state at that time.
         block: of so many times together.
         sure_steps: so many are taken at least.
     """

@@ -56,14 +56,16 @@ def values_at(
         y = state_at(t)
         return y if plan.fn is None else plan.fn(constants, t, y)
 
-    return mapped_over_rows(value, plan.fn)(ts)
+    programs = [plan.fn, None if problem.between is None else problem.between.program]
+    return mapped_over_rows(value, programs)(ts)
 
 
-def inside_of(problem: Problem, h: Time, y0: Any, trial: Trial) -> Any:
+def inside_of(problem: Problem, ends: tuple[Time, Time], y0: Any, trial: Trial) -> Any:
     """What of a step the values inside it are made of."""
+    t0, t1 = ends
     if problem.between is None:
-        return problem.stepper.interpolant(h, y0, trial)
-    return {"y0": y0, "y1": trial.y1}
+        return problem.stepper.interpolant(t1 - t0, y0, trial)
+    return {"t0": t0, "y0": y0, "y1": trial.y1}
 
 
 def _state_inside(
@@ -71,14 +73,15 @@ def _state_inside(
 ) -> Callable[[Time], Any]:
     if problem.between is None:
         return problem.interpolation(t0=t0, t1=t1, **info).evaluate
-    program, ends = problem.between.program, (info["y0"], info["y1"])
-    return lambda t: program(operands.between, t0, t1, *ends, t)
+    program = problem.between.program
+    return lambda t: program(operands.between, t0, t1, info, t)
 
 
 def save(
     problem: Problem, lanes: Lanes, flat: list, saved: Saved, proposal: Proposal, index: int
 ) -> Saved:
     """Write the values at the times inside the accepted steps, for `SubSaveAt` number `index`."""
+
     def waiting(flat: list, _: Any, saved: Saved, proposal: Proposal) -> Flag:
         ts, _ = _padded_behind(problem, flat, index)
         return proposal.accepted & (ts[saved.count] <= proposal.t_end)
@@ -88,10 +91,9 @@ def save(
         operands: Operands = jax.tree.unflatten(problem.treedef, flat)
         block = lax.dynamic_slice_in_dim(ts, saved.count, size)
         inside = proposal.accepted & (block <= proposal.t_end)
-        trial, h = proposal.trial, proposal.t_end - proposal.t
-        info = inside_of(problem, h, proposal.y, trial)
-        times = jnp.where(inside, block, proposal.t)
         ends = (proposal.t, proposal.t_end)
+        info = inside_of(problem, ends, proposal.y, proposal.trial)
+        times = jnp.where(inside, block, proposal.t)
         values = values_at(problem, operands, index, *ends, info, times)
         values = tree.where(inside, values, jax.tree.map(_infinite, values))
         put = lambda ys, v: lax.dynamic_update_slice_in_dim(ys, v, saved.count, 0)

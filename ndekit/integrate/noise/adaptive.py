@@ -163,20 +163,29 @@ def onward(noise: Noise, t: Time, walk: Walk, goes_on: Flag) -> tuple[Walk, Time
     start = jnp.where(leaves, t, part.start)
     after = Part(start, part.end, part.keys, level, index, drawn)
     near = tree.where(accepted, after, part)
-    is_new = leaves | (accepted & ~is_there)
+    is_lost = accepted & ~is_there & ~leaves
+    is_new = leaves | is_lost
+    longest = jnp.where(goes_on, walk.longest, jnp.inf)
+    if noise.spans is not None:
+        # A run of cells that was given up is one of fewer cells, or the first of them.
+        is_run = near.end > cell_after(noise.ends, near.start)[1]
+        is_new = is_new | (goes_on & ~walk.accepted & is_run)
 
     def enter() -> tuple:
         start, end = cell_after(noise.ends, near.start)
         keys = [motion.cell_key(start) for motion in noise.motions]
-        return tree.where(is_new, (start, end, keys), stay())
+        if noise.spans is None:
+            return tree.where(is_new, (start, end, keys, near.drawn), stay())
+        end, drawn = noise.spans.widest(start, longest, is_lost)
+        return tree.where(is_new, (start, end, keys, drawn), stay())
 
     # The keys of a cell are computed where some lane enters one.
-    stay = lambda: (near.start, near.end, near.keys)
-    start, end, keys = lax.cond(eqxi.unvmap_any(is_new), enter, stay)
-    at = Part(start, end, keys, jnp.where(is_new, 0, near.level), near.index, near.drawn)
-    longest = jnp.where(goes_on, walk.longest, jnp.inf)
+    stay = lambda: (near.start, near.end, near.keys, near.drawn)
+    start, end, keys, drawn = lax.cond(eqxi.unvmap_any(is_new), enter, stay)
+    at = Part(start, end, keys, jnp.where(is_new, 0, near.level), near.index, drawn)
     goal = jnp.maximum(near.level, _level_for(at, longest))
-    part, waiting = _down(noise, at, walk.waiting, is_new, goal, near.index << (goal - near.level))
+    to_draw = is_new if noise.spans is None else jnp.zeros_like(is_new)
+    part, waiting = _down(noise, at, walk.waiting, to_draw, goal, near.index << (goal - near.level))
     length = part.end - part.start
     drawn = noise.with_halves(part.keys, length, part.level, part.index, part.drawn)
     drawn = tree.masked(goes_on, drawn)

@@ -44,10 +44,20 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
             `diffrax.SpaceTimeLevyArea` or `diffrax.SpaceTimeTimeLevyArea`. The path differs with
             it.
         ts: the ends of the cells, increasing; they must cover whatever is asked for.
+        saved: how an adaptive solve comes to its values at `SaveAt(ts=...)`. `"ends"`: each of
+            these times is the end of a step. `"bridge"`: steps are as long as the tolerances allow,
+            and at a time $s$ between the ends $t_n$ and $t_{n+1} = t_n + h$ of one the value is
+
+            $$y_n + \theta (y_{n+1} - y_n) + g(t_n, y_n) \bigl(w_s - w_{t_n}
+            - \theta (w_{t_{n+1}} - w_{t_n})\bigr), \qquad \theta = (s - t_n) / h,$$
+
+            with $g$ the diffusion and $w$ the path, which is the same for both. That is of order
+            $h$ from the solution, and $h^{3/2}$ with additive noise.
 
     Raises:
-        ValueError: for a shape that is not of floating-point numbers, another `levy_area`, or `ts`
-            that do not increase.
+        ValueError: for a shape that is not of floating-point numbers, another `levy_area` or
+            `saved`, or `ts` that do not increase. By a solve: with `saved="bridge"`, where its
+            steps are not those of an adaptive solve along cells, or do not know their inside.
 
     Example:
         ```python
@@ -70,6 +80,7 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
     key: Any
     levy_area: Any = eqx.field(static=True)
     ts: Float[Array, " cells"] | None
+    saved: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -77,6 +88,8 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         key: Any,
         levy_area: Any = diffrax.BrownianIncrement,
         ts: Any = None,
+        *,
+        saved: str = "ends",
     ):
         if isinstance(shape, tuple) and all(isinstance(size, int) for size in shape):
             shape = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
@@ -90,7 +103,9 @@ class BrownianMotion(diffrax.AbstractBrownianPath):
         if levy_area not in AREAS:
             names = ", ".join(f"diffrax.{area.__name__}" for area in AREAS)
             raise ValueError(f"`levy_area` must be one of {names}, but got {levy_area}.")
-        self.shape, self.key, self.levy_area = shape, key, levy_area
+        if saved not in ("ends", "bridge"):
+            raise ValueError(f'`saved` must be "ends" or "bridge", but got {saved!r}.')
+        self.shape, self.key, self.levy_area, self.saved = shape, key, levy_area, saved
         self.ts = None if ts is None else _checked(ts)
 
     @property

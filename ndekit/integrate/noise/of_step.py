@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
+from ... import tree
 from ...shapes import Count, Flag, Time
 from .brownian import BrownianMotion
+from .spans import Spans, cell_of
 
-# So many are all looked at: a binary search is a loop.
-_FEW_ENDS = 64
 _FIRST = jax.ShapeDtypeStruct((), jnp.int32)  # the number of a step, for example
 # For each motion what an interval draws; where steps are halved, the same of its halves as well.
 Drawn = list[Any]
@@ -30,6 +30,7 @@ class Noise:
         halved: whether a step asks for its halves.
         jumps: the times just before and just behind each jump of the field: there steps end and
             begin, and what would happen between is left out. `None` if there are none.
+        spans: what steps over several cells draw, where there may be such steps.
     """
 
     motions: list[BrownianMotion]
@@ -38,6 +39,7 @@ class Noise:
     direction: Any
     halved: bool
     jumps: tuple[Any, Any] | None = None
+    spans: Spans | None = None
 
     def of_step(self, t0: Time, t1: Time, number: Count) -> Drawn:
         """What step `number` draws, whenever it is asked for."""
@@ -46,6 +48,8 @@ class Noise:
         if self.ends is None:
             draw = lambda motion, key: motion.whole(key, length)
         x = list(map(draw, self.motions, keys))
+        if self.spans is not None:
+            return tree.where(*self.spans.between(t0, t1), x)
         return self.with_halves(keys, length, level, index, x)
 
     def with_halves(self, keys: list[Any], length: Time, level: Any, index: Any, x: Drawn) -> Drawn:
@@ -97,14 +101,15 @@ def is_motion(x: Any) -> bool:
     return isinstance(x, BrownianMotion)
 
 
+def motions_in(terms: Any) -> list[BrownianMotion]:
+    """Those in terms, in the order of the tree."""
+    return [x for x in jax.tree.leaves(terms, is_leaf=is_motion) if is_motion(x)]
+
+
 def cell_after(ends: Any, t: Time) -> tuple[Time, Time]:
     """The cell that begins at `t` or holds it; of no length at the end of all."""
-    if ends.shape[0] <= _FEW_ENDS:
-        index = jnp.sum(ends <= t)
-    else:
-        index = jnp.searchsorted(ends, t, side="right")
-    last = ends.shape[0] - 1
-    return ends[jnp.maximum(index - 1, 0)], ends[jnp.minimum(index, last)]
+    cell = cell_of(ends, t)
+    return ends[cell], ends[jnp.minimum(cell + 1, ends.shape[0] - 1)]
 
 
 def part_length(length: Time, level: Any) -> Time:

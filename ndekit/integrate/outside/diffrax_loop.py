@@ -11,6 +11,8 @@ from ...shapes import Args, Time
 from ..adjoint import ReplayAdjoint, WithCosts
 from ..costs.contracts import Placements
 from ..forward.failures import thrown
+from ..prepare.saved_along_noise import refuse_bridge
+from ..prepare.step_noise import saves_on_bridge
 from ..solution import Solution
 from ..steppers.explicit import explicit_runge_kutta
 from .recorder import recorder_beside
@@ -52,6 +54,8 @@ def solve_through_diffrax(
     if isinstance(adjoint, ReplayAdjoint):
         adjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=adjoint.checkpoints)
     _refuse_lost_gradients(adjoint, placements)
+    if saves_on_bridge(terms, saveat):
+        refuse_bridge("ndekit's own loop: no progress meter, no adjoint of diffrax's")
     recorder, asked = None, saveat.solver_state
     if placements:
         recorder = recorder_beside(stepsize_controller, solver, placements, key)

@@ -36,8 +36,8 @@ from .assemble import Motion, Replaying, assemble
 from .loop_inputs import LoopInputs
 from .loop_outputs import final_state
 from .parts import Part, control_part, cost_part
-from .saved_rows import SAVE_STATE
 from .saved_along_noise import saved_part
+from .saved_rows import SAVE_STATE
 from .step_noise import is_known, noise_of, noise_part, on_drawn, walk_part
 from .undo import refuse_jumps, undoing
 

@@ -58,8 +58,11 @@ class LoopInputs:
 
     @property
     def subs(self) -> list[diffrax.SubSaveAt]:
-        is_sub = lambda x: isinstance(x, diffrax.SubSaveAt)
-        return jax.tree.leaves(self.saveat.subs, is_leaf=is_sub)
+        return subs_of(self.saveat)
+
+
+def subs_of(saveat: diffrax.SaveAt) -> list[diffrax.SubSaveAt]:
+    return jax.tree.leaves(saveat.subs, is_leaf=lambda x: isinstance(x, diffrax.SubSaveAt))
 
 
 def may_jump(controller: Any) -> bool:

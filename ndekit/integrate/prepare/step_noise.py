@@ -13,9 +13,10 @@ from jax import lax
 from ...shapes import Time
 from ..control.controllers import FIXED, clips_around, frozen
 from ..noise.adaptive import onward, walks
-from ..noise.of_step import Noise, is_motion
+from ..noise.of_step import Noise, motions_in
+from ..noise.spans import spans_of
 from ..programs.closure_convert import convert
-from .loop_inputs import LoopInputs
+from .loop_inputs import LoopInputs, subs_of
 from .parts import Part
 
 _FIRST = jax.ShapeDtypeStruct((), jnp.int32)  # the number of a step, for example
@@ -27,7 +28,7 @@ def noise_of(given: LoopInputs) -> Noise | None:
     That is so without a `BrownianMotion` or with one whose cells the user gave, for solvers that
     may look at parts of a step, and for a user's own controllers.
     """
-    motions = [x for x in jax.tree.leaves(given.terms, is_leaf=is_motion) if is_motion(x)]
+    motions = motions_in(given.terms)
     if not motions or any(motion.ts is not None for motion in motions):
         return None
     if not _draws_whole_steps(given.solver):
@@ -39,13 +40,21 @@ def noise_of(given: LoopInputs) -> Noise | None:
     ]
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
-    ends, jumps = None, None
+    ends, jumps, spans = None, None, None
     clips, controller = clips_around(given.stepsize_controller)
     if type(controller) is diffrax.PIDController and all(map(_clips_alone, clips)):
         ends, jumps = _cells(given, clips)
+        if saves_on_bridge(given.terms, given.saveat) and not clips:
+            spans = spans_of(motions, ends)
     elif type(controller) not in FIXED:
         return None
-    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps)
+    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps, spans)
+
+
+def saves_on_bridge(terms: Any, saveat: diffrax.SaveAt) -> bool:
+    """Whether there are saved times that need not be ends of steps."""
+    at_ts = any(len(sub.ts) > 0 for sub in subs_of(saveat) if sub.ts is not None)
+    return at_ts and any(motion.saved == "bridge" for motion in motions_in(terms))
 
 
 def _clips_alone(clip: Any) -> bool:

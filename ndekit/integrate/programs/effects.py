@@ -72,10 +72,10 @@ def _has_no_rule(eqn: Any) -> bool:
     return eqn.params.get("vmap_method") is None
 
 
-def mapped_over_rows(fn: Any, program: Converted | None) -> Any:
-    """`jax.vmap(fn)`, or the same one row after the other if `program`, which `fn` runs, calls the
-    host.
+def mapped_over_rows(fn: Any, programs: Sequence[Converted | None]) -> Any:
+    """`jax.vmap(fn)`, or the same one row after the other if one of `programs`, which `fn` runs,
+    calls the host.
     """
-    if not calls_host(program):
+    if not any(map(calls_host, programs)):
         return jax.vmap(fn)
     return lambda *rows: jax.lax.map(lambda row: fn(*row), jax.tree.map(jnp.asarray, rows))

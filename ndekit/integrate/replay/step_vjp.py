@@ -229,7 +229,7 @@ def _advance(
         # Fenced, or each stage's cotangent would be computed anew for each cost that reads it.
         seen = stepping.view(problem, operands, t0, t1, y, problem.fence(number)(trial))
         readings = readings_of(placements, seen)
-    info = inside_of(problem, t1 - t0, y, trial) if problem.interpolates else None
+    info = inside_of(problem, (t0, t1), y, trial) if problem.interpolates else None
     at_steps = [
         None if plan.every == 0 else value_of(plan, constants, t1, trial.y1)
         for plan, constants in zip(problem.plans, operands.fns, strict=True)
