@@ -199,6 +199,7 @@ def sde_case(
     solver: diffrax.AbstractSolver = diffrax.Euler(),
     area: Any = diffrax.BrownianIncrement,
     num_saves: int | None = None,
+    saved: str = "ends",
 ) -> Case:
     """64 paths of a neural SDE with 16 numbers and diagonal noise; drift and diffusion 16-64-16."""
     h = 0.1 if num_steps is None else 1 / num_steps
@@ -207,7 +208,7 @@ def sde_case(
 
     def start(parameters, given):
         y0, key = given
-        path = nk.BrownianMotion((SDE_SIZE,), key, area)
+        path = nk.BrownianMotion((SDE_SIZE,), key, area, saved=saved)
         operator = lambda t, y, args: lx.DiagonalLinearOperator(noise(y, parameters))
         drift_term = diffrax.ODETerm(lambda t, y, args: drift(y, parameters))
         return diffrax.MultiTerm(drift_term, diffrax.ControlTerm(operator, path)), y0
@@ -260,6 +261,9 @@ CASES: dict[str, Callable[[str], Case]] = {
     "sde, Heun adaptive": lambda name: sde_case(name, solver=diffrax.Heun()),
     "sde, Heun adaptive, 100 saves": lambda name: sde_case(
         name, solver=diffrax.Heun(), num_saves=100
+    ),
+    "sde, Heun adaptive, 100 saves on the bridge": lambda name: sde_case(
+        name, solver=diffrax.Heun(), num_saves=100, saved="bridge"
     ),
     "sde, SPaRK adaptive": lambda name: sde_case(
         name, solver=diffrax.SPaRK(), area=diffrax.SpaceTimeLevyArea

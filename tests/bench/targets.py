@@ -6,6 +6,7 @@ LARGE = "mlp 784-100-784, batch 512"
 # scan of as many evaluations, or forward and gradient over a solve written by hand;
 # gradient_per_forward; saves, a solve with values at 100 times over one with the last value alone;
 # costs, a solve with three costs over one without.
+# memory_per_save: states for each saved value, besides those that every gradient may take;
 # beside_the_best: gradient of diffrax with the best buffer over ours, at least.
 TARGETS: dict[str, dict[str, float]] = {
     "lorenz, 4096 lanes": dict(forward=5, gradient=10, gradient_per_forward=3.6, costs=1.25),
@@ -22,7 +23,8 @@ TARGETS: dict[str, dict[str, float]] = {
     "sde, Euler, 50 steps": dict(forward=15, gradient=12, floor=1.3),
     "sde, Euler, 1000 steps": dict(forward=15, gradient=12, floor=1.3),
     "sde, Heun adaptive": dict(forward=10, gradient=5),
-    "sde, Heun adaptive, 100 saves": dict(),  # each an end of a step; nothing was asked
+    "sde, Heun adaptive, 100 saves": dict(forward=1, gradient=2, memory_per_save=4),
+    "sde, Heun adaptive, 100 saves on the bridge": dict(forward=1, gradient=2, memory_per_save=7),
     "sde, SPaRK adaptive": dict(forward=10, gradient=5),
 }
 # Of all cases: trace + compile of forward and gradient, ndekit over diffrax.

@@ -132,9 +132,10 @@ def memory(m: Measurement) -> Iterator[Verdict]:
     """In states of all lanes, with and without the time of every step, which is a number each."""
     ours, theirs = m.temp_bytes(NDEKIT), m.temp_bytes(DIFFRAX)
     state, but_times = m.case.state_bytes, ours - m.case.record_of_times_bytes
+    saves = TARGETS[m.case.name].get("memory_per_save", 0) * (m.case.num_saves or 0)
     for what, used, target in (
-        ("memory of the gradient but the times / state, ndekit", but_times, STATES),
-        ("memory of the gradient / state, ndekit", ours, STATES),
+        ("memory of the gradient but the times / state, ndekit", but_times, STATES + saves),
+        ("memory of the gradient / state, ndekit", ours, STATES + saves),
         ("memory of the gradient / state, diffrax", theirs, None),
     ):
         states = used / state

@@ -69,4 +69,32 @@ IN_NOISE = [
             "tests/integrate/noise/test_sde.py::test_small_steps_lead_back_to_large_ones_on_the_same_path",
         ),
     ),
+    Mutant(
+        name="runs-begin-anywhere",
+        module="ndekit.integrate.noise.spans",
+        old="fits = (first % (1 << widths) == 0) & (ends - start <= longest) & ~alone",
+        new="fits = (first % (1 << 0 * widths) == 0) & (ends - start <= longest) & ~alone",
+        what="steps over several cells begin at any of them, and draw what another run does",
+        tests=(
+            "tests/integrate/noise/test_saved_values.py::test_an_end_that_was_tried_is_an_end_of_a_step[0]",
+        ),
+    ),
+    Mutant(
+        name="bridge-not-tied-to-its-end",
+        module="ndekit.integrate.noise.spans",
+        old="return (so_far - part.astype(path.dtype) * whole)[None]",
+        new="return (so_far - 0 * part.astype(path.dtype) * whole)[None]",
+        what="a value between the ends of a step has the whole motion to it on top of the line",
+        tests=(
+            "tests/integrate/noise/test_saved_values.py::test_values_of_brownian_motion_have_its_law",
+        ),
+    ),
+    Mutant(
+        name="value-before-its-step",
+        module="ndekit.integrate.prepare.saved_along_noise",
+        old='return tree.where(t > t0, inside["y1"], inside["y0"])',
+        new='return tree.where(t < t0, inside["y1"], inside["y0"])',
+        what="a value at the end of a step is that at its start",
+        tests=("tests/integrate/noise/test_sde.py::test_saved_values_are_ends_of_steps",),
+    ),
 ]

@@ -12,7 +12,7 @@ from ...shapes import Count, Flag, Time
 from .bridge import from_moments, joined, to_moments
 
 # So many are all looked at: a binary search is a loop.
-_FEW_ENDS = 64
+_FEW_ENDS = 256
 _DRAWN_TOGETHER = 32
 
 
@@ -42,20 +42,17 @@ class Spans(eqx.Module):
         and what it draws. `alone`: one cell whatever it takes.
         """
         first = cell_of(self.ends, start)
-        ends = [self._end(first, 1 << k) for k in range(self._num_widths)]
-        fits = [
-            (first % (1 << k) == 0) & (end - start <= longest) & ~alone
-            for k, end in enumerate(ends)
-        ]
-        width = jnp.max(jnp.array([jnp.where(fit, k, 0) for k, fit in enumerate(fits)]))
-        return jnp.stack(ends)[width], self._drawn(first, width)
+        ends, widths = self._ends(first)
+        fits = (first % (1 << widths) == 0) & (ends - start <= longest) & ~alone
+        width = jnp.max(jnp.where(fits, widths, 0))
+        return ends[width], self._drawn(first, width)
 
     def between(self, start: Time, end: Time) -> tuple[Flag, list[Any]]:
         """Whether a step is a run of several cells; if so, what it draws."""
         first = cell_of(self.ends, start)
-        short = [self._end(first, 1 << k) < end for k in range(self._num_widths)]
-        width = jnp.sum(jnp.array(short))
-        return short[0], self._drawn(first, jnp.minimum(width, self._num_widths - 1))
+        ends, widths = self._ends(first)
+        width = jnp.minimum(jnp.sum(ends < end), widths[-1])
+        return ends[0] < end, self._drawn(first, width)
 
     def off_the_line(self, start: Time, end: Time, t: Time) -> list[Any]:
         """How far the motion is at `t`, an end of a cell, from the straight line between the ends
@@ -70,15 +67,13 @@ class Spans(eqx.Module):
 
         return jax.tree.map(of_leaf, self.path)
 
-    @property
-    def _num_widths(self) -> int:
-        return (self.num_cells - 1).bit_length() + 1
-
-    def _end(self, first: Count, number: int) -> Time:
-        return self.ends[jnp.minimum(first + number, self.num_cells)]
+    def _ends(self, first: Count) -> tuple[Any, Any]:
+        """Of runs of one cell, two, four from the `first`; and which powers of two these are."""
+        widths = jnp.arange(_num_widths(self.num_cells))
+        return self.ends[jnp.minimum(first + (1 << widths), self.num_cells)], widths
 
     def _drawn(self, first: Count, width: Count) -> list[Any]:
-        sizes = _sizes(self.num_cells, self._num_widths)
+        sizes = _sizes(self.num_cells)
         before = jnp.array([sum(sizes[:k]) for k in range(len(sizes))])
         # A solve that has ended is at the end of all cells.
         row = before[width] + jnp.minimum(first >> width, jnp.array(sizes)[width] - 1)
@@ -93,13 +88,23 @@ def spans_of(motions: list[Any], ends: Any) -> Spans:
     starts, lengths = ends[:-1], ends[1:] - ends[:-1]
     rows, path = [], []
     for motion in motions:
-        of_cell = lambda cell, motion=motion: motion.whole(motion.cell_key(cell[0]), cell[1])
-        # In a loop: else the compiler draws anew for everything that reads what was drawn, which
-        # took three times as long.
-        drawn = lax.map(of_cell, (starts, lengths), batch_size=_DRAWN_TOGETHER)
+        drawn = _drawn_in_cells(motion, starts, lengths)
         rows.append([_with_runs(x, lengths) for x in drawn])
         path.append([_summed(x[:, 0]) for x in drawn])
     return Spans(ends, rows, path)
+
+
+def _drawn_in_cells(motion: Any, starts: Any, lengths: Any) -> list[Any]:
+    """In a loop: else the compiler draws anew for everything that reads what was drawn, which took
+    three times as long.
+    """
+    number = starts.shape[0]
+    turns = -(-number // _DRAWN_TOGETHER)
+    together = -(-number // turns)
+    in_turns = lambda x: jnp.pad(x, (0, turns * together - number)).reshape(turns, together)
+    of_cells = jax.vmap(lambda t, h: motion.whole(motion.cell_key(t), h))
+    drawn = lax.map(lambda cells: of_cells(*cells), (in_turns(starts), in_turns(lengths)))
+    return [x.reshape(turns * together, *x.shape[2:])[:number] for x in drawn]
 
 
 def cell_of(ends: Any, t: Time) -> Count:
@@ -110,9 +115,13 @@ def cell_of(ends: Any, t: Time) -> Count:
     return jnp.maximum(cell, 0)
 
 
-def _sizes(number: int, num_widths: int) -> list[int]:
+def _num_widths(number: int) -> int:
+    return (number - 1).bit_length() + 1
+
+
+def _sizes(number: int) -> list[int]:
     """How many runs there are of one cell, of two, of four."""
-    return [-(-number // (1 << k)) for k in range(num_widths)]
+    return [-(-number // (1 << k)) for k in range(_num_widths(number))]
 
 
 def _with_runs(x: Any, lengths: Any) -> Any:

@@ -152,8 +152,8 @@ def test_an_end_that_was_tried_is_an_end_of_a_step(seed):
         assert_tree_close(drawn[0][0], jnp.stack([levy.W, levy.H]), rtol=1e-6, atol=1e-7)
         assert_tree_close(drawn, again(t, t_end), rtol=1e-9, atol=1e-12)
         tried.add(float(t_end))
-        h, accepted = walk.part.h, bool(rng.uniform() < 0.6 or t_end - t < 1e-3)
-        longest = h * rng.uniform(0.2, 4) if accepted else 0.75 * h
+        accepted = bool(rng.uniform() < 0.6 or t_end - t < 1e-3)
+        longest = rng.choice([1 / 256, 1 / 16, 1 / 3]) if accepted else 0.75 * walk.part.h
         walk = adaptive.Walk(walk.part, walk.waiting, jnp.array(accepted), jnp.asarray(longest))
         if accepted:
             t = t_end
