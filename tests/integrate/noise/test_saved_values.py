@@ -407,3 +407,14 @@ def test_without_saved_times_there_is_nothing_to_refuse():
 def test_another_word_is_refused():
     with pytest.raises(ValueError, match='"ends" or "bridge"'):
         nk.BrownianMotion((2,), jr.key(0), saved="steps")
+
+
+def test_a_value_where_the_field_jumps_is_the_state_there():
+    """One step ends just before the jump, and the next begins just behind it."""
+    controller = diffrax.ClipStepSizeController(LOOSE, jump_ts=[0.5])
+    subs = [diffrax.SubSaveAt(ts=jnp.array([0.25, 0.5, 0.75])), diffrax.SubSaveAt(steps=True)]
+    saveat = diffrax.SaveAt(subs=subs)
+    sol = solve(None, jr.key(0), "ends", controller=controller, saveat=saveat)
+    (_, steps), (values, states) = sol.ts, sol.ys
+    for t, y in zip((0.25, 0.5, 0.75), values, strict=True):
+        assert_tree_close(y, states[int(jnp.argmin(jnp.abs(steps - t)))], rtol=1e-12)
