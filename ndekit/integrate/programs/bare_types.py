@@ -81,14 +81,14 @@ def _bare_jaxpr(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
         if eqn.primitive.name in _CASTS:
             names.update(zip(eqn.outvars, known(eqn.invars), strict=True))
             continue
-        params = {name: _bare_param(value) for name, value in eqn.params.items()}
+        params = {name: _bare_param(value, eqn.ctx) for name, value in eqn.params.items()}
         atoms = dict(invars=known(eqn.invars), outvars=fresh(eqn.outvars))
         eqns.append(eqn.replace(params=params, ctx=type(eqn.ctx)(), **atoms))
     outvars = known(jaxpr.outvars)
     return jaxpr.replace(constvars=constvars, invars=invars, eqns=eqns, outvars=outvars)
 
 
-def _bare_param(value: Any) -> Any:
+def _bare_param(value: Any, context: Any) -> Any:
     """What an operation is told: programs, types, and rules for derivatives that give programs."""
     if isinstance(value, jex_core.ClosedJaxpr):
         return bare_program(value)
@@ -97,21 +97,22 @@ def _bare_param(value: Any) -> Any:
     if isinstance(value, ShapedArray):
         return varying(value, frozenset())
     if isinstance(value, linear_util.WrappedFun):
-        return _bare_rule(value)
+        return _bare_rule(value, context)
     if type(value) is tuple:
-        return tuple(map(_bare_param, value))
+        return tuple(_bare_param(x, context) for x in value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_bare_param, value))
+        return type(value)(*(_bare_param(x, context) for x in value))
     return value
 
 
-def _bare_rule(rule: Any) -> Any:
+def _bare_rule(rule: Any, context: Any) -> Any:
     """The derivative of a `jax.custom_jvp` or `jax.custom_vjp`, a program that is made when it is
-    asked for.
+    asked for, in the context of its operation.
     """
 
     def made(*zeros: Any) -> Any:
-        jaxpr, consts, *rest = rule.call_wrapped(*zeros)
+        with context.manager:
+            jaxpr, consts, *rest = rule.call_wrapped(*zeros)
         with no_mesh():
             return _bare_jaxpr(jaxpr), list(map(bare, consts)), *rest
 
