@@ -123,9 +123,7 @@ def diffeqsolve(
         discrete_terminating_event=discrete_terminating_event,
     )  # fmt: skip
     given = (terms, solver, t0, t1, dt0, y0, args), adjoint, costs, key, options
-    # Forward mode asks for every operation inside.
-    is_forward = isinstance(adjoint, diffrax.ForwardMode)
-    return _solve(*given) if is_forward else on_each_device(_solve, *given)
+    return on_each_device(_solve, *given, forward=isinstance(adjoint, diffrax.ForwardMode))
 
 
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:

@@ -7,15 +7,15 @@ its values differ; and it casts wherever two of them meet. Here notes and casts 
 from typing import Any
 
 import jax
-from jax.core import ShapedArray, Tracer
+from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.extend import linear_util
-from jax.interpreters import ad, batching, mlir
 
 # What only changes such a note.
-_CASTS = frozenset({"pvary", "reduced_vary_cast_p", "ndekit_bare"})
+_CASTS = frozenset({"pvary", "reduced_vary_cast_p"})
 
-_bare_p = jex_core.Primitive("ndekit_bare")
+# Where an operation with a derivative of its own keeps it.
+_RULES = frozenset({"jvp_jaxpr_fun", "fwd_jaxpr_thunk"})
 
 
 def no_mesh() -> Any:
@@ -29,24 +29,21 @@ def axes_of(x: Any) -> frozenset:
 
 
 def varying(aval: Any, axes: frozenset) -> Any:
-    """A type of what varies along these axes of the mesh that there is; of none, without a mesh."""
+    """A type of what varies along these axes of the mesh that there is, if there is one."""
     if not isinstance(aval, ShapedArray):
         return aval
     aval = ShapedArray(aval.shape, aval.dtype, weak_type=aval.weak_type)
-    if not axes:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return aval
     spec = jax.sharding.PartitionSpec(*[None] * aval.ndim)
-    whole = jax.sharding.NamedSharding(jax.sharding.get_abstract_mesh(), spec)
+    whole = jax.sharding.NamedSharding(mesh, spec)
     return aval.update(sharding=whole, manual_axis_type=aval.mat.update(varying=axes))
 
 
-def bare(x: Any) -> Any:
-    """An array as if there were no mesh."""
-    return _bare_p.bind(x) if isinstance(x, Tracer) and not _is_bare(jax.typeof(x)) else x
-
-
-def _is_bare(aval: Any) -> bool:
-    return not isinstance(aval, ShapedArray) or aval.sharding.mesh.empty
+def is_bare(x: Any) -> bool:
+    """Whether an array's type speaks of no mesh."""
+    return jax.typeof(x).sharding.mesh.empty
 
 
 def struct_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -81,14 +78,14 @@ def _bare_jaxpr(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
         if eqn.primitive.name in _CASTS:
             names.update(zip(eqn.outvars, known(eqn.invars), strict=True))
             continue
-        params = {name: _bare_param(value, eqn.ctx) for name, value in eqn.params.items()}
+        params = {name: _bare_param(name, value, eqn.ctx) for name, value in eqn.params.items()}
         atoms = dict(invars=known(eqn.invars), outvars=fresh(eqn.outvars))
         eqns.append(eqn.replace(params=params, ctx=type(eqn.ctx)(), **atoms))
     outvars = known(jaxpr.outvars)
     return jaxpr.replace(constvars=constvars, invars=invars, eqns=eqns, outvars=outvars)
 
 
-def _bare_param(value: Any, context: Any) -> Any:
+def _bare_param(name: str, value: Any, context: Any) -> Any:
     """What an operation is told: programs, types, and rules for derivatives that give programs."""
     if isinstance(value, jex_core.ClosedJaxpr):
         return bare_program(value)
@@ -96,13 +93,12 @@ def _bare_param(value: Any, context: Any) -> Any:
         return _bare_jaxpr(value)
     if isinstance(value, ShapedArray):
         return varying(value, frozenset())
-    if isinstance(value, linear_util.WrappedFun):
+    if name in _RULES:
         return _bare_rule(value, context)
-    if type(value) is tuple:
-        return tuple(_bare_param(x, context) for x in value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_bare_param(x, context) for x in value))
-    return value
+    if not isinstance(value, tuple):
+        return value
+    parts = [_bare_param("", x, context) for x in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
 
 
 def _bare_rule(rule: Any, context: Any) -> Any:
@@ -114,18 +110,6 @@ def _bare_rule(rule: Any, context: Any) -> Any:
         with context.manager:
             jaxpr, consts, *rest = rule.call_wrapped(*zeros)
         with no_mesh():
-            return _bare_jaxpr(jaxpr), list(map(bare, consts)), *rest
+            return _bare_jaxpr(jaxpr), consts, *rest
 
     return linear_util.wrap_init(made, debug_info=rule.debug_info)
-
-
-def _bare_type(aval: Any) -> Any:
-    with no_mesh():
-        return varying(aval, frozenset())
-
-
-_bare_p.def_impl(lambda x: x)
-_bare_p.def_abstract_eval(_bare_type)
-mlir.register_lowering(_bare_p, lambda ctx, x: [x])
-batching.primitive_batchers[_bare_p] = lambda args, dims: (_bare_p.bind(*args), *dims)
-ad.deflinear2(_bare_p, lambda ct, x: [ct])
