@@ -36,9 +36,9 @@ def collectives(text: str) -> tuple[list[str], list[str]]:
         name = waiting.pop()
         if name not in inside:
             inside.add(name)
-            waiting += [called for line in bodies[name] for called in _calls(line)]
+            waiting += [called for line in bodies.get(name, []) for called in _calls(line)]
     found = lambda names: sorted(
-        match.group(1) for name in names for line in bodies[name]
+        match.group(1) for name in names for line in bodies.get(name, [])
         for match in [COLLECTIVE.search(line)] if match
     )  # fmt: skip
     return found(inside), found(set(bodies) - inside)

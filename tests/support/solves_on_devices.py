@@ -103,7 +103,7 @@ def by_adjoints(weight, y0, key):
 
 
 def with_event(weight, y0, key):
-    event = diffrax.Event(lambda t, y, args, **_: y[0] - 0.3, optx.Newton(1e-10, 1e-10))
+    event = diffrax.Event(lambda t, y, args, **_: t - 1.3 + 0.1 * y[0], optx.Newton(1e-8, 1e-8))
     return of_values(weight, y0, key, event=event, save=diffrax.SaveAt(t1=True))
 
 
@@ -207,7 +207,7 @@ def outcome() -> dict:
         return jax.jit(mapped(lanes, LANES))
 
     keys = jr.split(jr.key(0), 8)
-    args = WEIGHT, np.where(np.arange(8)[:, None] < 4, 1.0, 1e4) * np.ones(2), keys
+    args = WEIGHT, np.where(np.arange(8)[:, None] < 4, 1.0, 1e8) * np.ones(2), keys
     failed, thrown = of_lanes(False)(*args).tolist(), ""
     try:
         jax.block_until_ready(of_lanes(True)(*args))
