@@ -128,7 +128,8 @@ def diffeqsolve(
 
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
-    wanted, max_steps, throw = as_placements(costs), options["max_steps"], options["throw"]
+    wanted, throw = as_placements(costs), options["throw"]
+    max_steps: Any = options["max_steps"]
     is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
     if max_steps is not None and not (is_count and max_steps >= 1):
         raise ValueError(

@@ -79,8 +79,9 @@ def _bare_jaxpr(jaxpr: jex_core.Jaxpr) -> jex_core.Jaxpr:
             names.update(zip(eqn.outvars, known(eqn.invars), strict=True))
             continue
         params = {name: _bare_param(name, value, eqn.ctx) for name, value in eqn.params.items()}
-        atoms = dict(invars=known(eqn.invars), outvars=fresh(eqn.outvars))
-        eqns.append(eqn.replace(params=params, ctx=type(eqn.ctx)(), **atoms))
+        inputs, outputs = known(eqn.invars), fresh(eqn.outvars)
+        context: Any = type(eqn.ctx)()  # made where there is no mesh
+        eqns.append(eqn.replace(invars=inputs, outvars=outputs, params=params, ctx=context))
     outvars = known(jaxpr.outvars)
     return jaxpr.replace(constvars=constvars, invars=invars, eqns=eqns, outvars=outvars)
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
 
@@ -106,7 +107,7 @@ def _onwards(
     given, number = [*primals, *tangents], len(program.out_avals)
     found = of_each_device(traced_bare(pushed, *given), axes, given, True)
     out, rest = found[:number], iter(found[number:])
-    none = lambda x: ad.Zero(jax.core.ShapedArray(x.shape, jax.dtypes.float0))
+    none = lambda x: ad.Zero(ShapedArray(x.shape, jax.dtypes.float0))
     return out, [next(rest) if _is_float(x) else none(x) for x in out]
 
 
@@ -116,7 +117,7 @@ def _is_float(x: Any) -> bool:
 
 def _without_float0(tangent: Any) -> Any:
     if tangent.dtype == jax.dtypes.float0:
-        return ad.Zero(jax.core.ShapedArray(tangent.shape, tangent.dtype))
+        return ad.Zero(ShapedArray(tangent.shape, tangent.dtype))
     return tangent
 
 
