@@ -162,7 +162,8 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
             return solve_by_engine(
                 terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
                 saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=controller,
-                how=adjoint.how, max_steps=max_steps, throw=throw, placements=placements, key=key,
+                how=adjoint.how, max_steps=options["max_steps"], throw=throw,
+                placements=placements, key=key,
             )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()
