@@ -129,12 +129,7 @@ def diffeqsolve(
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
     wanted, throw = as_placements(costs), options["throw"]
-    max_steps: Any = options["max_steps"]
-    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
-    if max_steps is not None and not (is_count and max_steps >= 1):
-        raise ValueError(
-            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
-        )
+    _check_count(options["max_steps"])
     solver, event = mended(solver), in_users_time(options["event"])
     options = options | dict(event=event)
     problem = (terms, solver, t0, t1, dt0, y0, args)
@@ -167,6 +162,14 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
             )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()
+
+
+def _check_count(max_steps: Any) -> None:
+    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
+    if max_steps is not None and not (is_count and max_steps >= 1):
+        raise ValueError(
+            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
+        )
 
 
 def _checked_first_step(t0: Time, t1: Time, dt0: Time | None, throw: bool) -> Time | None:
