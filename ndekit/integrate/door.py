@@ -20,6 +20,7 @@ from .outside.diffrax_loop import solve_in_loop, solve_through_diffrax
 from .outside.drawn_times import read_beside, solve_and_look
 from .prepare.quick import can_run, can_solve, solve_by_engine
 from .programs.effects import LeavesTheProgram
+from .programs.on_each_device import on_each_device
 from .programs.run_time_errors import told_plainly
 from .solution import Solution
 from .solvers.root_finders import mended
@@ -115,19 +116,22 @@ def diffeqsolve(
         sol.ys, sol.costs["steps"], sol.stats["num_evals"]
         ```
     """
-    wanted = as_placements(costs)
-    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
-    if max_steps is not None and not (is_count and max_steps >= 1):
-        raise ValueError(
-            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
-        )
-    solver, event = mended(solver), in_users_time(event)
     options: dict[str, Any] = dict(
         saveat=saveat, stepsize_controller=stepsize_controller, event=event, max_steps=max_steps,
         throw=throw, progress_meter=progress_meter, solver_state=solver_state,
         controller_state=controller_state, made_jump=made_jump,
         discrete_terminating_event=discrete_terminating_event,
     )  # fmt: skip
+    given = (terms, solver, t0, t1, dt0, y0, args), adjoint, costs, key, options
+    return on_each_device(_solve, *given, forward=isinstance(adjoint, diffrax.ForwardMode))
+
+
+def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
+    terms, solver, t0, t1, dt0, y0, args = problem
+    wanted, throw = as_placements(costs), options["throw"]
+    _check_count(options["max_steps"])
+    solver, event = mended(solver), in_users_time(options["event"])
+    options = options | dict(event=event)
     problem = (terms, solver, t0, t1, dt0, y0, args)
     if read_beside(wanted, adjoint):
         return solve_and_look(diffeqsolve, problem, wanted, adjoint=adjoint, key=key, **options)
@@ -135,25 +139,37 @@ def diffeqsolve(
     through_diffrax = lambda: solve_through_diffrax(
         *problem, placements=placements, key=key, adjoint=adjoint, **options
     )
-    if not isinstance(adjoint, AbstractReplay) or not can_run(y0, args, terms, progress_meter):
+    if not isinstance(adjoint, AbstractReplay) or not can_run(
+        y0, args, terms, options["progress_meter"]
+    ):
         return through_diffrax()
-    states = (solver_state, controller_state, made_jump, event, discrete_terminating_event)
+    saveat, controller = options["saveat"], options["stepsize_controller"]
+    names = "solver_state controller_state made_jump event discrete_terminating_event".split()
     is_complex = lambda t: t is not None and eqx.is_array_like(t) and jnp.iscomplexobj(t)
-    plain = isinstance(adjoint, ReplayAdjoint) and all(state is None for state in states)
+    plain = isinstance(adjoint, ReplayAdjoint) and all(options[name] is None for name in names)
     plain = plain and not any(map(is_complex, (t0, t1, dt0, *jax.tree.leaves(saveat))))
     try:
         with told_plainly():
-            if not (plain and can_solve(terms, solver, y0, saveat, stepsize_controller)):
+            if not (plain and can_solve(terms, solver, y0, saveat, controller)):
                 return solve_in_loop(
                     *problem, adjoint=WithCosts(adjoint, placements, key), **options
                 )
             return solve_by_engine(
                 terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
-                saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=stepsize_controller,
-                how=adjoint.how, max_steps=max_steps, throw=throw, placements=placements, key=key,
+                saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=controller,
+                how=adjoint.how, max_steps=options["max_steps"], throw=throw,
+                placements=placements, key=key,
             )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()
+
+
+def _check_count(max_steps: Any) -> None:
+    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
+    if max_steps is not None and not (is_count and max_steps >= 1):
+        raise ValueError(
+            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
+        )
 
 
 def _checked_first_step(t0: Time, t1: Time, dt0: Time | None, throw: bool) -> Time | None:
