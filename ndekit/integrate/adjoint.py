@@ -127,9 +127,10 @@ class WithCosts(diffrax.AbstractAdjoint):
     adjoint: AbstractReplay
     placements: Placements
     key: Any
+    num_turns: int | None = eqx.field(static=True, default=None)
 
     def loop(self, **given: Any) -> Any:
-        how = self.adjoint.how
+        how = self.adjoint.how._replace(num_turns=self.num_turns)
         state, stats, besides = run_loop(how, self.placements, self.key, **given)
         return state, stats | {"besides": besides}
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,6 +13,7 @@ from jax import lax
 from ... import tree
 from ...shapes import Count, Flag, State, Time
 from ..costs.contracts import read_totals
+from ..programs.counted_loops import counted, is_on_host, turns_together, until
 from ..programs.lanes import Lanes
 from . import stepping
 from .attempt import Lane, Proposal, attempt, is_active, start
@@ -24,6 +25,10 @@ from .problem import Operands, Problem
 from .record import Details, Record, empty_record
 from .saving import any_lane
 from .streams import Streams, empty_streams, flow
+
+# Bytes of all states of a solve whose length is known, on an accelerator: what is run again there
+# asks the host after every step.
+_ALL_OF_COUNTED = 2**28
 
 
 class Outcome(eqx.Module):
@@ -83,7 +88,8 @@ def record_forward(
     been made before; they are taken again.
     """
     record = _empty_record(problem, lanes, flat)
-    loop = _looped(problem, lanes, flat, record, alone and problem.steps_at_once, plan)
+    way = _Way(alone and problem.steps_at_once, plan)
+    loop = _looped(problem, lanes, flat, record, way)
     assert loop.record is not None  # as one was given
     end = None if problem.undo is None else (*recorded_state(problem, loop.lane), ())
     still = _memo_of_no_step(problem, lanes, flat, loop) if problem.kept else None
@@ -91,18 +97,32 @@ def record_forward(
     return _finished(problem, lanes, flat, loop), recording
 
 
+class _Way(NamedTuple):
+    """What is done in a turn besides an attempt."""
+
+    notes_stages: bool = False
+    plan: Record | None = None
+    counts: bool = False  # whether nobody asks if there is another
+
+
 def _looped(
-    problem: Problem, lanes: Lanes, flat: list, record: Record | None, notes_stages: bool = False,
-    plan: Record | None = None,
-) -> _Loop:  # fmt: skip
-    lane = _in_all(problem, lanes, start)(flat, None)
+    problem: Problem, lanes: Lanes, flat: list, record: Record | None, way: _Way = _Way()
+) -> _Loop:
+    lane, plan = _in_all(problem, lanes, start)(flat, None), way.plan
     streams = _in_all(problem, lanes, empty_streams)(flat, None)
     go = _anyone(problem, lanes, flat, lane) if plan is None else plan.num_steps > 0
     loop = _Loop(lane, streams, record, jnp.array(0), go)
-    turn = lambda loop: _turn(problem, lanes, flat, loop, notes_stages, plan)
-    if record is None or not record.page:
-        return lax.while_loop(lambda loop: loop.go, turn, loop)
-    return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
+    has_pages = record is not None and record.page > 0
+    way = way._replace(counts=problem.num_turns is not None and plan is None and not has_pages)
+    turn = lambda loop: _turn(problem, lanes, flat, loop, way)
+    if has_pages:
+        return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
+    if way.counts:
+        if record is not None:
+            loop = dataclasses.replace(loop, record=dataclasses.replace(record, counts=True))
+        return counted(problem.most_turns, turn, loop)
+    together = 1 if plan is not None else turns_together(problem.max_steps)
+    return until(lambda loop: loop.go, turn, loop, together)
 
 
 def _turn_page(turn: Callable[[_Loop], _Loop], loop: _Loop) -> _Loop:
@@ -124,17 +144,30 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     memo = _in_all(problem, lanes, lambda problem, operands: stepping.memo_like(problem, operands))
     left, drawn = memo(flat, None)
     state = (*recorded_state(problem, lane), (left, drawn))
-    checkpoints = problem.checkpoints if problem.undo is None else 0
-    if checkpoints is None:
-        in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
-        sure = 0 if problem.between is None else problem.between.sure_steps
-        in_lanes = bool(lanes.levels)
-        checkpoints = default_checkpoints(problem.max_steps, *in_bytes, sure, in_lanes=in_lanes)
+    in_bytes = tree.num_bytes(state), tree.num_bytes(drawn)
+    checkpoints = _num_checkpoints(problem, lanes, *in_bytes)
     details, stages = _details_like(problem, lane), None
     if problem.steps_at_once:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
-    given = lane.t, state, details, stages, problem.max_steps, checkpoints
+    given = lane.t, state, details, stages, problem.most_turns, checkpoints
     return empty_record(*given, operands=flat)
+
+
+def _num_checkpoints(problem: Problem, lanes: Lanes, row_bytes: int, noise_bytes: int) -> int:
+    """The user's, or the default; no fewer where a solve is known to be short than elsewhere."""
+    max_steps, most = problem.max_steps, problem.most_turns
+    assert max_steps is not None and most is not None
+    if problem.undo is not None:
+        return 0
+    if problem.checkpoints is not None:
+        return min(problem.checkpoints, most)
+    if problem.num_turns is not None and not is_on_host() and most * row_bytes <= _ALL_OF_COUNTED:
+        return most
+    sure = 0 if problem.between is None else problem.between.sure_steps
+    number = lambda steps: default_checkpoints(
+        steps, row_bytes, noise_bytes, sure, in_lanes=bool(lanes.levels)
+    )
+    return max(number(most), min(number(max_steps), most))
 
 
 def _memo_of_no_step(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Any:
@@ -155,31 +188,34 @@ def recorded_state(problem: Problem, lane: Lane) -> tuple[State, Any]:
     return lane.y, lane.carry if problem.stepper.keeps_carry else ()
 
 
-def _turn(
-    problem: Problem, lanes: Lanes, flat: list, loop: _Loop, notes_stages: bool, plan: Record | None
-) -> _Loop:
+def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, way: _Way) -> _Loop:
     one_attempt = lambda flat, *given: attempt(problem, _join(problem, flat), *given)
     before, now = loop.lane, None
-    if plan is not None:
-        now = planned(plan, loop.number)
+    if way.plan is not None:
+        now = planned(way.plan, loop.number)
         before = lanes.map(lambda _, __, *given: on_grid(problem, *given))(flat, None, before, now)
     lane, proposal = lanes.map(one_attempt)(flat, loop.number, before, now)
     streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
     record = loop.record
     if record is not None:
-        wanted = jnp.array(True) if problem.moving else any_lane(proposal.accepted)
+        # Of a solve whose length is known the record has as many rows.
+        wanted = loop.go if problem.moving else any_lane(proposal.accepted)
+        if way.counts:
+            wanted = jnp.array(True)
         details = lanes.map(lambda _, __, *given: _details(problem, *given))
         noted = details(flat, None, before, proposal, lane)
         state = stages = None
-        if notes_stages:
+        if way.notes_stages:
             stages = proposal.trial.stages[: problem.num_stages]
             stages = jax.tree.map(lambda *rows: jnp.stack(rows), *stages)
         else:
             state = (*recorded_state(problem, before), proposal.memo)
         record = record.append(state, stages, lane.t, noted, wanted)
     number = loop.number + 1
-    if plan is not None:
-        return _Loop(lane, streams, record, number, number < plan.num_steps)
+    if way.counts:
+        return _Loop(lane, streams, record, number, loop.go)
+    if way.plan is not None:
+        return _Loop(lane, streams, record, number, number < way.plan.num_steps)
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:
         go = go & (number < problem.max_steps)

@@ -102,6 +102,9 @@ class Problem:
     solver_name: str
     plans: tuple[Plan, ...]
     fenced: bool = False
+    # How many attempts a solve makes, where that is known before it runs. Then its loops count, and
+    # nobody asks whether they go on; what is behind its end does nothing.
+    num_turns: int | None = None
     one_by_one: bool = False  # whether something asks that steps be replayed one by one
     jumps: bool = False  # whether the controller may make jumps
     dense: bool = False
@@ -124,6 +127,12 @@ class Problem:
     kept: Linearized | None = None  # the dynamics and what their derivative reads, if recorded
     treedef: Any = None  # of the operands
     outcome: Any = None  # shapes and dtypes of what one lane gives
+
+    @property
+    def most_turns(self) -> int | None:
+        """How many attempts there can be."""
+        known = [n for n in (self.num_turns, self.max_steps) if n is not None]
+        return min(known, default=None)
 
     @property
     def interpolates(self) -> bool:

@@ -10,6 +10,7 @@ from jax import lax
 
 from ... import tree
 from ...shapes import Count, Flag, State, Time
+from ..programs.counted_loops import is_on_host
 from ..programs.uninitialized import uninitialized
 from .checkpoints import Rows, empty_rows
 
@@ -39,6 +40,15 @@ class RecordedStep(eqx.Module):
     accepted: Flag
     details: Details | None
 
+    def only_if(self, here: Flag) -> "RecordedStep":
+        """The step, or where it is not `here` one of no length that nobody accepted."""
+        details, t1 = self.details, jnp.where(here, self.t1, self.t0)
+        if details is not None and details.accepted is not None:
+            flags = details.accepted & here, details.finite & here
+            details = dataclasses.replace(details, accepted=flags[0], finite=flags[1])
+        accepted = self.accepted & here
+        return dataclasses.replace(self, t1=t1, accepted=accepted, details=details)
+
 
 class AllRows(eqx.Module):
     """The state before every step."""
@@ -65,6 +75,7 @@ class Record(eqx.Module):
     max_steps: int = eqx.field(static=True)
     # Steps that the loops write to a record of their own before it is copied here; 0 for none.
     page: int = eqx.field(static=True, default=0)
+    counts: bool = eqx.field(static=True, default=False)  # whether all rows are written
 
     def step(self, number: Count, state: tuple[State, Any, Any]) -> RecordedStep:
         """A step, from the state before it."""
@@ -181,8 +192,10 @@ def shared_by_lanes(record: Record) -> list[Any]:
 
 
 def _page_length(row_bytes: int, max_steps: int) -> int:
-    """XLA's CPU compiler makes one function of a loop that touches less than a kilobyte; of a
+    """For CPUs: their compiler makes one function of a loop that touches less than a kilobyte; of a
     larger one it makes a call for each operation, which for a few numbers takes ten times as long.
     """
     length = min(_PAGE_BYTES // row_bytes, _LONGEST_PAGE)
+    if not is_on_host():
+        return 0
     return length if _SHORTEST_PAGE <= length < max_steps else 0

@@ -1,5 +1,6 @@
 """The other ways through the door: inside diffrax, by the engine's loop or by diffrax's own."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -9,6 +10,7 @@ from jaxtyping import PyTree
 
 from ...shapes import Args, Time
 from ..adjoint import ReplayAdjoint, WithCosts
+from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements
 from ..forward.failures import thrown
 from ..prepare.saved_along_noise import refuse_bridge
@@ -17,10 +19,17 @@ from ..solution import Solution
 from ..steppers.explicit import explicit_runge_kutta
 from .recorder import recorder_beside
 
+# What a solve is continued with.
+_CONTINUED = ("solver_state", "controller_state", "made_jump", "discrete_terminating_event")
+
 
 @eqx.filter_jit
 def solve_in_loop(*problem: Any, adjoint: WithCosts, throw: bool, **options: Any) -> Solution:
     """Solve by the engine, prepared and dressed by diffrax."""
+    if all(options[name] is None for name in ("event", *_CONTINUED)):
+        _, _, t0, t1, dt0, *_ = problem
+        num_turns = num_turns_of(options["stepsize_controller"], t0, t1, dt0)
+        adjoint = dataclasses.replace(adjoint, num_turns=num_turns)
     sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, throw=False, **options)
     fields = _fields_of(sol)
     fields["stats"] = stats = dict(sol.stats)

@@ -22,6 +22,7 @@ class Replaying(NamedTuple):
     step_sizes: str
     reversible: bool = False
     keeps_stages: bool = False
+    num_turns: int | None = None
 
     @property
     def one_by_one(self) -> bool:
@@ -78,6 +79,7 @@ def assemble(
         max_steps=max_steps,
         checkpoints=how.checkpoints,
         keeps_stages=how.keeps_stages,
+        num_turns=how.num_turns,
         solver_name=type(solver).__name__,
         fenced=fenced,
         one_by_one=how.one_by_one or fenced or any(part.one_by_one for part in parts),

@@ -12,6 +12,7 @@ from jax import lax
 from ... import tree
 from ...shapes import Args, State, Time
 from ..control.controllers import frozen, is_diffrax_pid
+from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements, Surroundings
 from ..forward.failures import thrown
 from ..forward.loop import Outcome
@@ -92,6 +93,7 @@ def solve_by_engine(
         t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
         direction = direction_of(t0, t1)
         times = _Times(*(reflected(t, direction) for t in (t0, t1, dt0, ts)))
+    how = how._replace(num_turns=num_turns_of(stepsize_controller, t0, t1, dt0))
     y0 = promote_state(y0, t0)
     field = reflected_field(terms, args, direction)
     controller = stepsize_controller.wrap(direction)

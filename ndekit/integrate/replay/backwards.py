@@ -21,11 +21,12 @@ from ..forward.loop import Outcome, Solved
 from ..forward.problem import Operands, Problem
 from ..forward.record import AllRows, RecordedStep
 from ..forward.saving import block_size
+from ..programs.counted_loops import counted, turns_together, until
 from ..programs.lanes import Lanes
 from .cotangents import collect
 from .saving_vjp import SavedValues, nothing_found, padded_in_front
 from .step_vjp import Cotangents, Replay, step_vjp
-from .steps_at_once import vjp_of_steps
+from .steps_at_once import STEPS, vjp_of_steps
 
 # Values at `ts` that are looked at together, where many steps are.
 _BLOCK_OF_STRETCH = 128
@@ -52,15 +53,33 @@ def replay(
     pass_ = _prepare(problem, lanes, perturbed, solved, ct_outcome, steps_at_once)
     ct, record = _at_the_end(pass_, solved.outcome), solved.recording.record
     if steps_at_once:
-        walk = (ct, record.num_steps)
-        turn = lambda walk: vjp_of_steps(pass_, *walk)
-        return collect(pass_, perturbed, lax.while_loop(lambda w: w[1] > 0, turn, walk)[0])
-    states, turn = solved.recording.end, _turn_page if record.page else _turn
+        return collect(pass_, perturbed, _walked_at_once(pass_, ct))
+    states = solved.recording.end
     if isinstance(record.rows, Rows):
         states = stack_of(record.rows, record.num_steps)
-    walk = _Walk(ct, states, record.num_steps - 1)
-    walk = lax.while_loop(lambda w: w.step >= 0, lambda w: turn(pass_, w), walk)
-    return collect(pass_, perturbed, walk.ct)
+    return collect(pass_, perturbed, _walked(pass_, _Walk(ct, states, record.num_steps - 1)).ct)
+
+
+def _walked_at_once(pass_: Replay, ct: Cotangents) -> Cotangents:
+    record = pass_.recording.record
+    walk, turn = (ct, record.num_steps), lambda walk: vjp_of_steps(pass_, *walk)
+    if record.counts:
+        return counted(-(-record.max_steps // min(STEPS, record.max_steps)), turn, walk)[0]
+    return lax.while_loop(lambda w: w[1] > 0, turn, walk)[0]
+
+
+def _walked(pass_: Replay, walk: _Walk) -> _Walk:
+    record = pass_.recording.record
+    goes_on = lambda w: w.step >= 0
+    if record.page:
+        return lax.while_loop(goes_on, lambda w: _turn_page(pass_, w), walk)
+    if record.counts:
+        return counted(record.max_steps, lambda w: _turn(pass_, w), walk)
+    if not isinstance(record.rows, AllRows):
+        return lax.while_loop(goes_on, lambda w: _turn(pass_, w), walk)
+    together = turns_together(pass_.problem.max_steps)
+    stays = together > 1
+    return until(goes_on, lambda w: _turn(pass_, w, stays), walk, together)
 
 
 def _prepare(
@@ -141,13 +160,16 @@ def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
     return Grid(jnp.asarray(pass_.ct_outcome.t), jnp.zeros_like(outcome.t), memory)
 
 
-def _turn(pass_: Replay, walk: _Walk) -> _Walk:
-    """Go one step back."""
+def _turn(pass_: Replay, walk: _Walk, stays: bool = False) -> _Walk:
+    """Go one step back; or stay where there is none left, if it may be so."""
     go_before = _arrive if pass_.problem.undo is None else _undo
     if isinstance(pass_.recording.record.rows, AllRows):
         go_before = _look_up
-    states, step = go_before(pass_, walk.states, walk.step)
-    return _Walk(step_vjp(pass_, walk.ct, step, walk.step), states, walk.step - 1)
+    number = jnp.maximum(walk.step, 0) if stays else walk.step
+    states, step = go_before(pass_, walk.states, number)
+    if stays:
+        step = step.only_if(walk.step >= 0)
+    return _Walk(step_vjp(pass_, walk.ct, step, number), states, walk.step - 1)
 
 
 def _turn_page(pass_: Replay, walk: _Walk) -> _Walk:
