@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from .harness.compare import table
-from .harness.standings import standings, standings_table
 from .harness.registry import Job, make_job
 from .harness.row import read_rows
+from .harness.standings import standings, standings_table
 
 SEEDS = 3
 # (experiment, preset, regulariser, coefficient). `None` is the preset's own, which is the paper's

@@ -89,9 +89,9 @@ def fit(
             that of a [`ndekit.StepBudget`][], is asked at the end what did not work out.
         after_evaluate: `after_evaluate(carry, metrics)` returns the carry to go on with, given what
             `evaluate` has returned.
-        stop: asked before each compiled call whether the run should end there, for now: a clock, for
-            example. The checkpoint is written, and `num_updates` of the result is smaller than what
-            was asked for; the same call goes on later.
+        stop: asked before each compiled call whether the run should end there for now; a clock, for
+            example. The checkpoint is written, and the result has fewer updates than were asked
+            for; the same call goes on later.
 
     Returns:
         A [`ndekit.train.FitResult`][].

@@ -5,8 +5,8 @@
     python tests/bench/on_device.py --rounds 1                          # a look
 
 The variants of a case are compiled side by side, then called in turns, as `make bench` does. Prints
-a row when a case is done. A *known scan* is the solve written by hand as a `lax.scan` over its steps,
-where their number is known before it runs; *floor* is a scan of as many evaluations of the field.
+a row when a case is done. A *known scan* is the solve written by hand as a `lax.scan` over its
+steps, where their number is known before it runs; a *floor* evaluates the field as often.
 """
 
 import argparse

@@ -148,8 +148,13 @@ def test_a_trained_model_is_measured_later_if_there_is_no_time(whole, tmp_path, 
     assert found(later) == found(done)
 
 
-@pytest.mark.parametrize("what", [NonFiniteLossError("Update 2 gave loss nan."),
-                                  eqx.EquinoxRuntimeError("a solve\nEquinoxRuntimeError: no")])  # fmt: skip
+FAILURES = [
+    NonFiniteLossError("Update 2 gave loss nan."),
+    eqx.EquinoxRuntimeError("a solve\nEquinoxRuntimeError: no"),
+]
+
+
+@pytest.mark.parametrize("what", FAILURES, ids=["loss", "solve"])
 def test_a_row_that_fails_is_noted_and_passed_over(what, tmp_path, monkeypatch):
     bad, good, asked = job_of(), job_of("none"), []
 
