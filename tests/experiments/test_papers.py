@@ -21,6 +21,10 @@ from ndekit.train import CheckpointError, NonFiniteLossError
 UPDATES = 6  # two epochs of three
 
 
+class Trained(Exception):
+    """A training has begun."""
+
+
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     """The presets of the papers with blobs for images."""
@@ -116,11 +120,11 @@ def test_a_row_that_is_done_is_not_trained_again(whole, tmp_path, monkeypatch):
 
     def train(self, seed, folder, **options):
         trained.append(folder.name)
-        raise KeyboardInterrupt
+        raise Trained
 
     monkeypatch.setattr(Trainer, "train", train)
     assert worked([done.job], tmp_path) == []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Trained):
         worked([done.job, job_of("none")], tmp_path)
     assert trained == [job_of("none").name]
 
@@ -141,8 +145,13 @@ def test_a_trained_model_is_measured_later_if_there_is_no_time(whole, tmp_path, 
     done, _ = whole
     monkeypatch.setattr(Visit, "has_time_to_measure", lambda self, evaluations: False)
     said = []
-    assert worked([done.job], tmp_path, say=said.append) == []
-    assert "trained" in said[-1]
+    jobs = [done.job, job_of("none")]
+    assert worked(jobs, tmp_path, say=said.append) == []
+    # The time is not wasted: the next row is trained.
+    assert [line.split(": trained")[0] for line in said if ": trained;" in line] == [
+        job.name for job in jobs
+    ]
+    assert [each.update for each in standings(jobs, tmp_path)] == [UPDATES, UPDATES]
     # The next visit has trained nothing: it measures in any case.
     (later,) = worked([done.job], tmp_path)
     assert found(later) == found(done)
@@ -176,7 +185,7 @@ def truncated(data):
 
 
 def changed(data):
-    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+    return data[:-2] + bytes([data[-2] ^ 1]) + data[-1:]  # within a number
 
 
 def without_a_header(data):

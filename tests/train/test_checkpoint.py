@@ -229,7 +229,7 @@ def scribble(path):
 
 def change_a_byte(path):
     data = bytearray(path.read_bytes())
-    data[-9] ^= 1
+    data[-2] ^= 1  # within a number
     path.write_bytes(data)
 
 

@@ -98,7 +98,6 @@ def work(
         if job in done or failure_of(job, out).exists():
             continue
         if not visit.has_time_to_begin():
-            say("no time is left for another row")
             break
         try:
             visit.begin_job()
@@ -107,8 +106,8 @@ def work(
             failure_of(job, out).write_text(reason_of(error) + "\n", encoding="utf-8")
             say(f"{job.name}: failed. {reason_of(error)}")
             continue
-        if row is None:
-            break
+        if row is None:  # cut off, or left to be measured: then there may be time for another
+            continue
         append_row(out, row)
         _write_rows(out)
         rows.append(row)
@@ -135,7 +134,7 @@ def _train_for_a_while(
     visit.is_over()  # the last pause counts
     # A visit that has trained nothing measures in any case, or it would never be done.
     if trained and not visit.has_time_to_measure(_evaluations(trainer)):
-        say(f"{job.name}: trained; the time is over before it is measured")
+        say(f"{job.name}: trained; to measure it there is too little time")
         return None
     return row_of(job, trainer, result, out)
 
