@@ -11,10 +11,12 @@ DEMO ?= --regularizers none,steps,error,stiffness --seeds 3 --out runs/demo
 # How many configurations make compare draws, and which.
 N ?= 300
 SEED ?= 0
+# How long make papers goes on.
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow compare mutants bench docs notebooks lint clean
+.PHONY: help demo test test-slow compare mutants bench docs papers notebooks lint clean
 
 help: ## say what the targets do
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r target does; do \
@@ -37,6 +39,9 @@ mutants: .venv/with-tests ## put small faults into a copy of the code, which tes
 
 bench: .venv/with-tests ## time the engine against diffrax
 	$(BIN)/python -m pytest tests/bench --benchmark-only -m '' -s
+
+papers: .venv/with-experiments ## train what the published tables lack, for MINUTES=10; go on next time
+	$(BIN)/ndekit papers --minutes $(MINUTES)
 
 docs: .venv/with-docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --config-file .mkdocs.yml

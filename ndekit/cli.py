@@ -11,6 +11,7 @@ import equinox as eqx
 from .data import DataError
 from .experiments.harness.compare import draw_pictures, table
 from .experiments.harness.provenance import versions
+from .experiments.harness.queue import Visit, reason_of, work
 from .experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
@@ -24,6 +25,7 @@ from .experiments.harness.row import Row, RowsError
 from .experiments.harness.runs import run_jobs
 from .experiments.harness.search import search_table
 from .experiments.harness.turns import seconds_table, train_in_turns, write_seconds
+from .experiments.papers import missing, report
 from .train import CheckpointError, NonFiniteLossError
 
 USER_ERROR = 2
@@ -78,14 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error), USER_ERROR)
         return _fail(f"`{error.filename}`: {error.strerror}.", USER_ERROR)
     except eqx.EquinoxRuntimeError as error:
-        return _fail(f"A solve failed. {_reason(error)}", USER_ERROR)
-
-
-def _reason(error: Exception) -> str:
-    """What a solver says itself, out of Equinox's account of where it said so."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = [line.split("EquinoxRuntimeError: ", 1)[1] for line in lines if "RuntimeError: " in line]
-    return (said or lines)[0]
+        return _fail(f"A solve failed. {reason_of(error)}", USER_ERROR)
 
 
 def _fail(sentence: str, status: int) -> int:
@@ -135,6 +130,20 @@ def _time(options: argparse.Namespace) -> int:
         return _fail("Interrupted. Nothing is kept of what was timed.", INTERRUPTED)
     print(seconds_table(rows))
     print(f"rows: {write_seconds(out, rows)}")
+    return 0
+
+
+def _papers(options: argparse.Namespace) -> int:
+    visit, jobs, out = Visit(60 * options.minutes), missing(), Path(options.out)
+    try:
+        if not options.list:
+            work(
+                jobs, out, visit,
+                data_folder=options.data, progress=sys.stderr.isatty(), say=_say,
+            )  # fmt: skip
+        print(report(jobs, out))
+    except CheckpointError as error:
+        return _fail(f"{error} On the command line: another `--out`.", USER_ERROR)
     return 0
 
 
@@ -208,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--updates", type=_count(1), default=100, help="at most (default: 100)")
     timing.add_argument("--seed", type=_count(0), default=0, help="default: 0")
     search = _add_search(commands)
+    _add_papers(commands)
     for command in (compare, timing):
         command.add_argument(
             "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
@@ -236,6 +246,15 @@ def _add_search(commands: Any) -> argparse.ArgumentParser:
         help="by how much the metric may be worse than without (default: 0.003, a fraction)",
     )  # fmt: skip
     return search
+
+
+def _add_papers(commands: Any) -> None:
+    papers = commands.add_parser("papers", help="train what the published tables lack, for a while")
+    papers.set_defaults(command=_papers)
+    papers.add_argument("--minutes", type=_number, default=10.0, help="in all (default: 10)")
+    papers.add_argument("--list", action="store_true", help="only say what is done and missing")
+    papers.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
+    papers.add_argument("--out", metavar="FOLDER", default=".papers", help="default: .papers")
 
 
 def _count(least: int):

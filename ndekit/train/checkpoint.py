@@ -1,5 +1,7 @@
 """A training run on the disk: written whole or not at all, and read back bit for bit."""
 
+import hashlib
+import io
 import json
 import os
 import re
@@ -52,6 +54,14 @@ class Kept(NamedTuple):
     num_updates: int | None
 
 
+class Standing(NamedTuple):
+    """How far a training run has come, as its checkpoint says."""
+
+    update: int
+    num_updates: int | None  # as in `Kept`
+    train_seconds: float
+
+
 def path_in(folder: str | os.PathLike, tag: str | None) -> Path:
     """Where the checkpoint of a run lies: `checkpoint.eqx`, or `checkpoint-TAG.eqx`.
 
@@ -85,12 +95,16 @@ def save(
 ) -> None:
     """Write the state, and the history up to it, to `path` in one move."""
     trees, numbers = _split(state)
+    arrays = io.BytesIO()
+    eqx.tree_serialise_leaves(arrays, jax.tree.map(plain, trees))
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint._asdict(),
         "num_updates": num_updates,
         "leaves": _signature(trees),
         "numbers": numbers,
+        # A byte that a disk has changed would go on as a number.
+        "digest": _digest(arrays.getvalue()),
         # An interrupt can fall between the writing of rows and the step that they belong to.
         "history": [row for row in history if row["update"] <= state.update],
     }
@@ -98,7 +112,7 @@ def save(
     temporary = _temporary(path)
     with temporary.open("wb") as file:
         file.write(json.dumps(header).encode() + b"\n")
-        eqx.tree_serialise_leaves(file, jax.tree.map(plain, trees))
+        file.write(arrays.getvalue())
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -125,13 +139,35 @@ def load(path: Path, like: State, key: list) -> Kept | None:
         if header["leaves"] != (leaves := _signature(trees)):
             difference = _first_difference(header["leaves"], leaves)
             raise refused(path, f"another model, optimiser or evaluation: {difference}")
+        arrays = file.read()
+        # Older files have none.
+        if header.get("digest", _digest(arrays)) != _digest(arrays):
+            raise _damaged(path)
         try:
-            found = eqx.tree_deserialise_leaves(file, jax.tree.map(plain, trees))
+            found = eqx.tree_deserialise_leaves(io.BytesIO(arrays), jax.tree.map(plain, trees))
         except Exception as error:  # NumPy raises many kinds on damaged bytes
             raise _damaged(path) from error
     state = State(**jax.tree.map(_made_key_like, trees, found), **header["numbers"])
     marks = None if marks is None else Fingerprint(**marks)
     return Kept(state, header["history"], marks, header.get("num_updates"))
+
+
+def standing(path: Path) -> Standing | None:
+    """How far the run has come that wrote `path`, or `None` if there is no such file.
+
+    Raises:
+        CheckpointError: if its first line is damaged.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        header = _read_header(path, file.readline())
+    numbers = header["numbers"]
+    return Standing(numbers["update"], header.get("num_updates"), numbers["train_seconds"])
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _made_key_like(like: Any, found: Any) -> Any:

@@ -42,6 +42,7 @@ def fit(
     progress: bool = True,
     carry: PyTree = None,
     after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> FitResult:
     r"""Minimise `loss_fn` over the floating-point arrays of a model, with one compiled update.
 
@@ -88,6 +89,9 @@ def fit(
             that of a [`ndekit.StepBudget`][], is asked at the end what did not work out.
         after_evaluate: `after_evaluate(carry, metrics)` returns the carry to go on with, given what
             `evaluate` has returned.
+        stop: asked before each compiled call whether the run should end there for now; a clock, for
+            example. The checkpoint is written, and the result has fewer updates than were asked
+            for; the same call goes on later.
 
     Returns:
         A [`ndekit.train.FitResult`][].
@@ -135,6 +139,7 @@ def fit(
         checkpoint_path=_checkpoint_path(checkpoint_dir, tag),
         checkpoint_every=interval("checkpoint_every", checkpoint_every),
         after_evaluate=after_evaluate,
+        stop=stop,
     )
     calls = loop.TimedCalls(plan)
     start = begin(plan, _first_state(plan, model, carry), calls, resume)
@@ -168,17 +173,19 @@ def _first_state(plan: loop.Plan, model: PyTree, carry: PyTree) -> checkpoint.St
 
 def _result(plan: loop.Plan, state: checkpoint.State, start: Beginning) -> FitResult:
     judged = math.isfinite(state.best_value)
-    if plan.patience is not None and not judged:
+    done = loop.is_done(plan, state)
+    if plan.patience is not None and not judged and done:
         raise ValueError(
             f"`evaluate` gave no finite {plan.monitor!r} in {state.update} updates, so no model is "
             "the best one, which `patience` asks for. Mend `evaluate`, name another `monitor`, or "
             "leave `patience` out to get the last model."
         )
-    remarks = remarks_of(state.carry)
+    # What half a training lacks is no news.
+    remarks = remarks_of(state.carry) if done else ()
     for remark in remarks:
         logger.warning(remark)
     return FitResult(
-        model=state.model if plan.patience is None else state.best_model,
+        model=state.best_model if plan.patience is not None and judged else state.model,
         history=start.history,
         num_updates=state.update,
         best_update=state.best_update if judged else None,

@@ -37,6 +37,7 @@ class Plan(NamedTuple):
     checkpoint_path: Path | None
     checkpoint_every: int
     after_evaluate: Callable[[PyTree, Mapping[str, float]], PyTree] | None
+    stop: Callable[[], bool] | None = None
 
     def next_call(self, done: int) -> int:
         """How many updates the call after `done` of them makes."""
@@ -54,7 +55,8 @@ def run(
     log: JsonLines | None,
     bar: ProgressBar,
 ) -> State:
-    """Go on until all updates are done or patience ends; an interrupt leaves a checkpoint.
+    """Go on until all updates are done, patience ends or `stop` says so; an interrupt leaves a
+    checkpoint, and so does `stop`.
 
     `history` grows in place. Returns the last state.
     """
@@ -66,6 +68,9 @@ def run(
 
     try:
         while not is_done(plan, state):
+            if plan.stop is not None and plan.stop():
+                keep()
+                break
             new_state, rows, seconds = advance(plan, state, calls)
             history.extend(rows)
             state = new_state

@@ -14,7 +14,7 @@ class FitResult(NamedTuple):
         model: the best model if `patience` was given, else the last one.
         history: one row for each update (`kind="train"`) and each evaluation (`kind="evaluate"`),
             with the number of updates done as `update`; read it with [`ndekit.train.column`][].
-        num_updates: updates done.
+        num_updates: updates done; fewer than asked for if `patience` or `stop` ended the run.
         best_update: after how many updates the best evaluation was; `None` if none was finite, or
             without `evaluate`.
         compile_seconds, train_seconds: for the updates, without evaluations; summed over the parts

@@ -40,7 +40,8 @@ class Case(NamedTuple):
     grid: Any = None  # steps go along it, or are adaptive
     num_steps: int | None = None  # of one size, or adaptive
     for_diffrax: Callable = lambda terms: terms  # what diffrax is given instead
-    by_hand: Callable | None = None  # (parameters, given) -> y(t1), as a user would write it
+    # (parameters, given) -> y(t1), as a user would write it: a scan that knows its length
+    by_hand: Callable | None = None
 
     @property
     def dtype(self) -> Any:
@@ -182,11 +183,23 @@ def cde_case(name: str, on_grid: bool) -> Case:
         term = diffrax.ControlTerm(matrix, path)
         return term if on_grid else term.to_ode(), jnp.full(HIDDEN, 0.1)
 
+    def by_hand(parameters, coeffs):
+        path = diffrax.CubicInterpolation(ts, coeffs)
+        rate = lambda z: jnp.tanh(mlp(0.0, z, parameters)).reshape(HIDDEN, CHANNELS)
+
+        def step(z, dx):
+            first = rate(z) @ dx
+            return z + 0.5 * (first + rate(z + first) @ dx), None
+
+        increments = jax.vmap(path.evaluate)(ts[:-1], ts[1:])
+        return lax.scan(step, jnp.full(HIDDEN, 0.1), increments)[0]
+
     parameters = layers(HIDDEN, WIDTH, HIDDEN * CHANNELS)
     return Case(
         name, field=None, start=start, given=coeffs, parameters=parameters, t1=1.0,
         tolerance=1e-3, atol=1e-6, rounds=20, lanes=32, dt0=None,
         solver=diffrax.Heun() if on_grid else diffrax.Tsit5(), grid=ts if on_grid else None,
+        by_hand=by_hand if on_grid else None,
     )  # fmt: skip
 
 

@@ -121,6 +121,37 @@ def test_an_interrupt_saves_the_last_update_and_is_raised(tmp_path):
     assert bits(resumed) == bits(run())
 
 
+def test_a_run_that_is_stopped_returns_and_goes_on_bit_for_bit(tmp_path):
+    asked = []
+
+    def stop():
+        asked.append(None)
+        return len(asked) > 10
+
+    part = run(tmp_path, stop=stop)
+    assert part.num_updates == 10  # kept although 8 was the last turn
+    again = run(tmp_path, stop=lambda: True)
+    assert bits(again) == bits(part)
+    resumed = run(tmp_path, cut_at=9, stop=lambda: False)
+    assert bits(resumed) == bits(run())
+
+
+def test_a_run_stopped_before_its_first_evaluation_returns_its_last_model(tmp_path):
+    asked = iter([False, False, True])
+    part = run(tmp_path, stop=lambda: next(asked), patience=2)
+    plain = run(num_updates=2)
+    assert part.num_updates == 2 and part.best_update is None
+    assert bits(part)[0] == bits(plain)[0]
+
+
+def test_how_far_a_run_has_come_is_read_without_its_model(tmp_path):
+    assert checkpoint.standing(tmp_path / "checkpoint.eqx") is None
+    asked = iter([False] * 6 + [True])
+    part = run(tmp_path, stop=lambda: next(asked))
+    found = checkpoint.standing(tmp_path / "checkpoint.eqx")
+    assert found == (6, 20, part.train_seconds)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path):
     first = run(tmp_path)
     again = run(tmp_path, cut_at=19)
@@ -196,11 +227,17 @@ def scribble(path):
     path.write_bytes(b"\x00\xff" * 500)
 
 
+def change_a_byte(path):
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1  # within a number
+    path.write_bytes(data)
+
+
 def bare_json(path):
     path.write_bytes(b"[1, 2]\n")
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, scribble, bare_json])
+@pytest.mark.parametrize("damage", [truncate, empty, scribble, change_a_byte, bare_json])
 def test_a_damaged_checkpoint_is_one_clear_error(damage, tmp_path):
     run(tmp_path, num_updates=4)
     damage(tmp_path / "checkpoint.eqx")

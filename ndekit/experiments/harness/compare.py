@@ -1,6 +1,8 @@
 """A comparison of regularisers: the table beside the unregularised model, and the pictures."""
 
+import csv
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,18 @@ def strength(coefficient: Coefficient) -> str:
     if isinstance(coefficient, tuple):
         return f"{coefficient[0]:g} to {coefficient[1]:g}"
     return f"{coefficient:g}" if coefficient else "-"
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Columns of jobs and what was found of each as a CSV file, overwritten in one move."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(row | {"coefficient": strength(row["coefficient"])})
+    os.replace(temporary, path)
+    return path
 
 
 def _values(group: Sequence[Row], column: str) -> np.ndarray:

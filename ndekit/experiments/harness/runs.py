@@ -78,11 +78,15 @@ def run_job(job: Job, trainer: Trainer, out: Path, *, progress: bool, fresh: boo
     folder = folder_of(job, out)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    result = trainer.train(job.seed, folder, progress=progress)
+    return row_of(job, trainer, trainer.train(job.seed, folder, progress=progress), out)
+
+
+def row_of(job: Job, trainer: Trainer, result: FitResult, out: Path) -> Row:
+    """Measure a trained model, and keep the steps of its solve."""
     config = trainer.config
     batch = trainer.data.test_x[: config.predict_batch]
     table = config.task.see_solver(result.model, config.max_steps, batch)
-    np.savez(folder / STEPS_FILE, **table._asdict())
+    np.savez(folder_of(job, out) / STEPS_FILE, **table._asdict())
     return _row(job, trainer, result)
 
 

@@ -1,7 +1,7 @@
 """Trainings that differ by their seed alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,17 @@ class Trainer:
     def updates_per_call(self) -> int:
         return math.gcd(self.config.updates_per_call, self.per_epoch)
 
-    def train(self, seed: int, folder: Path, *, progress: bool) -> FitResult:
-        """Train, with log and checkpoint in `folder`; goes on from the checkpoint if it may."""
+    def train(
+        self,
+        seed: int,
+        folder: Path,
+        *,
+        progress: bool,
+        stop: Callable[[], bool] | None = None,
+    ) -> FitResult:
+        """Train, with log and checkpoint in `folder`; goes on from the checkpoint if it may, and
+        ends with one when `stop` says so.
+        """
         epochs = self.num_updates // self.per_epoch
         result = self.go_on(
             seed, folder, self.num_updates,
@@ -60,6 +69,7 @@ class Trainer:
             evaluate_every=self.per_epoch * max(1, math.ceil(epochs / 20)),
             log_path=folder / "log.jsonl",
             progress=progress,
+            stop=stop,
         )  # fmt: skip
         if self.config.average_from is None:
             return result

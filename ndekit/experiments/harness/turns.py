@@ -5,7 +5,6 @@ its speed more than a regulariser does.
 """
 
 import contextlib
-import csv
 import logging
 import math
 import tempfile
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .compare import strength
+from .compare import strength, write_csv
 from .measuring import measure, time_predictions
 from .provenance import commit_of, device_name
 from .registry import Job
@@ -154,10 +153,4 @@ def seconds_table(rows: Sequence[Seconds]) -> str:
 def write_seconds(out: Path, rows: Sequence[Seconds]) -> Path:
     """The rows as `out/seconds.csv`, overwritten."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / FILE_NAME
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns_of(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(columns_of(row) | {"coefficient": strength(row.job.coefficient)})
-    return path
+    return write_csv(out / FILE_NAME, [columns_of(row) for row in rows])
