@@ -134,6 +134,49 @@ IN_REPLAY = [
         ),
     ),
     Mutant(
+        name="first-stage-twice",
+        module="ndekit.integrate.replay.potential",
+        old="found = [x + y if wanted and not carry else y for x, y, wanted, carry in each]",
+        new="found = [x + y if wanted else y for x, y, wanted, _ in each]",
+        what="a second derivative counts the first stage as an operand and as part of the state",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_derivatives_on_fixed_steps_are_differences_of_the_gradient[few checkpoints]",
+        ),
+    ),
+    Mutant(
+        name="verdicts-of-the-plan-ignored",
+        module="ndekit.integrate.forward.attempt",
+        old="return Verdict(plan.accepted, plan.t_after, plan.t_after, *same)",
+        new="return Verdict(jnp.array(True), plan.t_after, plan.t_after, *same)",
+        what="a second derivative takes steps that the solve had rejected",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_second_derivatives_of_each_lane_are_as_alone",
+        ),
+    ),
+    Mutant(
+        name="pulled-as-pushed",
+        module="ndekit.integrate.replay.curvature",
+        old="swapped = dataclasses.replace(self, wanted=self.moved, moved=self.wanted)",
+        new="swapped = self",
+        what="the transpose of a second derivative forgets what it is asked for",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py::test_inside_a_scan",
+        ),
+    ),
+    Mutant(
+        name="third-derivatives-out-of-order",
+        module="ndekit.integrate.replay.potential",
+        old="return [*tangent, *value]",
+        new="return [*value, *tangent]",
+        what="a third derivative takes a gradient by the directions for one by the operands",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_third_derivatives_in_closed_form",
+        ),
+    ),
+    Mutant(
         name="products-dropped",
         module="ndekit.integrate.programs.outer_products",
         old="rest.append([p for p, _ in group] if len(group) > 1 else group[0][1])",
