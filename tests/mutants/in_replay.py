@@ -161,9 +161,7 @@ IN_REPLAY = [
         old="swapped = dataclasses.replace(self, wanted=self.moved, moved=self.wanted)",
         new="swapped = self",
         what="the transpose of a second derivative forgets what it is asked for",
-        tests=(
-            "tests/integrate/replay/test_every_derivative.py::test_inside_a_scan",
-        ),
+        tests=("tests/integrate/replay/test_every_derivative.py::test_inside_a_scan",),
     ),
     Mutant(
         name="third-derivatives-out-of-order",
