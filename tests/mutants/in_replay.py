@@ -134,25 +134,25 @@ IN_REPLAY = [
         ),
     ),
     Mutant(
-        name="first-stage-twice",
+        name="first-stage-an-operand",
         module="ndekit.integrate.replay.potential",
-        old="found = [x + y if wanted and not carry else y for x, y, wanted, carry in each]",
-        new="found = [x + y if wanted else y for x, y, wanted, _ in each]",
-        what="a second derivative counts the first stage as an operand and as part of the state",
+        old="if self.first_stage_anew:",
+        new="if False:",
+        what="forward the first stage is an operand, in reverse a part of the step",
         tests=(
             "tests/integrate/replay/test_every_derivative.py"
-            "::test_derivatives_on_fixed_steps_are_differences_of_the_gradient[few checkpoints]",
+            "::test_derivatives_of_an_adaptive_solve_are_those_on_its_grid[Bosh3-end]",
         ),
     ),
     Mutant(
-        name="verdicts-of-the-plan-ignored",
-        module="ndekit.integrate.forward.attempt",
-        old="return Verdict(plan.accepted, plan.t_after, plan.t_after, *same)",
-        new="return Verdict(jnp.array(True), plan.t_after, plan.t_after, *same)",
-        what="a second derivative takes steps that the solve had rejected",
+        name="planned-times-are-constants",
+        module="ndekit.integrate.forward.planned",
+        old="if problem.moving:",
+        new="if False:",
+        what="the second derivative by an end of the solve loses how the steps move with it",
         tests=(
             "tests/integrate/replay/test_every_derivative.py"
-            "::test_second_derivatives_of_each_lane_are_as_alone",
+            "::test_derivatives_on_fixed_steps_are_differences_of_the_gradient[times]",
         ),
     ),
     Mutant(
