@@ -9,6 +9,7 @@ and their grids differ; with `JAX_ENABLE_X64=1` the numbers are the same.
 
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from timing import compile_in_turns, run_in_turns
+from timing import run_in_turns
 
 import ndekit as nk
 
-WIDTH = 32
-FITS = 16  # the least that `DirectAdjoint` rounds to; the solves take some ten attempts
-ROUNDS, COMPILE_ROUNDS = 15, 1
+UNTIL = 3.0
+FITS = 16  # the least that `DirectAdjoint` rounds to; the solves take up to thirteen attempts
+ROUNDS = 15
 INNER_RATE = 0.1
 
 
@@ -37,12 +38,14 @@ class Way(NamedTuple):
 NDEKIT = "ndekit"
 WAYS = {
     NDEKIT: Way(nk.diffeqsolve, nk.ReplayAdjoint()),
+    "ndekit, 16 steps": Way(nk.diffeqsolve, nk.ReplayAdjoint(), FITS),
     "direct, 16 steps": Way(diffrax.diffeqsolve, diffrax.DirectAdjoint(), FITS),
     "direct, 4096 steps": Way(diffrax.diffeqsolve, diffrax.DirectAdjoint()),
     "recursive, 4096 steps": Way(diffrax.diffeqsolve, diffrax.RecursiveCheckpointAdjoint()),
     "forward mode": Way(diffrax.diffeqsolve, diffrax.ForwardMode()),
 }
-SECOND = (NDEKIT, "direct, 16 steps", "direct, 4096 steps")
+FITTING = (NDEKIT, "ndekit, 16 steps", "direct, 16 steps")
+SECOND = (*FITTING, "direct, 4096 steps")
 
 
 def field(t: Any, y: Any, weights: Any) -> Any:
@@ -55,8 +58,8 @@ def loss_of(way: Way) -> Callable:
 
     def one(weights: Any, y0: Any) -> Any:
         end = way.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, 1.0, 0.1, y0, weights,
-            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+            diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, UNTIL, 0.1, y0, weights,
+            stepsize_controller=diffrax.PIDController(rtol=1e-5, atol=1e-5),
             adjoint=way.adjoint, max_steps=way.max_steps,
         ).ys[-1]  # fmt: skip
         return jnp.sum(end**2)
@@ -142,6 +145,7 @@ class Row(NamedTuple):
     shape: tuple[int, ...]
     forms: dict[str, Callable]
     ways: tuple[str, ...] = SECOND
+    width: int = 32
 
 
 TWICE, FORWARD = "reverse over reverse", "forward over reverse"
@@ -149,8 +153,10 @@ FIRST = ("ndekit", "recursive, 4096 steps", "direct, 16 steps", "direct, 4096 st
 ROWS = {
     "gradient, 32 lanes": Row((32, 2), {"reverse": jax.grad}, FIRST),
     "penalty, 32 lanes": Row((32, 2), {TWICE: penalty, FORWARD: penalty_by_hand}),
-    "meta, 8 tasks": Row((8, 8, 2), {TWICE: meta, FORWARD: meta_by_hand}),
+    "meta, 8 tasks": Row((8, 8, 2), {TWICE: meta, FORWARD: meta_by_hand}, FITTING),
     "product, 32 lanes": Row((32, 2), {FORWARD: product}),
+    "penalty, wide": Row((64, 16), {TWICE: penalty}, FITTING, 512),
+    "product, wide": Row((64, 16), {FORWARD: product}, FITTING, 512),
     "hessian, 2": Row((2,), {FORWARD: hessian, TWICE: hessian_by_rows}),
     "hessian, 8": Row((8,), {FORWARD: hessian, TWICE: hessian_by_rows}),
     "jvp, single": Row((2,), {"forward": tangent}, (NDEKIT, "forward mode", "direct, 16 steps")),
@@ -161,8 +167,8 @@ ROWS = {
 
 
 def given_to(row: Row) -> tuple:
-    size, keys = row.shape[-1], jr.split(jr.key(0), 4)
-    each = zip(keys[:3], ((WIDTH, size), (WIDTH,), (size, WIDTH)), strict=True)
+    size, width, keys = row.shape[-1], row.width, jr.split(jr.key(0), 4)
+    each = zip(keys[:3], ((width, size), (width,), (size, width)), strict=True)
     weights = [jr.normal(key, shape) / shape[-1] ** 0.5 for key, shape in each]
     return tuple(weights), jr.normal(keys[3], row.shape)
 
@@ -183,21 +189,29 @@ def measure(name: str) -> None:
     for form, derived in row.forms.items():
         for way in row.ways:
             make[form, way] = lambda derived=derived, way=way: derived(loss_of(WAYS[way]))
-    compiled = compile_in_turns(make, given, COMPILE_ROUNDS)
-    functions = {key: jax.jit(new()) for key, new in make.items()}
-    found = {key: flat(function(*given)) for key, function in functions.items()}
-    calls = {key: partial(function, *given) for key, function in functions.items()}
+    compiled = {key: compiled_from_nothing(new(), given) for key, new in make.items()}
+    found = {key: flat(program(*given)) for key, (program, _) in compiled.items()}
+    calls = {key: partial(program, *given) for key, (program, _) in compiled.items()}
     run = {key: statistics.median(each) for key, each in run_in_turns(calls, ROUNDS).items()}
     one, (_, first, *_) = run["gradient", NDEKIT], make
     for key in make:
-        seconds = statistics.median(c.seconds for c in compiled[key])
+        program, seconds = compiled[key]
+        memory: Any = program.memory_analysis()
         apart = 0.0 if key[0] == "gradient" else difference(found[key], found[first])
         print(
             f"| {name} | {key[0]} | {key[1]} | {seconds:.2f} s | {1e3 * run[key]:.3g} ms "
             f"| {run[key] / one:.2f} | {run[key] / run[first]:.2f} "
-            f"| {compiled[key][0].temp_bytes / 1024:.0f} KiB | {apart:.0e} |",
+            f"| {memory.temp_size_in_bytes / 1024:.0f} KiB | {apart:.0e} |",
             flush=True,
         )
+
+
+def compiled_from_nothing(function: Callable, given: tuple) -> tuple[Any, float]:
+    """The program, and the seconds that tracing and compiling it takes."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    program = jax.jit(function).lower(*given).compile()
+    return program, time.perf_counter() - start
 
 
 def flat(found: Any) -> Any:
