@@ -43,6 +43,12 @@ class ReplayAdjoint(AbstractReplay):
     `checkpoints` states and the time of each step; for diagonally implicit solvers a checkpoint
     holds the stages of its step as well, whose equations are then not solved again.
 
+    Forward mode, second and higher derivatives go over the recorded grid once more: `jax.jvp`,
+    `jax.hessian`, `jax.grad` of `jax.grad`, in any order. They need forward mode of a step, which a
+    `jax.custom_vjp` function and diagonally implicit solvers do not have. Second derivatives are
+    symmetric by construction: of a field with a `jax.custom_jvp` rule that is not its derivative
+    they are those of forward over reverse.
+
     It is an adjoint of diffrax too: a library that calls `diffrax.diffeqsolve` and takes an
     `adjoint=` gets the engine by `adjoint=ReplayAdjoint()`.
 
@@ -67,6 +73,7 @@ class ReplayAdjoint(AbstractReplay):
     Raises:
         ValueError: if `checkpoints` is not positive, `step_sizes` or `keep` is not one of its two,
             or stages are to be kept and the controller jumps.
+        TypeError: for forward mode or a second derivative of a step that has no forward mode.
 
     Reference: Griewank and Walther, *Evaluating Derivatives*, ch. 12 (two-level checkpointing).
     """

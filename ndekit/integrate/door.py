@@ -95,8 +95,11 @@ def diffeqsolve(
     inside costs, and times: `t0`, `t1`, `saveat.ts`, the times of `StepTo` and of a
     `ClipStepSizeController`, and `dt0` of constant steps. The steps of a `PIDController` are
     constants, but for those that end on one of these times; its `dt0` and its tolerances have no
-    derivative. Every other controller is differentiated as it is written. `jax.hessian` works. For
-    forward mode pass `adjoint=diffrax.ForwardMode()`.
+    derivative. Every other controller is differentiated as it is written. Forward mode and
+    derivatives of every order and mixture work with the default adjoint, on the grid of the solve;
+    not through a `jax.custom_vjp` in a step (diagonally implicit solvers, `AutoSwitch`,
+    `Reversible(...)`, a field of your own): there pass `adjoint=diffrax.ForwardMode()`, or
+    `diffrax.DirectAdjoint()` for second derivatives.
 
     Raises:
         ValueError: for arguments that do not fit each other, before anything is traced.

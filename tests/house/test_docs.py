@@ -28,6 +28,7 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 LONG = (
     "generate_series",
     "regularize_one_step",
+    "second_derivatives",
     "solve_sdes",
     "stiff_problems",
     "penalise_the_path",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from diffrax import RESULTS
 from support.checkout import ROOT
+from support.close import assert_tree_close
 from support.marks import slow_but
 
 import ndekit as nk
@@ -131,17 +132,35 @@ def test_what_diffrax_finds_at_run_time_is_both_errors():
 
 
 FORWARD = {
-    "jvp": lambda f: jax.jvp(f, (1.0,), (1.0,)),
-    "jit-of-jvp": lambda f: jax.jit(lambda x: jax.jvp(f, (x,), (1.0,)))(1.0),
+    "jvp": lambda f: jax.jvp(f, (1.0,), (1.0,))[1],
+    "jit-of-jvp": lambda f: jax.jit(lambda x: jax.jvp(f, (x,), (1.0,)))(1.0)[1],
     "jacfwd": lambda f: jax.jacfwd(f)(1.0),
     "jit-of-jacfwd": lambda f: jax.jit(jax.jacfwd(f))(1.0),
     "linearize": lambda f: jax.linearize(f, 1.0)[1](1.0),
 }
 
 
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", FORWARD)
-def test_forward_mode_names_the_adjoint_that_has_it(name):
-    last = lambda rate: solve(lambda t, y, args: -rate * y, y0=jnp.ones(2), controller=FIXED).ys
+def test_forward_mode_does_not_fail_and_is_that_of_diffrax(name):
+    def last(rate, adjoint):
+        decay = lambda t, y, args: -rate * y
+        return solve(decay, y0=jnp.ones(2), controller=FIXED, adjoint=adjoint).ys
+
+    ours = FORWARD[name](lambda rate: last(rate, nk.ReplayAdjoint()))
+    theirs = FORWARD[name](lambda rate: last(rate, diffrax.ForwardMode()))
+    assert_tree_close(ours, theirs, rtol=1e-12)
+    assert np.allclose(ours, -np.exp(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["jvp", "jit-of-jacfwd"])
+def test_forward_mode_of_a_step_without_one_names_the_adjoint_that_has_it(name):
+    def last(rate):
+        term = diffrax.ODETerm(lambda t, y, args: -rate * y)
+        return nk.diffeqsolve(
+            term, diffrax.Kvaerno3(), 0.0, 1.0, 0.1, jnp.ones(2), stepsize_controller=PID
+        ).ys  # fmt: skip
+
     with pytest.raises(TypeError, match=r"diffrax\.ForwardMode\(\)"):
         FORWARD[name](last)
 

@@ -134,6 +134,47 @@ IN_REPLAY = [
         ),
     ),
     Mutant(
+        name="first-stage-an-operand",
+        module="ndekit.integrate.replay.potential",
+        old="if self.first_stage_anew:",
+        new="if False:",
+        what="forward the first stage is an operand, in reverse a part of the step",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_derivatives_of_an_adaptive_solve_are_those_on_its_grid[Bosh3-end]",
+        ),
+    ),
+    Mutant(
+        name="planned-times-are-constants",
+        module="ndekit.integrate.forward.planned",
+        old="if problem.moving:",
+        new="if False:",
+        what="the second derivative by an end of the solve loses how the steps move with it",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_derivatives_on_fixed_steps_are_differences_of_the_gradient[times]",
+        ),
+    ),
+    Mutant(
+        name="pulled-as-pushed",
+        module="ndekit.integrate.replay.curvature",
+        old="swapped = dataclasses.replace(self, wanted=self.moved, moved=self.wanted)",
+        new="swapped = self",
+        what="the transpose of a second derivative forgets what it is asked for",
+        tests=("tests/integrate/replay/test_every_derivative.py::test_inside_a_scan",),
+    ),
+    Mutant(
+        name="third-derivatives-out-of-order",
+        module="ndekit.integrate.replay.potential",
+        old="return [*tangent, *value]",
+        new="return [*value, *tangent]",
+        what="a third derivative takes a gradient by the directions for one by the operands",
+        tests=(
+            "tests/integrate/replay/test_every_derivative.py"
+            "::test_third_derivatives_in_closed_form",
+        ),
+    ),
+    Mutant(
         name="products-dropped",
         module="ndekit.integrate.programs.outer_products",
         old="rest.append([p for p, _ in group] if len(group) > 1 else group[0][1])",

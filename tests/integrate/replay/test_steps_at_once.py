@@ -222,8 +222,8 @@ def test_the_reverse_pass_does_not_grow_with_the_stages():
 
     def products(solver):
         jaxpr = jax.make_jaxpr(jax.grad(loss_of(solver, max_steps=64)))(*given()).jaxpr
-        alone = [e for e in _all_equations(jaxpr) if e.primitive.name == "ndekit_one_lane"]
-        _, backward = (e.params["program"].jaxpr for e in alone)
+        (pull,) = (e for e in _all_equations(jaxpr) if e.primitive.name == "ndekit_pull")
+        backward = pull.params["program"].traced.jaxpr
         return sum(e.primitive.name == "dot_general" for e in _all_equations(backward))
 
     assert products("Dopri8") == products("Tsit5") > 0
@@ -269,6 +269,6 @@ def test_the_first_stage_is_not_differentiated_where_nobody_reads_it():
     """It is part of the first step, so outside of the loops the field is evaluated, once."""
     weights, y0, t0, t1 = given()
     program = jax.make_jaxpr(jax.grad(loss_of()))(weights, y0, t0, t1).jaxpr
-    loops = ("while", "ndekit_one_lane")
+    loops = ("while", "ndekit_record", "ndekit_pull")
     names = [e.primitive.name for e in _all_equations(program, within=loops)]
     assert names.count("dot_general") == 2  # that of each layer
