@@ -118,9 +118,11 @@ def _looped(
     if has_pages:
         return lax.while_loop(lambda loop: loop.go, lambda loop: _turn_page(turn, loop), loop)
     if way.counts:
+        most = problem.most_turns
+        assert most is not None  # as it is known
         if record is not None:
             loop = dataclasses.replace(loop, record=dataclasses.replace(record, counts=True))
-        return counted(problem.most_turns, turn, loop)
+        return counted(most, turn, loop)
     together = 1 if plan is not None else turns_together(problem.max_steps)
     return until(lambda loop: loop.go, turn, loop, together)
 
@@ -139,7 +141,8 @@ def _finished(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Outcom
 
 
 def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
-    assert problem.max_steps is not None  # refused before
+    most = problem.most_turns
+    assert most is not None  # refused before
     lane = _in_all(problem, lanes, start)(flat, None)
     memo = _in_all(problem, lanes, lambda problem, operands: stepping.memo_like(problem, operands))
     left, drawn = memo(flat, None)
@@ -149,7 +152,7 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     details, stages = _details_like(problem, lane), None
     if problem.steps_at_once:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
-    given = lane.t, state, details, stages, problem.most_turns, checkpoints
+    given = lane.t, state, details, stages, most, checkpoints
     return empty_record(*given, operands=flat)
 
 

@@ -99,10 +99,11 @@ def placed(arrays: list[Any], axes: Sequence[int | None], targets: Sequence[int 
     size = next(x.shape[axis] for x, axis, _ in each if axis is not None)
 
     def put(x: Any, axis: int | None, target: int | None) -> Any:
+        if target is None:
+            assert axis is None  # or rows would be lost
+            return x
         if axis is not None:
             return jnp.moveaxis(x, axis, target)
-        if target is None:
-            return x
         rows = jnp.expand_dims(x, target)
         shape = list(rows.shape)
         shape[target] = size
