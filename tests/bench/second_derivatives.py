@@ -26,7 +26,7 @@ import ndekit as nk
 UNTIL = 3.0
 FITS = 16  # the least that `DirectAdjoint` rounds to; the solves take up to thirteen attempts
 ROUNDS = 15
-INNER_RATE = 0.1
+INNER_RATE = 0.01
 
 
 class Way(NamedTuple):
