@@ -175,7 +175,15 @@ def additions_in(jaxpr):
     total = number["add"] + number["add_any"] + number["sub"]
     for eqn in jaxpr.eqns:
         total += sum(additions_in(inner) for inner in jex_core.jaxprs_in_params(eqn.params))
+        total += additions_of(eqn.params.get("program"))
     return total
+
+
+def additions_of(program):
+    """Of an operation of the engine's own, mapped or not."""
+    program = getattr(program, "inner", program)
+    traced = getattr(program, "traced", None)
+    return 0 if traced is None else additions_in(traced.jaxpr)
 
 
 @pytest.mark.parametrize("lanes", [None, 8], ids=["single", "vmap"])
