@@ -24,10 +24,9 @@ if DATA.is_dir():
 # emit fusions and without threads of the compiler (two workers on two cores leave nothing for them)
 # it takes a quarter of its time; what XLA itself does to a program is as ever. Read when the first
 # array is made.
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1"
-)
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if compile_cache.has_older_emitters():
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
 
 # ndekit itself is not imported here: the import hook that checks its types is not yet in place.

@@ -25,6 +25,14 @@ def folder() -> pathlib.Path:
     return path if os.access(path, os.W_OK) else ROOT / ".jax_cache"
 
 
+def has_older_emitters() -> bool:
+    """Whether XLA can be told not to use its newer way to emit fusions on CPU: jaxlib 0.11 has no
+    other, and a process that names the flag ends at once.
+    """
+    major, minor = importlib.metadata.version("jaxlib").split(".")[:2]
+    return (int(major), int(minor)) < (0, 11)
+
+
 def keep_bounded(path: pathlib.Path, largest: int = LARGEST) -> None:
     """Remove what has not been used for longest, if there is too much."""
     files = [(file, file.stat()) for file in path.glob("*") if file.is_file()]
