@@ -141,12 +141,8 @@ def pushed_forward(weight, y0s, keys):
     return jax.vmap(of_lane, (None, 0, 0))(weight, y0s, keys)
 
 
-def together(case):
-    """The same, with the gradient of what all lanes share summed over them."""
-
-    def total(weight, y0s, keys):
-        values, steps = jax.vmap(CASES[case], (None, 0, 0))(weight, y0s, keys)
-        return jnp.sum(values), (values, steps)
+def with_gradients(total):
+    """Values and steps of a sum, and its gradients by what is shared and by each lane's own."""
 
     def graded(weight, y0s, keys):
         found = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(weight, y0s, keys)
@@ -154,6 +150,16 @@ def together(case):
         return values, steps, shared, own
 
     return graded
+
+
+def together(case):
+    """The same, with the gradient of what all lanes share summed over them."""
+
+    def total(weight, y0s, keys):
+        values, steps = jax.vmap(CASES[case], (None, 0, 0))(weight, y0s, keys)
+        return jnp.sum(values), (values, steps)
+
+    return with_gradients(total)
 
 
 def apart(case):
@@ -178,12 +184,7 @@ def around(case):
         values, steps = mapped(of_lanes, (LANES, LANES))(weight, y0s, keys)
         return jnp.sum(values), (values, steps)
 
-    def graded(weight, y0s, keys):
-        found = jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(weight, y0s, keys)
-        (_, (values, steps)), (shared, own) = found
-        return values, steps, shared, own
-
-    return graded
+    return with_gradients(total)
 
 
 KINDS = {

@@ -7,7 +7,7 @@ parameters that all lanes share is contracted over lanes inside a matrix product
 kept once a lane; (iii) the engine chooses where the lane axis stands.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,19 @@ class Lanes:
             return jax.vmap(fn, in_axes, out_axes=self.axis)(operands, shared, *each)
 
         return mapped
+
+    @property
+    def axis_of_rows(self) -> int:
+        """Where the lanes of an array stand that has one row for each step in front."""
+        return self.axis if self.last else self.axis + 1
+
+    def where(self, flags: Sequence[bool]) -> list[int | None]:
+        """The axis of the lanes for each array that has them."""
+        return [self.axis if has_lane else None for has_lane in flags]
+
+    def axes_of(self, arrays: Sequence[Any]) -> list[int]:
+        """The axis of the outermost lanes, which all of these have, counted from the front."""
+        return [x.ndim - 1 if self.last else 0 for x in arrays]
 
     def within(self, flags: tuple[bool, ...]) -> "Lanes":
         """These lanes inside one more axis."""

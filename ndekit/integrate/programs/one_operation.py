@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
 
 from .bare_types import axes_of, no_mesh, traced_bare, varying
 from .closure_convert import convert
+from .own_rules import has_tangent, is_smooth, no_tangent
 from .reverse_only import reverse_only
 
 _on_each_p = jex_core.Primitive("ndekit_on_each_device")
@@ -77,7 +77,7 @@ def _jvp(
 ) -> tuple[Any, Any]:
     primals = [jnp.asarray(x) for x in primals]
     pairs = zip(primals, tangents, strict=True)
-    perturbed = [_is_float(x) and type(t) is not ad.Zero for x, t in pairs]
+    perturbed = [is_smooth(x) and has_tangent(t) for x, t in pairs]
     rest = [None if p else x for x, p in zip(primals, perturbed, strict=True)]
     active = [x for x, p in zip(primals, perturbed, strict=True) if p]
     if forward:
@@ -86,7 +86,7 @@ def _jvp(
     directions = [reverse_only(t) for t, p in zip(tangents, perturbed, strict=True) if p]
     function = _with_way_back(program, axes, perturbed)
     out, d_out = jax.jvp(lambda *active: function(list(active), rest), active, directions)
-    return out, [_without_float0(d) for d in d_out]
+    return out, [d if is_smooth(x) else no_tangent(x) for x, d in zip(out, d_out, strict=True)]
 
 
 def _onwards(
@@ -98,27 +98,16 @@ def _onwards(
     def pushed(*given: Any) -> list[Any]:
         primals, directions = given[: len(perturbed)], iter(given[len(perturbed) :])
         nothing = lambda x: np.zeros(x.shape, jax.dtypes.float0)
-        still = lambda x: jnp.zeros_like(x) if _is_float(x) else nothing(x)
+        still = lambda x: jnp.zeros_like(x) if is_smooth(x) else nothing(x)
         pairs = zip(primals, perturbed, strict=True)
         along = tuple(next(directions) if p else still(x) for x, p in pairs)
         out, d_out = jax.jvp(partial(_run, program=program), primals, along)
-        return [*out, *(d for x, d in zip(out, d_out, strict=True) if _is_float(x))]
+        return [*out, *(d for x, d in zip(out, d_out, strict=True) if is_smooth(x))]
 
     given, number = [*primals, *tangents], len(program.out_avals)
     found = of_each_device(traced_bare(pushed, *given), axes, given, True)
     out, rest = found[:number], iter(found[number:])
-    none = lambda x: ad.Zero(ShapedArray(x.shape, jax.dtypes.float0))
-    return out, [next(rest) if _is_float(x) else none(x) for x in out]
-
-
-def _is_float(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
-
-
-def _without_float0(tangent: Any) -> Any:
-    if tangent.dtype == jax.dtypes.float0:
-        return ad.Zero(ShapedArray(tangent.shape, tangent.dtype))
-    return tangent
+    return out, [next(rest) if is_smooth(x) else no_tangent(x) for x in out]
 
 
 def _with_way_back(
@@ -138,7 +127,7 @@ def _with_way_back(
         active = [x for x, p in zip(given, perturbed, strict=True) if p]
         out, of_all = jax.vjp(lambda *active: _run(*join(active, rest), program=program), *active)
         of_floats = lambda cts: of_all(_with_float0(out, cts))
-        cts = [x for x in out if _is_float(x)]
+        cts = [x for x in out if is_smooth(x)]
         converted, kept = convert(of_floats, cts)
         back[:] = [converted]
         return [*out, *kept]
@@ -166,7 +155,7 @@ def _with_way_back(
 def _with_float0(out: list[Any], cts: list[Any]) -> list[Any]:
     values = iter(cts)
     nothing = lambda x: np.zeros(x.shape, jax.dtypes.float0)
-    return [next(values) if _is_float(x) else nothing(x) for x in out]
+    return [next(values) if is_smooth(x) else nothing(x) for x in out]
 
 
 _on_each_p.def_impl(_run)

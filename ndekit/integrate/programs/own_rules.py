@@ -68,14 +68,19 @@ def operation(name: str) -> Primitive:
     return new
 
 
+def is_smooth(x: Any) -> bool:
+    """Whether an array can have a derivative."""
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
 def has_tangent(tangent: Any) -> bool:
     return type(tangent) is not ad.Zero and tangent.dtype != jax.dtypes.float0
 
 
 def no_tangent(value: Any) -> ad.Zero:
     """The tangent of what does not move, or cannot: an integer."""
-    smooth = jnp.issubdtype(value.dtype, jnp.inexact)
-    return ad.Zero(ShapedArray(value.shape, value.dtype if smooth else jax.dtypes.float0))
+    dtype = value.dtype if is_smooth(value) else jax.dtypes.float0
+    return ad.Zero(ShapedArray(value.shape, dtype))
 
 
 def instantiated(tangent: Any) -> Any:

@@ -104,7 +104,7 @@ class Curvature(AbstractProgram):
             return mapped(self, arrays, axes)
         within = dataclasses.replace(self.potential, lanes=lanes.within(has_lane))
         out = dataclasses.replace(self, potential=within)(*placed(arrays, axes, targets))
-        return out, [x.ndim - 1 if lanes.last else 0 for x in out]
+        return out, list(lanes.axes_of(out))
 
     def _has_lane(self, axes: Sequence[int | None]) -> tuple[bool, ...]:
         """Which of the solve's operands are mapped."""
@@ -129,15 +129,14 @@ class Curvature(AbstractProgram):
         if apart or not any(has_lane) or not all(chosen(in_lanes, self.wanted)):
             return None
         fixed = [lane for lane, smooth in each if not smooth]
-        where = lambda flags: [potential.lanes.axis if flag else None for flag in flags]
+        where = potential.lanes.where
         own = where(chosen(in_lanes, self.there))
         return [*where(fixed), *self._axes_of_plan(), *own, *where(moved)]
 
     def _axes_of_plan(self) -> list[int | None]:
-        plan, lanes = self.potential.plan, self.potential.lanes
+        plan, axis = self.potential.plan, self.potential.lanes.axis_of_rows
         numbered: Record = jax.tree.unflatten(plan, range(plan.num_leaves))
         shared = shared_by_lanes(numbered)
-        axis = lanes.axis if lanes.last else lanes.axis + 1
         return [None if place in shared else axis for place in range(plan.num_leaves)]
 
     def _split(self, arrays: Sequence[Any]) -> tuple[list, list, list, list]:

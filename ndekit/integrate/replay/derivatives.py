@@ -18,6 +18,7 @@ from ..programs.own_rules import (
     AbstractProgram,
     has_tangent,
     instantiated,
+    is_smooth,
     mapped,
     no_tangent,
     operation,
@@ -25,7 +26,7 @@ from ..programs.own_rules import (
 )
 from .backwards import replay
 from .curvature import Curvature
-from .potential import chosen, is_smooth, with_cotangents
+from .potential import chosen, put, with_cotangents
 from .recorded import Recorded, recorded
 from .refusals import refuse_lost_derivatives
 
@@ -81,8 +82,8 @@ def tangents_of(
     if not any(moved):
         return list(map(no_tangent, values))
     solve, found = _serving(solve, found, flat, moved)
-    pushed = iter(Push(solve, moved)(*flat, *found, *chosen(tangents, moved)))
-    return [next(pushed) if is_smooth(x) else no_tangent(x) for x in values]
+    pushed = Push(solve, moved)(*flat, *found, *chosen(tangents, moved))
+    return put(pushed, list(map(is_smooth, values)), list(map(no_tangent, values)))
 
 
 def _serving(
@@ -126,11 +127,10 @@ class Push(AbstractProgram):
         apart = any(a is not None and not lane for a, lane in zip(directions, own, strict=True))
         if apart or not any(has_lane) or found[0] is None:
             return mapped(self, arrays, axes)
-        where = lambda flags: [lanes.axis if flag else None for flag in flags]
-        targets = [*where(has_lane), *self.solve.axes, *where(own)]
+        targets = [*lanes.where(has_lane), *self.solve.axes, *lanes.where(own)]
         within = dataclasses.replace(self.solve, lanes=lanes.within(has_lane), alone=False)
         out = Push(within, self.moved)(*placed(arrays, axes, targets))
-        return out, [x.ndim - 1 if lanes.last else 0 for x in out]
+        return out, list(lanes.axes_of(out))
 
     def transpose(self, cts: Sequence[Any], arrays: Sequence[Any]) -> list[Any]:
         flat, found, directions = self._split(arrays)
@@ -167,8 +167,8 @@ def pull(
     run = lambda *arrays: _replayed(solve, wanted, arrays)
     traced, shapes = jax.make_jaxpr(run, return_shape=True)(*flat, *found, *said)
     reached = tuple(ct is not None for ct in shapes)
-    pulled = iter(Pull(solve, wanted, reached, traced)(*flat, *found, *said))
-    return [next(pulled) if is_reached else None for is_reached in reached]
+    pulled = Pull(solve, wanted, reached, traced)(*flat, *found, *said)
+    return put(pulled, reached, [None] * len(reached))
 
 
 def _replayed(solve: Recorded, wanted: tuple[bool, ...], arrays: Sequence[Any]) -> list[Any]:
@@ -177,8 +177,8 @@ def _replayed(solve: Recorded, wanted: tuple[bool, ...], arrays: Sequence[Any]) 
     flat, found, said = list(arrays[:start]), arrays[start:end], arrays[end:]
     outcome, recording = jax.tree.unflatten(solve.structure, found)
     ct, known = with_cotangents(outcome, said), Solved(flat, outcome, recording)
-    cts = iter(replay(solve.problem, solve.lanes, wanted, solve.alone, known, ct))
-    return [next(cts) if is_wanted else None for is_wanted in wanted]
+    cts = replay(solve.problem, solve.lanes, wanted, solve.alone, known, ct)
+    return put(cts, wanted, [None] * len(wanted))
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,6 +24,7 @@ from ..forward.loop import Outcome, Solved, record_forward
 from ..forward.problem import Operands, Problem
 from ..forward.record import Record
 from ..programs.lanes import Lanes
+from ..programs.own_rules import is_smooth
 from .backwards import replay
 
 
@@ -123,10 +124,6 @@ def with_cotangents(outcome: Outcome, said: Sequence[Any]) -> Outcome:
     rest = iter(said)
     fill = lambda x: next(rest) if is_smooth(x) else jnp.zeros_like(x)
     return jax.tree.map(fill, outcome)
-
-
-def is_smooth(x: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
 
 
 def chosen(values: Sequence[Any], flags: Sequence[bool]) -> list[Any]:

@@ -52,9 +52,9 @@ class Solve(AbstractProgram):
 
     def batch(self, arrays: list[Any], axes: tuple[int | None, ...]) -> tuple[list[Any], list]:
         has_lane = tuple(axis is not None for axis in axes)
-        targets = [self.lanes.axis if lane else None for lane in has_lane]
-        out = Solve(self.problem, self.lanes.within(has_lane))(*placed(arrays, axes, targets))
-        return out, [x.ndim - 1 if self.lanes.last else 0 for x in out]
+        given = placed(arrays, axes, self.lanes.where(has_lane))
+        out = Solve(self.problem, self.lanes.within(has_lane))(*given)
+        return out, list(self.lanes.axes_of(out))
 
     def jvp(self, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         perturbed = tuple(map(has_tangent, tangents))

@@ -11,9 +11,10 @@ from ..forward.loop import Outcome, Recording
 from ..forward.problem import Operands, Problem
 from ..forward.record import shared_by_lanes
 from ..programs.lanes import Lanes
+from ..programs.own_rules import is_smooth
 from .curvature import Curvature
 from .kept_stages import with_stages_kept
-from .potential import Potential, chosen, is_smooth
+from .potential import Potential, chosen
 from .refusals import refuse_lost_derivatives, times_of
 from .steps_at_once import takes_steps_at_once
 
@@ -44,11 +45,11 @@ class Recorded:
     @property
     def axes(self) -> list[int | None]:
         """Where what is found has the axis of one more level of lanes; `None` for nowhere."""
-        structure, axis = self.structure, self.lanes.axis
+        structure = self.structure
         _, recording = jax.tree.unflatten(structure, range(structure.num_leaves))
-        axes: list[int | None] = [axis] * structure.num_leaves
+        axes: list[int | None] = [self.lanes.axis] * structure.num_leaves
         for place in jax.tree.leaves(recording.record):
-            axes[place] = axis if self.lanes.last else axis + 1
+            axes[place] = self.lanes.axis_of_rows
         for place in shared_by_lanes(recording.record):
             axes[place] = None
         return axes
