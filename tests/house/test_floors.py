@@ -12,7 +12,8 @@ from support.imports import PACKAGE, graph_of, module_names, part_of
 # of a floor never import one another. A new part is added here, and then it has a place.
 FLOORS = (
     ("ground", ({"shapes", "tree", "numbers", "compiling"},)),
-    ("calculus", ({"fields", "paths", "jets", "probes"}, {"data"}, {"parallel"})),
+    ("data", ({"data"},)),
+    ("calculus", ({"fields", "controls", "paths", "jets", "probes"}, {"parallel"})),
     ("engine", ({"integrate"},)),
     ("rooms", ({"regularize"}, {"models"})),
     ("workshop", ({"train"},)),
