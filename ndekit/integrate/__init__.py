@@ -8,6 +8,7 @@ from .costs.step import Step
 from .door import diffeqsolve
 from .noise.brownian import BrownianMotion
 from .outside.recorder import Recorder
+from .resets import Resets, ResetStates
 from .solution import Solution
 from .solvers.auto_switch import AutoSwitch
 from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
@@ -27,6 +28,8 @@ __all__ = [
     "OneStep",
     "Recorder",
     "ReplayAdjoint",
+    "ResetStates",
+    "Resets",
     "Reversible",
     "ReversibleAdjoint",
     "SOSRI",
