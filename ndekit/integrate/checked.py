@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy
 
 from ..shapes import Time
+from .programs.run_time_errors import RunTimeError
 from .resets import Resets
 from .times import is_concrete
+
+_INVALID = RunTimeError("ndekit_invalid_argument", lambda _, text: text)
 
 
 def check_count(max_steps: Any) -> None:
@@ -106,7 +109,7 @@ def _array_module(*values: Any) -> Any:
 def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
     """`value` if not `bad`: an exception now if that is known, at run time if it is traced."""
     if not is_concrete(bad):
-        return eqx.error_if(jnp.asarray(value), bad, message)
+        return _INVALID.raised_if(bad, jnp.asarray(value), lambda: jnp.zeros(1), message)
     if bad:
         shown = f" Got {', '.join(str(x) for x in got)}." if got else ""
         raise InvalidTimes(message + shown)

@@ -57,7 +57,8 @@ def diffeqsolve(
     r"""Solve a differential equation, and report what the solve cost as differentiable numbers.
 
     The signature and the meaning are those of `diffrax.diffeqsolve`, with three more arguments,
-    `costs`, `key` and `resets`. Terms, solvers, step size controllers, `SaveAt` and results are diffrax's.
+    `costs`, `key` and `resets`. Terms, solvers, step size controllers, `SaveAt` and results are
+    diffrax's.
 
     Every solver, controller, term, event and `SaveAt` runs in ndekit's own engine, with the same
     steps as in diffrax and a cheaper gradient. Solves with a progress meter, with complex numbers
@@ -129,9 +130,9 @@ def diffeqsolve(
         saveat=saveat, stepsize_controller=stepsize_controller, event=event, max_steps=max_steps,
         throw=throw, progress_meter=progress_meter, solver_state=solver_state,
         controller_state=controller_state, made_jump=made_jump,
-        discrete_terminating_event=discrete_terminating_event,
+        discrete_terminating_event=discrete_terminating_event, resets=resets,
     )  # fmt: skip
-    given = (terms, solver, t0, t1, dt0, y0, args), adjoint, costs, key, options | {"resets": resets}
+    given = (terms, solver, t0, t1, dt0, y0, args), adjoint, costs, key, options
     return on_each_device(_solve, *given, forward=isinstance(adjoint, diffrax.ForwardMode))
 
 

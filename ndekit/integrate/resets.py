@@ -17,9 +17,9 @@ class Resets(eqx.Module):
     $y(t_k^+) = \mathrm{update}(k, t_k, y(t_k^-), \mathrm{args})$.
 
     For models that read observations between which the state flows (ODE-RNN, GRU-ODE-Bayes, jump
-    ODEs), for doses and impulses. As an argument of [`ndekit.diffeqsolve`][], which stays one solve:
-    steps end on the times, each lane of a `jax.vmap` on its own, and none waits for another one
-    where that is reset.
+    ODEs), for doses and impulses. As an argument of [`ndekit.diffeqsolve`][], which stays one
+    solve: steps end on the times, each lane of a `jax.vmap` on its own, and none waits for another
+    one where that is reset.
 
     `update` is evaluated only where some lane has arrived; a lane that has not is then evaluated
     beside it at the first reset that it has made, or at `index` 0 and the start of the solve, and
@@ -54,7 +54,7 @@ class Resets(eqx.Module):
     update: Callable
 
     def __init__(self, ts: Any, update: Callable):
-        self.ts = jnp.asarray(ts) if not isinstance(ts, np.ndarray) else ts
+        self.ts = jnp.asarray(ts)
         self.update = update
         if not callable(update):
             raise ValueError(f"`update` must be a function (index, t, y, args) -> y, got {update}.")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ... import tree
-from ...shapes import Count, Flag, State, Time
+from ...shapes import Count, Flag, State
 from ..programs.counted_loops import counted, is_on_host, turns_together, until
 from ..programs.lanes import Lanes
 from . import stepping
@@ -72,9 +72,7 @@ def _looped(
     problem: Problem, lanes: Lanes, flat: list, record: Record | None, way: _Way = _Way()
 ) -> _Loop:
     lane, plan = _in_all(problem, lanes, start)(flat, None), way.plan
-    lane, rows = arrive(
-        problem, lanes, flat, lane, _in_all(problem, lanes, empty_rows)(flat, None)
-    )
+    lane, rows = arrive(problem, lanes, flat, lane, _in_all(problem, lanes, empty_rows)(flat, None))
     streams = _in_all(problem, lanes, empty_streams)(flat, None)
     go = _anyone(problem, lanes, flat, lane) if plan is None else plan.num_steps > 0
     loop = _Loop(lane, streams, record, jnp.array(0), go, rows)

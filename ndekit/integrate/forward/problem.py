@@ -7,7 +7,6 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 
 from ...shapes import State
 from ..control.user_times import OwnedTimes

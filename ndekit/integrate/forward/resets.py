@@ -109,8 +109,8 @@ def _changed(
     now, ts = lane.awaited, operands.resets.ts
     own = (now.number, lane.t, lane.y)
     elsewhere = (jnp.zeros_like(now.number), operands.t0, operands.y0)
-    given = tree.where(here, own, elsewhere)
-    after, carry = reset(problem, operands, *given, lane.carry)
+    index, t, y = tree.where(here, own, elsewhere)
+    after, carry = reset(problem, operands, index, t, y, lane.carry)
     row = jnp.where(here, now.number, problem.resets.room)
     rows = ResetRows(tree.write(rows.before, lane.y, row), tree.write(rows.after, after, row))
     number = now.number + here.astype(now.number.dtype)
@@ -146,11 +146,15 @@ def _cut_short(problem: Any, operands: Any, lane: Any) -> Any:
     now = lane.awaited
     is_cut = reaches(lane.t_next, now.t)
     # Where the derivative is that of the reset's time, `wanted` is a number that nobody follows.
-    t = as_owned(now.t, problem.owned_times(operands)) if problem.moving else now.t
-    t_next = jnp.where(is_cut, t, lane.t_next)
+    t_next = jnp.where(is_cut, own_time(problem, operands, now.t), lane.t_next)
     clipped = None if lane.clipped is None else lane.clipped | is_cut
     awaited = Awaited(now.number, now.t, lax.stop_gradient(lane.t_next))
     return dataclasses.replace(lane, t_next=t_next, clipped=clipped, awaited=awaited)
+
+
+def own_time(problem: Any, operands: Any, t: Time) -> Time:
+    """The time of a reset, with its derivative where there is one."""
+    return as_owned(t, problem.owned_times(operands)) if problem.moving else t
 
 
 def cut_at(t: Time, t_next: Time, stops: Any) -> Time:

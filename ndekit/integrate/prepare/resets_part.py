@@ -83,7 +83,9 @@ def with_stops(stops: Any, ts: Any) -> Any:
     return jnp.sort(ts if stops is None else jnp.concatenate([stops, ts]))
 
 
-def at_start(resets: Resets | None, ts: Any, args: Args, direction: Any, t0: Time, y0: State) -> Any:
+def at_start(
+    resets: Resets | None, ts: Any, args: Args, direction: Any, t0: Time, y0: State
+) -> Any:
     """`y0` after the first reset, if that is made there: what the first step is chosen for."""
     if resets is None or ts.shape[0] == 0:
         return y0

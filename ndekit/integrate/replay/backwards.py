@@ -250,7 +250,7 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
 
 def _advanced(pass_: Replay) -> Any:
     """The state with which a solve goes on after a step, and what the step leaves."""
-    problem, flat = pass_.problem, pass_.flat
+    problem = pass_.problem
     advance = pass_.map(lambda operands, *rest: _advance(problem, operands, *rest))
     if problem.resets is None:
         return advance

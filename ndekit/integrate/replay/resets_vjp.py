@@ -12,7 +12,7 @@ from jax import lax
 from ... import tree
 from ...shapes import Count, Flag, State, Time
 from ..forward.problem import Operands, Problem
-from ..forward.resets import reset
+from ..forward.resets import own_time, reset
 from ..programs.equations import primitive_names
 from ..programs.outer_products import merge_outer_products
 from .step_vjp import Cotangents, Replay
@@ -66,7 +66,7 @@ def _places(pass_: Replay) -> tuple[int, ...]:
 def _before_one(pass_: Replay, places: tuple[int, ...], ct: Cotangents, here: Flag) -> Cotangents:
     """The loss's derivative before one reset, in lanes that stand `here` behind it."""
     flat, made, said = pass_.flat, pass_.resets, pass_.ct_outcome.resets
-    lookup = pass_.map(lambda ops, _, *given: _place(ops, *given))
+    lookup = pass_.map(lambda ops, _, *given: _place(pass_.problem, ops, *given))
     index, t, y = lookup(flat, None, made, ct.resets_left, here)
     own = pass_.map(lambda ops, _, rows, index, here: tree.masked(here, tree.read(rows, index)))
     said_before, said_after = own(flat, None, (said.rows.before, said.rows.after), index, here)
@@ -99,12 +99,15 @@ def _before_one(pass_: Replay, places: tuple[int, ...], ct: Cotangents, here: Fl
     )
 
 
-def _place(operands: Operands, made: Any, left: Count, here: Flag) -> tuple[Count, Time, State]:
+def _place(
+    problem: Problem, operands: Operands, made: Any, left: Count, here: Flag
+) -> tuple[Count, Time, State]:
     """Where a lane was reset; of one that was not, where it was reset first, or else the start."""
     ts, index = operands.resets.ts, jnp.where(here, left - 1, 0)
     been = made.count > 0
     before = tree.read(made.rows.before, index)
-    t, y = tree.where(been, (ts[index], before), (operands.t0, operands.y0))
+    t = own_time(problem, operands, ts[index])
+    t, y = tree.where(been, (t, before), (operands.t0, operands.y0))
     return index, t, y
 
 

@@ -126,8 +126,7 @@ def test_differentiable_step_sizes_by_differences():
     for i, x in enumerate((w, u, y0, ts)):
         for place in np.ndindex(x.shape):
             moved = lambda h, i=i, x=x, place=place: [
-                x.at[place].add(h) if j == i else other
-                for j, other in enumerate((w, u, y0, ts))
+                x.at[place].add(h) if j == i else other for j, other in enumerate((w, u, y0, ts))
             ]
             by_difference = (run(*moved(h)) - run(*moved(-h))) / (2 * h)
             np.testing.assert_allclose(found[i][place], by_difference, rtol=2e-5, atol=1e-6)
@@ -138,7 +137,9 @@ def test_time_may_run_backwards():
     wrt = (0, 1, 2, 3)
     run = lambda *a: loss(diffrax.Tsit5(), *a, t0=T1, t1=T0, dt0=-DT0)
     gaps = lambda *a: gap_loss(diffrax.Tsit5(), *a, t0=T1, t1=T0, dt0=-DT0)
-    assert_tree_close(jax.grad(run, wrt)(w, u, y0, ts), jax.grad(gaps, wrt)(w, u, y0, ts), rtol=1e-9)
+    assert_tree_close(
+        jax.grad(run, wrt)(w, u, y0, ts), jax.grad(gaps, wrt)(w, u, y0, ts), rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("padding", (np.inf, -np.inf))
@@ -204,7 +205,9 @@ def test_next_step_is_as_long_as_the_one_that_was_cut():
     (w, u), y0 = parameters(), jnp.asarray(Y0)
     same = lambda index, t, y, args: y
     ts = jnp.sort(jnp.concatenate([ts, ts + 1e-5]))
-    steps = lambda ts: solve(diffrax.Tsit5(), w, u, y0, ts, update=same, **options).stats["num_steps"]
+    steps = lambda ts: solve(diffrax.Tsit5(), w, u, y0, ts, update=same, **options).stats[
+        "num_steps"
+    ]
     assert steps(ts) <= steps(ts[:0]) + len(ts) + 2
 
 
