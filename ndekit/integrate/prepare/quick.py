@@ -112,15 +112,11 @@ def solve_by_engine(
     stepper, error_order = explicit_runge_kutta(solver), solver.error_order(terms)
     assert stepper is not None  # by `can_solve`
     around = Surroundings(times.t0, y0, key, max_steps, times.ts)
-    ts = growing(resets, direction, times[:2])
-    parts = [cost_part(placements, around), resets_part(resets, ts, args, direction, times.t0, y0)]
-    parts.append(Part({}, dict(stops=with_stops(None, ts))))
-    first = y0 if dt0 is not None else at_start(resets, ts, args, direction, times.t0, y0)
-    cut = CutShort if cuts(controller, resets) else None
-    problem, operands, motion = _prepare(
-        field, solver, stepper, times, (y0, first), (controller, cut), error_order, parts,
-        max_steps, how,
-    )  # fmt: skip
+    parts, first = _with_resets(resets, args, direction, times, y0)
+    parts.append(cost_part(placements, around))
+    steps_by = controller, CutShort if cuts(controller, resets) else None
+    given = field, solver, stepper, times, (y0, first), steps_by, error_order, parts
+    problem, operands, motion = _prepare(*given, max_steps, how)
     check_effects(problem.programs, how.can_leave)
     outcome = solve(problem, operands)
     saved_ts, ys = _saved(sub, times, y0, outcome, direction)
@@ -141,6 +137,20 @@ def solve_by_engine(
     )
     bad = ~is_successful(outcome.result)
     return thrown(sol, outcome.failure, y0, bad, max_steps) if throw else sol
+
+
+def _with_resets(
+    resets: Resets | None, args: Args, direction: Any, times: "_Times", y0: State
+) -> tuple[list[Part], State]:
+    """The parts of a problem that know of resets, and the state for which the first step is
+    chosen.
+    """
+    ts = growing(resets, direction, times[:2])
+    of_resets = resets_part(resets, ts, args, direction, times.t0, y0)
+    parts = [of_resets, Part({}, dict(stops=with_stops(None, ts)))]
+    if times.dt0 is not None:
+        return parts, y0
+    return parts, at_start(resets, ts, args, direction, times.t0, y0)
 
 
 class _Times(NamedTuple):
