@@ -11,7 +11,7 @@ from jaxtyping import Array, Key, PyTree, UInt
 
 from ..numbers import count, counts
 from .batches import epoch_order
-from .padding import pad, trimmed
+from .padding import rows_of, stack
 from .series import Series
 
 
@@ -37,7 +37,7 @@ class Buckets:
         key: Key[Array, ""] | UInt[Array, "2"],
         in_a_row: int = 1,
     ):
-        self._series = trimmed(series)
+        self._series = rows_of(series)
         self._others = jax.tree.map(np.asarray, others)
         _check_others(self._others, len(self._series))
         counts(batch_size=batch_size, in_a_row=in_a_row)
@@ -60,7 +60,7 @@ class Buckets:
         epoch, number = divmod(count("step", step, 0), self.num_per_epoch)
         rows, to = self._plan(epoch)
         rows, to = rows[number], int(to[number])
-        batch = pad([self._series[row] for row in rows], to=to)
+        batch = stack([self._series[row] for row in rows], to)
         if self._others is None:
             return batch
         return batch, jax.tree.map(lambda array: array[rows], self._others)

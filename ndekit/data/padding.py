@@ -1,11 +1,13 @@
 """Series of different lengths as one batch."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from ..numbers import count
-from .series import Series
+from .series import Series, real_rows
 
 
 def pad(series: Sequence[Series] | Series, to: int | None = None) -> Series:
@@ -22,7 +24,7 @@ def pad(series: Sequence[Series] | Series, to: int | None = None) -> Series:
         A [`ndekit.data.Series`][] of shape `(series, to, channel)`, as NumPy arrays.
 
     Raises:
-        ValueError: if there is no series, channels differ, or a series is longer than `to`.
+        ValueError: if there is no series, channels or dtypes differ, or one is longer than `to`.
 
     Example:
         ```python
@@ -35,40 +37,61 @@ def pad(series: Sequence[Series] | Series, to: int | None = None) -> Series:
         assert batch.xs.shape == (2, 3, 1) and list(batch.length) == [2, 3]
         ```
     """
-    parts = trimmed(series)
-    lengths = np.array([len(part.ts) for part in parts], np.int32)
-    size = int(lengths.max()) if to is None else count("to", to)
-    if lengths.max() > size:
-        place = int(np.argmax(lengths > size))
+    rows = rows_of(series)
+    longest = max(len(one.ts) for one in rows)
+    size = longest if to is None else count("to", to)
+    if longest > size:
+        place = next(i for i, one in enumerate(rows) if len(one.ts) > size)
         raise ValueError(
-            f"`to` must be at least the {lengths.max()} rows of the longest series, got {size}; "
-            f"series {place} has {lengths[place]}."
+            f"`to` must be at least the {longest} rows of the longest series, got {size}; series "
+            f"{place} has {len(rows[place].ts)}."
         )
-    ts = np.zeros((len(parts), size), np.result_type(*{part.ts.dtype for part in parts}))
-    xs = np.zeros((len(parts), size, parts[0].num_channels), ts.dtype)
+    return stack(rows, size)
+
+
+class Rows(NamedTuple):
+    """The rows of a single series on the host, none of them padding."""
+
+    ts: np.ndarray
+    xs: np.ndarray
+    mask: np.ndarray
+
+
+def stack(rows: Sequence[Rows], size: int) -> Series:
+    """A batch of series of `size` rows each."""
+    lengths = np.array([len(one.ts) for one in rows], np.int32)
+    first = rows[0].xs
+    ts = np.zeros((len(rows), size), first.dtype)
+    xs = np.zeros((len(rows), size, first.shape[-1]), first.dtype)
     mask = np.zeros(xs.shape, bool)
-    for i, (part, length) in enumerate(zip(parts, lengths, strict=True)):
-        ts[i, :length], xs[i, :length], mask[i, :length] = part.ts, part.xs, part.mask
+    for i, (one, length) in enumerate(zip(rows, lengths, strict=True)):
+        ts[i, :length], xs[i, :length], mask[i, :length] = one
     return Series(ts, xs, mask, length=lengths)
 
 
-def trimmed(series: Sequence[Series] | Series) -> list[Series]:
-    """Each series without its padding, on the host; an error unless they go into one batch."""
-    if isinstance(series, Series) and len(series.batch_shape) != 1:
-        raise ValueError(
-            "`series` must be single series in a list, or a batch with one leading axis, got one "
-            f"with the leading axes {series.batch_shape}."
-        )
+def rows_of(series: Sequence[Series] | Series) -> list[Rows]:
+    """The rows of each series; an error unless they go into one batch."""
+    if isinstance(series, Series):
+        if len(series.batch_shape) != 1:
+            raise ValueError(
+                "`series` must be single series in a list, or a batch with one leading axis, got "
+                f"one with the leading axes {series.batch_shape}."
+            )
+        series = jax.tree.map(np.asarray, series)  # from the device once, not series by series
     parts = list(series)
     if not parts:
         raise ValueError("`series` must hold at least one series, got none.")
     for i, part in enumerate(parts):
-        if not isinstance(part, Series) or part.batch_shape:
+        if not isinstance(part, Series) or part.ts.ndim != 1:
             got = f"a batch of shape {part.batch_shape}" if isinstance(part, Series) else repr(part)
             raise ValueError(f"`series` must hold single series, but `series[{i}]` is {got}.")
-        if part.num_channels != parts[0].num_channels:
+    first = parts[0].xs
+    for i, part in enumerate(parts):
+        xs = part.xs
+        if xs.shape[-1] != first.shape[-1] or xs.dtype != first.dtype:
             raise ValueError(
-                f"All series must have the same channels, but `series[{i}]` has "
-                f"{part.num_channels} and `series[0]` has {parts[0].num_channels}."
+                "All series must have the same channels and dtype, but `series[0]` has "
+                f"{first.shape[-1]} of {first.dtype} and `series[{i}]` has {xs.shape[-1]} of "
+                f"{xs.dtype}."
             )
-    return [part.trim() for part in parts]
+    return [Rows(*real_rows(part)) for part in parts]

@@ -1,15 +1,13 @@
 """Values and times of series in units in which a network learns."""
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import numpy as np
 
-from .padding import trimmed
+from .padding import rows_of
 from .series import Series
-
-Many = TypeVar("Many", Series, list[Series])
 
 
 class Scaling(eqx.Module):
@@ -29,34 +27,47 @@ class Scaling(eqx.Module):
     start: float
     unit: float
 
-    def __call__(self, series: Many) -> Many:
+    def __call__(self, series: Any) -> Any:
         """The series in the new units; where nothing was read nothing is."""
-        return self._each(series, lambda ts: (ts - self.start) / self.unit, self.values)
+        start, unit, mean, std = self.start, self.unit, self.mean, self.std
+        return _each(series, mean, lambda t: (t - start) / unit, lambda x: _to(x, mean, std))
 
-    def inverse(self, series: Many) -> Many:
+    def inverse(self, series: Any) -> Any:
         """The series in the old units."""
-        return self._each(series, lambda ts: ts * self.unit + self.start, self.inverse_values)
+        start, unit, mean, std = self.start, self.unit, self.mean, self.std
+        return _each(series, mean, lambda t: t * unit + start, lambda x: _back(x, mean, std))
 
     def values(self, xs: Any) -> Any:
         """`(..., channel)` in the new units."""
-        return (xs - self._like(self.mean, xs)) / self._like(self.std, xs)
+        return _to(xs, self.mean, self.std)
 
     def inverse_values(self, xs: Any) -> Any:
         """`(..., channel)` in the old units: predictions, say."""
-        return xs * self._like(self.std, xs) + self._like(self.mean, xs)
+        return _back(xs, self.mean, self.std)
 
-    def _like(self, statistic: np.ndarray, xs: Any) -> np.ndarray:
-        return statistic.astype(xs.dtype).reshape((1,) * (xs.ndim - 1) + statistic.shape)
 
-    def _each(self, series: Any, times: Any, values: Any) -> Any:
-        if not isinstance(series, Series):
-            return [self._each(one, times, values) for one in series]
-        if series.num_channels != len(self.mean):
-            raise ValueError(
-                f"The series must have the {len(self.mean)} channels that the scaling was made "
-                f"for, got {series.num_channels}."
-            )
-        return Series(times(series.ts), values(series.xs), series.mask, length=series.length)
+def _to(xs: Any, mean: np.ndarray, std: np.ndarray) -> Any:
+    return (xs - _like(mean, xs)) / _like(std, xs)
+
+
+def _back(xs: Any, mean: np.ndarray, std: np.ndarray) -> Any:
+    return xs * _like(std, xs) + _like(mean, xs)
+
+
+def _like(statistic: np.ndarray, xs: Any) -> np.ndarray:
+    """With the dtype and the number of axes of `xs`."""
+    return statistic.astype(xs.dtype).reshape((1,) * (xs.ndim - 1) + statistic.shape)
+
+
+def _each(series: Any, mean: np.ndarray, times: Callable, values: Callable) -> Any:
+    if not isinstance(series, Series):
+        return [_each(one, mean, times, values) for one in series]
+    if series.xs.shape[-1] != len(mean):
+        raise ValueError(
+            f"The series must have the {len(mean)} channels that the scaling was made for, got "
+            f"{series.xs.shape[-1]}."
+        )
+    return Series(times(series.ts), values(series.xs), series.mask, length=series.length)
 
 
 def standardize(series: Sequence[Series] | Series, *, times: bool = True) -> Scaling:
@@ -87,7 +98,7 @@ def standardize(series: Sequence[Series] | Series, *, times: bool = True) -> Sca
         assert scaling.inverse(scaled).xs[:, 0].tolist() == [1.0, 3.0]
         ```
     """
-    parts = trimmed(series)
+    parts = rows_of(series)
     xs = np.concatenate([part.xs for part in parts]).astype(np.float64)
     mask = np.concatenate([part.mask for part in parts])
     found = np.maximum(mask.sum(axis=0), 1)

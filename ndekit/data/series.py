@@ -1,5 +1,6 @@
 """A time series whose samples have their own times, lengths and gaps."""
 
+import functools
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -62,6 +63,7 @@ class Series(eqx.Module):
     length: Int[AnyArray, "*batch"]
 
     def __init__(self, ts: Any, xs: Any, mask: Any = None, *, length: Any = None):
+        padded = length is not None
         ts, xs, mask, length = arrays_of(ts, xs, mask, length)
         known = not any(isinstance(x, Tracer) for x in (ts, xs, mask, length))
         if known:
@@ -70,8 +72,12 @@ class Series(eqx.Module):
         np_ = np if known else jnp
         # JAX's arrays are looked at on the host, where none of this compiles anything, and go back.
         in_jax = any(isinstance(x, Array) for x in (ts, xs, mask, length))
-        arrays = _cleaned(np_, *(np_.asarray(x) for x in (ts, xs, mask, length)))
-        if known:
+        ts, xs, mask, length = (np_.asarray(x) for x in (ts, xs, mask, length))
+        if padded:
+            arrays = _cleaned(np_, ts, xs, mask, length)
+        else:
+            arrays = ts, np_.where(mask, xs, np_.zeros((), xs.dtype)), mask, length
+        if known and padded:
             check_padding(arrays[0])
         self.ts, self.xs, self.mask, self.length = (
             map(jnp.asarray, arrays) if known and in_jax else arrays
@@ -98,7 +104,7 @@ class Series(eqx.Module):
         no say in a value or a gradient: it is replaced before any arithmetic.
         """
         leaves = (jnp.asarray(leaf) for leaf in (self.ts, self.xs, self.mask, self.length))
-        return self._of(*_cleaned(jnp, *leaves))
+        return unchecked(*_cleaned(jnp, *leaves))
 
     def trim(self) -> "Series":
         """The series without its padding, as NumPy arrays; for a single one that is not traced."""
@@ -107,11 +113,7 @@ class Series(eqx.Module):
                 f"`trim` is for a single series, but this is a batch of shape {self.batch_shape}. "
                 "Write `[series.trim() for series in batch]`."
             )
-        ts, xs, mask, length = (
-            np.asarray(leaf) for leaf in (self.ts, self.xs, self.mask, self.length)
-        )
-        rows = int(length)
-        return self._of(ts[:rows], xs[:rows], mask[:rows], length)
+        return unchecked(*real_rows(self), np.asarray(self.length))
 
     def __len__(self) -> int:
         """How many series there are in a batch; see `length` for the rows of a series."""
@@ -132,10 +134,6 @@ class Series(eqx.Module):
     def __iter__(self) -> Iterator["Series"]:
         return (self[i] for i in range(len(self)))
 
-    def _of(self, *leaves: Any) -> "Series":
-        """A series of arrays that are known to be one: nothing is checked."""
-        return jax.tree.unflatten(jax.tree.structure(self), leaves)
-
     def _batch(self) -> tuple[int, ...]:
         if not self.batch_shape:
             raise TypeError(
@@ -143,6 +141,23 @@ class Series(eqx.Module):
                 "`series.ts[i]` and `series.xs[i]`, and `series.length` tells how many there are."
             )
         return self.batch_shape
+
+
+def unchecked(ts: Any, xs: Any, mask: Any, length: Any) -> Series:
+    """A series of arrays that are known to be one."""
+    return jax.tree.unflatten(_structure(), (ts, xs, mask, length))
+
+
+@functools.cache
+def _structure() -> Any:
+    return jax.tree.structure(Series(np.zeros(1), np.zeros((1, 1))))
+
+
+def real_rows(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`ts`, `xs` and `mask` of a single series on the host, without its padding."""
+    rows = int(series.length)
+    ts, xs, mask = (np.asarray(leaf)[:rows] for leaf in (series.ts, series.xs, series.mask))
+    return ts, xs, mask
 
 
 def _is_real(np_: ModuleType, size: int, length: AnyArray) -> Any:

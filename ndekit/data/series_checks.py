@@ -140,6 +140,10 @@ def _check_rounding(given: np.ndarray, ts: np.ndarray) -> None:
     if given.dtype == ts.dtype or not given.size or ts.shape[-1] < 2:
         return
     exact = given.astype(np.float64)
+    eps = float(jnp.finfo(ts.dtype).eps)
+    steps = _LARGEST_ROUNDING * (exact[..., -1] - exact[..., 0])
+    if np.all(eps * np.abs(exact).max() * (ts.shape[-1] - 1) <= steps):
+        return  # by far the most, and cheaply; what follows looks closely
     known = np.isfinite(exact)
     if not known.any(axis=-1).all():
         return

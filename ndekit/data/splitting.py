@@ -4,18 +4,17 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Key, UInt
 
 from ..numbers import real
+from .host_random import AnyKey, generator
 
 
 def split(
     by: Any,
     fractions: Sequence[float] = (0.7, 0.15, 0.15),
     *,
-    key: Key[Array, ""] | UInt[Array, "2"],
+    key: AnyKey,
 ) -> tuple[np.ndarray, ...]:
     """Rows of disjoint parts, such that what belongs to one individual is in one part.
 
@@ -59,6 +58,6 @@ def split(
             f"`by` must name individuals enough for parts of {list(fractions)}, got "
             f"{len(individuals)}."
         )
-    place = np.asarray(jr.permutation(key, len(individuals)))
+    place = generator(key).permutation(len(individuals))
     part = np.searchsorted(ends, place, side="right")[individual]
     return tuple(np.flatnonzero(part == i) for i in range(len(ends)))
