@@ -156,7 +156,7 @@ ARCHIVES = {
     "no time": (rewrite("hopper", dt=np.float32(0)), hopper, "a positive `dt`"),
     "columns": (rewrite("nafld", day=np.zeros(3)), nafld, "columns .* one length, but have"),
     "no lines": (
-        rewrite("nafld", **{name: np.zeros(0, int) for name in list(NAFLD)[:4]}), nafld, "one length"
+        rewrite("nafld", **dict.fromkeys(list(NAFLD)[:4], np.zeros(0, int))), nafld, "one length"
     ),
     "channels": (rewrite("nafld", channels=np.array(["a", "b", "c", "d"])), nafld, "hdl and sbp"),
     "number": (rewrite("nafld", channel=np.full(9, 4)), nafld, "hdl and sbp .* numbers to 4"),
