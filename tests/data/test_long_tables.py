@@ -79,6 +79,13 @@ def test_rows_of_a_panel_keep_what_belongs_together():
 
 TABLE = dict(ids=[1, 1], times=[0.0, 1.0], channels=["a", "b"], values=[1.0, 2.0])
 BAD = {
+    "no one": (dict(ids=np.array(["a", None], object)), "`ids` must be all numbers or all strings"),
+    "id NaN": (dict(ids=[1.0, NAN]), "`ids` must be numbers or strings, but one is NaN"),
+    "channel NaN": (dict(channels=[NAN, 1.0]), "`channels` must be numbers or strings, but one"),
+    "objects": (
+        dict(ids=np.array(["x", "x"], object), times=[1, 1], channels=np.array(["a", "a"], object)),
+        "Lines 0 and 1 both give channel 'a' of 'x' at time 1",
+    ),
     "lengths": (dict(values=[1.0]), r"columns of one length, .* \(1,\)"),
     "a table": (dict.fromkeys(TABLE, np.ones((2, 2))), "columns of one length"),
     "words": (dict(values=["x", "y"]), "`values` must be numbers, got <U1"),
