@@ -136,17 +136,6 @@ def compose(a: Levels, b: Levels) -> Levels:
     return tuple(levels)
 
 
-def with_segment(a: Levels, dx: Array) -> Levels:
-    """First `a`, then a straight line by `dx`: `compose` without the zeros."""
-    levels = [a[0] + dx]
-    if len(a) > 1:
-        area = bracket(a[0], dx)
-        levels.append(a[1] + area / 2)
-    if len(a) > 2:
-        levels.append(a[2] - bracket(dx, a[1]) / 2 + bracket(a[0] - dx, area) / 12)
-    return tuple(levels)
-
-
 def bracket(a: Array, b: Array) -> Array:
     r"""$a \otimes b - b \otimes a$ for a vector `a` and a tensor `b` of one or two axes."""
     if b.ndim == a.ndim:

@@ -11,7 +11,7 @@ from ..data import Series
 from .filling import checked
 from .log_signature import LogSignature, checked_depth
 from .paths import LinearPath, RectilinearPath
-from .running import of_windows
+from .polygon import in_rows, level_sums
 from .schemes import linear
 from .windows import EveryCount, Windows
 
@@ -80,31 +80,17 @@ def logsignature(
     edges = windows.edges(series)
     within = jnp.clip(edges, path.time(path.t0), path.time(path.t1))
     durations = jnp.diff(within).astype(path.xs.dtype)
-    return LogSignature(_levels(path, edges, depth), durations)
+    return LogSignature(_levels(path, windows, edges, depth), durations)
 
 
 def _whole(series: Series) -> Windows:
     return EveryCount(max(1, series.ts.shape[-1] - 1))
 
 
-def _levels(path: LinearPath | RectilinearPath, edges: Array, depth: int) -> tuple[Array, ...]:
+def _levels(path: LinearPath | RectilinearPath, windows: Windows, edges: Array, depth: int) -> Any:
     places = jax.vmap(path.parameter)(edges)
     at_edges = jax.vmap(path.evaluate)(places)
-    if depth == 1:
-        return (jnp.diff(at_edges, axis=0),)
-    points, is_edge, rows = _merged(path, places, at_edges)
-    return of_windows(jnp.diff(points, axis=0), is_edge[:-1], rows[1:] - 1, depth)
-
-
-def _merged(path: Any, places: Array, at_edges: Array) -> tuple[Array, Array, Array]:
-    """The corners of the path and the edges of the windows in one order; which are edges; and in
-    which row each edge is. An edge on a corner comes after it.
-    """
-    num_knots, num_edges = len(path.knots), len(places)
-    behind = jnp.searchsorted(path.knots, places, side="right")
-    rows = behind + jnp.arange(num_edges, dtype=behind.dtype)
-    is_edge = jnp.zeros(num_knots + num_edges, bool).at[rows].set(True)
-    so_far = jnp.cumsum(is_edge, dtype=behind.dtype)
-    position = jnp.arange(num_knots + num_edges, dtype=behind.dtype)
-    source = jnp.where(is_edge, num_knots + so_far - 1, position - so_far)
-    return jnp.concatenate([path.xs, at_edges])[source], is_edge, rows
+    most = windows.most_steps
+    if most is not None and isinstance(path, RectilinearPath):
+        most = 2 * most
+    return level_sums(path.xs, at_edges, in_rows(path.knots, places, most), depth)

@@ -26,6 +26,11 @@ class Windows(eqx.Module):
     def edges(self, series: Series) -> Float[Array, " edges"]:
         """The times of the cuts of a single series, one more than there are windows."""
 
+    @property
+    @abc.abstractmethod
+    def most_steps(self) -> int | None:
+        """How many steps from reading to reading a window can have, where that is known."""
+
     @staticmethod
     def every(count: int) -> "Windows":
         """As many steps from reading to reading in each window, fewer in the last.
@@ -80,6 +85,10 @@ class EveryCount(Windows):
     def __check_init__(self):
         count("count", self.count)
 
+    @property
+    def most_steps(self) -> int | None:
+        return self.count
+
     def edges(self, series: Series) -> Float[Array, " edges"]:
         num = max(1, math.ceil((series.ts.shape[-1] - 1) / self.count))
         last = jnp.maximum(jnp.asarray(series.length) - 1, 0)
@@ -100,6 +109,10 @@ class EveryDuration(Windows):
             count("num", self.num)
         if self.start is not None:
             real("start", self.start)
+
+    @property
+    def most_steps(self) -> int | None:
+        return None
 
     def edges(self, series: Series) -> Float[Array, " edges"]:
         ts = jnp.asarray(series.ts)
@@ -139,6 +152,10 @@ class AtEdges(Windows):
                     "leave out repeats."
                 )
         self.times = jnp.asarray(edges)
+
+    @property
+    def most_steps(self) -> int | None:
+        return None
 
     def edges(self, series: Series) -> Float[Array, " edges"]:
         return self.times.astype(series.ts.dtype)
