@@ -8,9 +8,8 @@ import numpy as np
 
 from ..numbers import count
 from .dataset import DataError, Dataset
+from .folders import DATA_VARIABLE
 from .idx import read_idx
-
-DATA_VARIABLE = "NDEKIT_DATA"
 
 
 def mnist(
