@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -64,11 +65,11 @@ class Windows(eqx.Module):
         return EveryDuration(duration, num, start)
 
     @staticmethod
-    def at(edges: Float[Any, " edges"]) -> "Windows":
+    def at(edges: Any) -> "Windows":
         """Windows between times.
 
         Args:
-            edges: strictly increasing times, at least two. What the series does outside of them is
+            edges: `(edges,)` strictly increasing times, at least two. What the series does outside of them is
                 left out.
 
         Raises:
@@ -137,7 +138,7 @@ class EveryDuration(Windows):
 class AtEdges(Windows):
     """Between given times."""
 
-    times: Float[Array, " edges"]
+    times: Float[Array | np.ndarray, " edges"]
 
     def __init__(self, edges: Any):
         if np.ndim(edges) != 1 or np.shape(edges)[0] < 2:
@@ -151,11 +152,12 @@ class AtEdges(Windows):
                     f"`edges` must be finite and increase, got {given.tolist()}. Sort them, and "
                     "leave out repeats."
                 )
-        self.times = jnp.asarray(edges)
+        # On the host they keep all digits until the dtype of a series is known.
+        self.times = edges if isinstance(edges, jax.Array) else np.asarray(edges, float)
 
     @property
     def most_steps(self) -> int | None:
         return None
 
     def edges(self, series: Series) -> Float[Array, " edges"]:
-        return self.times.astype(series.ts.dtype)
+        return jnp.asarray(self.times).astype(series.ts.dtype)
