@@ -1,7 +1,7 @@
 """Resets: changes of the state at known times, which a solve makes as it passes them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -33,9 +33,13 @@ class Resets(eqx.Module):
             state that has arrived there, the state to go on from, of the same structure, shapes
             and dtypes. It may close over arrays, parameters among them, and is differentiated by
             all of them, by `t` too.
+        steps: how an adaptive controller goes on behind a reset. `"continue"`: with steps as long
+            as before. `"anew"`: with an attempt at the whole way to the next reset, and nothing
+            remembered, so that a solve from here on takes the same steps.
 
     Raises:
-        ValueError: if `ts` is not a row of times in order, or one of them is not a number.
+        ValueError: if `ts` is not a row of times, one of them is not a number, or `steps` is
+            neither of the two; in a solve, if `ts` is not in order.
 
     Example:
         ```python
@@ -52,10 +56,15 @@ class Resets(eqx.Module):
 
     ts: Real[Array, "*batch times"]
     update: Callable
+    steps: Literal["continue", "anew"] = eqx.field(static=True)
 
-    def __init__(self, ts: Any, update: Callable):
+    def __init__(
+        self, ts: Any, update: Callable, *, steps: Literal["continue", "anew"] = "continue"
+    ):
         self.ts = jnp.asarray(ts)
-        self.update = update
+        self.update, self.steps = update, steps
+        if steps not in ("continue", "anew"):
+            raise ValueError(f"`steps` must be 'continue' or 'anew', but got {steps!r}.")
         if not callable(update):
             raise ValueError(f"`update` must be a function (index, t, y, args) -> y, got {update}.")
         if self.ts.ndim < 1:

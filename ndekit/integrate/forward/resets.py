@@ -31,11 +31,13 @@ class Resetting:
         begin: (t, y, the solver's state before) -> its state there, of steppers that cannot make
             theirs from the field.
         room: how many times there are.
+        anew: whether an adaptive controller begins anew, with an attempt at the whole way.
     """
 
     update: Converted
     begin: Converted | None
     room: int
+    anew: bool = False
 
 
 class ResetOperands(eqx.Module):
@@ -121,7 +123,18 @@ def _changed(
         values = problem.watch.values(operands.watch, lane.t, after)
         watched = dataclasses.replace(watched, values=tree.where(here, values, watched.values))
     y, carry = tree.where(here, (after, carry), (lane.y, lane.carry))
-    return dataclasses.replace(lane, y=y, carry=carry, awaited=awaited, watched=watched), rows
+    lane = dataclasses.replace(lane, y=y, carry=carry, awaited=awaited, watched=watched)
+    return _with_steps_anew(problem, operands, lane, here), rows
+
+
+def _with_steps_anew(problem: Any, operands: Any, lane: Any, here: Flag) -> Any:
+    """The lane, its next attempt one at all that is left, if steps begin anew."""
+    if not problem.resets.anew or problem.own_grid or problem.walk is not None:
+        return lane
+    t_next = jnp.where(here, operands.t1, lane.t_next)
+    state = tree.where(here, operands.controller_state0, lane.controller_state)
+    clipped = None if lane.clipped is None else lane.clipped | here
+    return dataclasses.replace(lane, t_next=t_next, controller_state=state, clipped=clipped)
 
 
 def reset(

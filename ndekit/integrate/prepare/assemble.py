@@ -89,6 +89,11 @@ def assemble(
         one_by_one=how.one_by_one or fenced or any(part.one_by_one for part in parts),
         **fixed,
     )
+    if problem.resets is not None and problem.resets.anew and problem.grid == "pid":
+        raise ValueError(
+            "`ReplayAdjoint(step_sizes='differentiable')` differentiates the rule by which one step "
+            "follows from another, which `Resets(steps='anew')` interrupts. Use `steps='continue'`."
+        )
     operands = Operands(
         constants=motion.constants,
         of_field=motion.of_field,

@@ -46,7 +46,8 @@ def resets_part(
         begins, of_begin = convert(begin, t0, y0, carry0)
     padded = jnp.concatenate([ts, jnp.full(1, jnp.inf, ts.dtype)])
     arrays = ResetOperands(constants, of_begin, frozen(padded))
-    return Part(dict(resets=Resetting(program, begins, ts.shape[0])), dict(resets=arrays), True)
+    resetting = Resetting(program, begins, ts.shape[0], resets.steps == "anew")
+    return Part(dict(resets=resetting), dict(resets=arrays), True)
 
 
 def update_of(resets: Resets, args: Args, direction: Any, y0: State) -> Callable:

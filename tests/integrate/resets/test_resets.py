@@ -239,3 +239,64 @@ def test_a_number_of_evaluations_that_is_true():
         sol = solve(solver, w, u, y0, jnp.array(TS))
         expected = first + per_step * sol.stats["num_steps"] + first * len(TS)
         assert sol.stats["num_evals"] == expected
+
+
+def test_steps_anew_are_those_of_a_solve_from_there():
+    """The same steps, values and derivatives as one adaptive solve for each gap, each beginning with
+    an attempt at all of it.
+    """
+    (w, u), y0, ts = parameters(5), jnp.asarray(Y0), jnp.array([0.1, 0.9, 0.95])
+    controller = diffrax.PIDController(rtol=1e-4, atol=1e-6, pcoeff=0.3, icoeff=0.4)
+    knots = jnp.concatenate([ts, jnp.array([T1])])
+
+    def whole(w, u, y0):
+        resets = nk.Resets(ts, update, steps="anew")
+        given = (diffrax.ODETerm(field), diffrax.Tsit5(), T0, T1, T1 - T0, y0, (w, u))
+        sol = nk.diffeqsolve(*given, resets=resets, stepsize_controller=controller)
+        return sol.ys[-1], sol.stats["num_steps"]
+
+    def gaps(w, u, y0):
+        y, start, number = y0, T0, 0
+        for index, end in enumerate(knots):
+            given = (diffrax.ODETerm(field), diffrax.Tsit5(), start, end, end - start, y, (w, u))
+            sol = diffrax.diffeqsolve(*given, stepsize_controller=controller)
+            y, number = sol.ys[-1], number + sol.stats["num_steps"]
+            y = y if index == len(ts) else update(index, end, y, (w, u))
+            start = end
+        return y, number
+
+    found, expected = whole(w, u, y0), gaps(w, u, y0)
+    assert found[1] == expected[1] > len(knots)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-10)
+    total = lambda fn: jax.grad(lambda *given: jnp.sum(fn(*given)[0] ** 2), (0, 1, 2))(w, u, y0)
+    assert_tree_close(total(whole), total(gaps), rtol=1e-8)
+    with pytest.raises(ValueError, match="neither|must be 'continue' or 'anew'"):
+        nk.Resets(ts, update, steps="fresh")
+    with pytest.raises(ValueError, match="step_sizes='differentiable'"):
+        adjoint = nk.ReplayAdjoint(step_sizes="differentiable")
+        nk.diffeqsolve(
+            diffrax.ODETerm(field), diffrax.Tsit5(), T0, T1, 0.1, y0, (w, u), adjoint=adjoint,
+            stepsize_controller=controller, resets=nk.Resets(ts, update, steps="anew"),
+        )  # fmt: skip
+
+
+def test_steps_anew_move_with_the_times_of_resets():
+    """As in `test_adaptive_steps_are_those_of_its_grid`; a rejected attempt at the whole way hands
+    on a share of it, which moves with the reset.
+    """
+    solver, (w, u), y0 = diffrax.Tsit5(), parameters(1), jnp.asarray(Y0)
+    ts = jnp.array(TS[1:])
+
+    def ours(ts, saveat=None):
+        given = (diffrax.ODETerm(field), solver, T0, T1, T1 - T0, y0, (w, u))
+        resets = nk.Resets(ts, update, steps="anew")
+        options = {} if saveat is None else {"saveat": saveat}
+        return nk.diffeqsolve(*given, resets=resets, stepsize_controller=ADAPTIVE, **options)
+
+    seen = ours(ts, diffrax.SaveAt(steps=True))
+    grid = [float(t) for t in seen.ts if np.isfinite(t)]
+    weigh = lambda sol: weighed(sol.ys[-1], sol.resets.before, sol.resets.after)
+    found = jax.grad(lambda ts: weigh(ours(ts)))(ts)
+    gaps = lambda ts: gap_loss(solver, w, u, y0, ts, grid=grid, anew=True)
+    assert len(grid) > len(ts) + 3
+    np.testing.assert_allclose(found, jax.grad(gaps)(ts), rtol=1e-9)
