@@ -35,6 +35,7 @@ from .integrate import (
     Reversible,
     ReversibleAdjoint,
     Solution,
+    StepsPerGap,
     diffeqsolve,
 )
 from .regularize import (
@@ -74,6 +75,7 @@ __all__ = [
     "ReversibleAdjoint",
     "SOSRI",
     "Solution",
+    "StepsPerGap",
     "Steer",
     "StepBudget",
     "StepCount",

@@ -1,6 +1,7 @@
 """The engine: solving, differentiating, and the interfaces of costs."""
 
 from .adjoint import ReplayAdjoint, ReversibleAdjoint
+from .control.steps_per_gap import StepsPerGap
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
 from .costs.one_step import OneStep
 from .costs.placements import AlongTimes, EachStep, EveryStep
@@ -35,5 +36,6 @@ __all__ = [
     "SOSRI",
     "Solution",
     "Step",
+    "StepsPerGap",
     "diffeqsolve",
 ]

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ...shapes import Args
-from ..control.controllers import clips_around
+from ..control.controllers import FIXED, clips_around
 from ..resets import Resets
 from ..times import reflected_field
 from .resets_part import growing
 
-_NEVER_JUMPS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
+_NEVER_JUMPS = (diffrax.PIDController, *FIXED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

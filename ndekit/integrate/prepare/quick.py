@@ -11,7 +11,7 @@ from jax import lax
 
 from ... import tree
 from ...shapes import Args, State, Time
-from ..control.controllers import frozen, is_diffrax_pid
+from ..control.controllers import FIXED, frozen, is_diffrax_pid
 from ..control.cut_short import CutShort, cuts
 from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements, Surroundings
@@ -47,7 +47,7 @@ from .resets_part import (
 )
 from .saved_rows import SAVE_STATE, SavedRows
 
-_CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
+_CONTROLLERS = (diffrax.PIDController, *FIXED)
 
 
 def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter) -> bool:
