@@ -1,53 +1,174 @@
 """A time series whose samples have their own times, lengths and gaps."""
 
-from typing import Any
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
+
+from .series_checks import arrays_of, check_padding, check_readings, check_times
+
+AnyArray: TypeAlias = Array | np.ndarray
 
 
 class Series(eqx.Module):
-    """Times, readings, and which of these are there.
+    r"""Readings $x_{k,c}$ at times $t_1 < t_2 < \dots$, with what is missing marked.
+
+    One series, or a batch of them on leading axes. Models take one series; `jax.vmap(model)(batch)`
+    takes a batch. NumPy arrays are kept as they are, on the host; `clean` gives JAX arrays. A
+    series goes through `jax.jit`, `jax.vmap` and `jax.grad` as any PyTree of arrays.
+
+    Args:
+        ts: `(*batch, time)`, strictly increasing, in any unit; or `(time,)` where a batch shares
+            its times.
+        xs: `(*batch, time, channel)`, NaN for what is missing. A row may lack all its readings.
+            Floating dtypes are kept (as JAX keeps them: float64 needs `jax_enable_x64`), integers
+            and booleans become floats, and `ts` and `xs` share the wider dtype of the two.
+        mask: of the shape of `xs`, False for what is missing. What is NaN is missing all the same.
+        length: `(*batch,)`, how many rows there are; what stands behind them is padding and is not
+            read. By default all.
 
     Attributes:
         ts: `(*batch, time)`, strictly increasing, through the padding too.
-        xs: `(*batch, time, channel)`, 0 where nothing was read.
-        mask: `(*batch, time, channel)`, whether a number was read.
-        length: `(*batch,)`, how many rows there are; what comes after them is padding.
+        xs: `(*batch, time, channel)`, 0 where nothing was read, never NaN.
+        mask: `(*batch, time, channel)`, whether a number was read; False in the padding.
+        length: `(*batch,)` int32.
+
+    Raises:
+        ValueError: if shapes do not fit, a time is not finite or not after the one before it, a
+            reading is infinite, a series has no reading, or `length` is out of range; the message
+            names series, row and channel. Of traced arrays only shapes and dtypes are checked, and
+            nothing when JAX or Equinox put other arrays into a series later on.
+
+    Example:
+        ```python
+        import numpy as np
+        import ndekit as nk
+
+        xs = np.array([[5.1, np.nan], [np.nan, np.nan], [4.8, 0.3]])
+        series = nk.data.Series([0.0, 0.5, 2.0], xs)
+        assert series.num_channels == 2 and series.mask.sum() == 3
+        ```
     """
 
-    ts: Float[Array, "*batch time"]
-    xs: Float[Array, "*batch time channel"]
-    mask: Bool[Array, "*batch time channel"]
-    length: Int[Array, "*batch"]
+    ts: Float[AnyArray, "*batch time"]
+    xs: Float[AnyArray, "*batch time channel"]
+    mask: Bool[AnyArray, "*batch time channel"]
+    length: Int[AnyArray, "*batch"]
 
     def __init__(self, ts: Any, xs: Any, mask: Any = None, *, length: Any = None):
-        np_ = np if not any(isinstance(x, Array) for x in (ts, xs, mask, length)) else jnp
-        ts, xs = np_.asarray(ts), np_.asarray(xs)
-        known = ~np_.isnan(xs) if mask is None else np_.asarray(mask, bool) & ~np_.isnan(xs)
-        length = np_.full(ts.shape[:-1], ts.shape[-1]) if length is None else np_.asarray(length)
-        self.ts, self.xs, self.mask, self.length = ts, xs, known, length
-        cleaned = self.clean()
-        self.ts, self.xs, self.mask = cleaned.ts, cleaned.xs, cleaned.mask
+        ts, xs, mask, length = arrays_of(ts, xs, mask, length)
+        known = not any(isinstance(x, Tracer) for x in (ts, xs, mask, length))
+        if known:
+            check_times(ts, length)
+            check_readings(xs, mask, length)
+        np_ = np if known else jnp
+        # JAX's arrays are looked at on the host, where none of this compiles anything, and go back.
+        in_jax = any(isinstance(x, Array) for x in (ts, xs, mask, length))
+        arrays = _cleaned(np_, *(np_.asarray(x) for x in (ts, xs, mask, length)))
+        if known:
+            check_padding(arrays[0])
+        self.ts, self.xs, self.mask, self.length = (
+            map(jnp.asarray, arrays) if known and in_jax else arrays
+        )
+
+    @property
+    def num_channels(self) -> int:
+        return self.xs.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The sizes of the leading axes; `()` for a single series."""
+        return self.ts.shape[:-1]
 
     @property
     def is_real(self) -> Bool[Array, "*batch time"]:
         """Which rows are no padding."""
-        return jnp.arange(self.ts.shape[-1]) < jnp.asarray(self.length)[..., None]
+        return _is_real(jnp, self.ts.shape[-1], jnp.asarray(self.length))
 
     def clean(self) -> "Series":
-        """The series with nothing in its padding: what stood there has no say and no gradient."""
-        real, rows = self.is_real, jnp.arange(self.ts.shape[-1])
-        ts = jnp.where(real, self.ts, 0)
-        last = jnp.max(jnp.where(real, self.ts, -jnp.inf), axis=-1, keepdims=True)
-        behind = (rows - jnp.asarray(self.length)[..., None] + 1).astype(ts.dtype)
-        mask = self.mask & real[..., None]
-        new = object.__new__(Series)
-        for name, value in (
-            ("ts", jnp.where(real, ts, last + behind)), ("xs", jnp.where(mask, self.xs, 0)),
-            ("mask", mask), ("length", self.length),
-        ):  # fmt: skip
-            object.__setattr__(new, name, value)
-        return new
+        """The series as JAX arrays, with nothing in its padding.
+
+        Whatever reads a series begins with this. What stood in the padding, NaN included, then has
+        no say in a value or a gradient: it is replaced before any arithmetic.
+        """
+        leaves = (jnp.asarray(leaf) for leaf in (self.ts, self.xs, self.mask, self.length))
+        return self._of(*_cleaned(jnp, *leaves))
+
+    def trim(self) -> "Series":
+        """The series without its padding, as NumPy arrays; for a single one that is not traced."""
+        if self.batch_shape:
+            raise ValueError(
+                f"`trim` is for a single series, but this is a batch of shape {self.batch_shape}. "
+                "Write `[series.trim() for series in batch]`."
+            )
+        ts, xs, mask, length = (
+            np.asarray(leaf) for leaf in (self.ts, self.xs, self.mask, self.length)
+        )
+        rows = int(length)
+        return self._of(ts[:rows], xs[:rows], mask[:rows], length)
+
+    def __len__(self) -> int:
+        """How many series there are in a batch; see `length` for the rows of a series."""
+        return self._batch()[0]
+
+    def __getitem__(self, index: Any) -> "Series":
+        """A series of a batch, or several of them; `index` is for the leading axes alone."""
+        num_axes = len(self._batch())
+        if isinstance(index, tuple) and len(index) > num_axes:
+            raise IndexError(
+                f"A batch of shape {self.batch_shape} takes at most {num_axes} indices, got "
+                f"{len(index)}. Rows and channels are those of `series.ts` and `series.xs`."
+            )
+        # With an ellipsis NumPy gives arrays without axes, not its scalars.
+        index = (*(index if isinstance(index, tuple) else (index,)), ...)
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def __iter__(self) -> Iterator["Series"]:
+        return (self[i] for i in range(len(self)))
+
+    def _of(self, *leaves: Any) -> "Series":
+        """A series of arrays that are known to be one: nothing is checked."""
+        return jax.tree.unflatten(jax.tree.structure(self), leaves)
+
+    def _batch(self) -> tuple[int, ...]:
+        if not self.batch_shape:
+            raise TypeError(
+                "This is a single series, not a batch: it has no length and no index. Its rows are "
+                "`series.ts[i]` and `series.xs[i]`, and `series.length` tells how many there are."
+            )
+        return self.batch_shape
+
+
+def _is_real(np_: ModuleType, size: int, length: AnyArray) -> Any:
+    return _rows(np_, size, length) < length[..., None]
+
+
+def _rows(np_: ModuleType, size: int, length: Any) -> Any:
+    """`(1, ..., 1, time)`: the number of each row, with the axes of the batch."""
+    return np_.arange(size, dtype=length.dtype).reshape((1,) * length.ndim + (size,))
+
+
+def _cleaned(np_: ModuleType, ts: Any, xs: Any, mask: Any, length: Any) -> tuple:
+    """The arrays of a series with zeros, False and increasing times in the padding."""
+    size = ts.shape[-1]
+    real = _is_real(np_, size, length)
+    mask = mask & real[..., None]
+    zero = np_.zeros((), ts.dtype)
+    last = np_.max(np_.where(real, ts, -np_.inf), axis=-1, keepdims=True)
+    last = np_.where(length[..., None] > 0, last, zero)
+    if np_ is jnp:
+        last = jax.lax.stop_gradient(last)
+    # A unit of time apart, or more where the dtype could not tell such large times apart.
+    least = 4 * float(jnp.finfo(ts.dtype).eps) * np_.abs(last)
+    spacing = np_.where(least > 1, least, np_.ones((), ts.dtype))
+    behind = (_rows(np_, size, length) - length[..., None] + 1).astype(ts.dtype)
+    with np.errstate(over="ignore"):  # the constructor looks for times out of reach
+        padding = last + spacing.astype(ts.dtype) * behind
+    ts = np_.where(real, ts, padding.astype(ts.dtype))
+    return ts, np_.where(mask, xs, np_.zeros((), xs.dtype)), mask, length
