@@ -168,6 +168,12 @@ class CDEField(eqx.Module):
         return u, out[..., cut:].reshape(*batch, self.channels, self.rank)
 
 
+def driven(field: Callable, t: Time, y: Array, dx: Array, args: Args = None) -> Array:
+    """The field times an increment of the control, by its own `prod` if it has one."""
+    prod = getattr(field, "prod", None)
+    return field(t, y, args) @ dx if prod is None else prod(t, y, dx)
+
+
 def linearized(field: Callable, t: Time, y: Array) -> tuple[Array, Callable]:
     """As `CDEField.linearized`, of any field."""
     value, push = jax.linearize(lambda y: field(t, y, None), y)

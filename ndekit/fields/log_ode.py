@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ..numbers import count
 from ..shapes import Time
-from .cde import linearized
+from .cde import driven, linearized
 
 
 class LogField(eqx.Module):
@@ -66,8 +66,7 @@ class LogField(eqx.Module):
     ) -> Float[Array, " hidden"]:
         levels = levels_of(log_signature, self.depth)
         if self.depth == 1:
-            prod = getattr(self.field, "prod", None)
-            return self.field(t, y, None) @ levels[0] if prod is None else prod(t, y, levels[0])
+            return driven(self.field, t, y, levels[0])
         columns, push = _linearized(self.field, t, y)
         _check_channels(levels[0], columns)
         # Row j: the tangent along which column j is differentiated.
