@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt
 
-from ..numbers import count, counts, real
+from ..numbers import counts, real
 from ..shapes import Args, Time
 from .blocks import product
 

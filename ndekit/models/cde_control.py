@@ -11,6 +11,7 @@ from jaxtyping import Array
 from .. import controls
 from ..controls import HermitePath, LinearPath, RectilinearPath, Windows
 from ..data import Series
+from ..tree import where
 from .window_time import Stretch, number_that_last
 
 Counts = Literal["none", "each", "rows"]
@@ -87,6 +88,48 @@ def windows_of(
     within = jnp.clip(edges, path.time(path.t0), path.time(path.t1))
     first = path.evaluate(path.parameter(edges[0]))
     return _stretch(found, within, number_that_last(found.durations)), first
+
+
+class _Between(Windows):
+    """Between times that lie in order, repeats among them."""
+
+    times: Array
+
+    def edges(self, series: Series) -> Array:
+        return self.times
+
+
+def since_window_began(
+    series: Series,
+    depth: int,
+    windows: Windows,
+    scheme: Callable[[Series], Any],
+    ts: Array,
+) -> tuple[Stretch, Array]:
+    """What the control does from the beginning of the window that a time lies in up to this time:
+    one window for each of `ts`; and how many windows are over by then.
+
+    So a state inside of a window knows of that part of it alone, not of what is still to come.
+    """
+    path = scheme(series)
+    edges = jnp.clip(windows.edges(series), path.time(path.t0), path.time(path.t1))
+    ts = jnp.clip(ts.astype(edges.dtype), edges[0], edges[-1])
+    both = jnp.concatenate([edges, ts])
+    order = jnp.argsort(both, stable=True)  # a time on an edge comes behind it
+    is_edge = order < len(edges)
+    between = controls.logsignature(series, depth, _Between(both[order]), control=scheme)
+    identity = jax.tree.map(lambda x: jnp.zeros_like(x[0]), between)
+
+    def turn(so_far: Any, piece: tuple) -> tuple[Any, Any]:
+        found, begins = piece
+        longer = where(begins, identity, so_far) @ found
+        return longer, longer
+
+    _, so_far = jax.lax.scan(turn, identity, (between, is_edge[:-1]))
+    rank = jnp.argsort(order)[len(edges) :]
+    over = jnp.cumsum(is_edge, dtype=jnp.int32)[rank] - 1
+    rows = jax.tree.map(lambda x: x[rank - 1], so_far)
+    return Stretch(rows, jnp.stack([edges[over], ts], axis=1), jnp.ones_like(over)), over
 
 
 def _stretch(rows: Any, edges: Array, number: Array) -> Stretch:

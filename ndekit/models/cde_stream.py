@@ -10,6 +10,7 @@ from ..controls import LogSignature
 from ..controls.windows import EveryCount
 from ..shapes import Time
 from ..tree import where
+from .cde_solves import in_windows
 from .window_time import Stretch
 
 
@@ -99,7 +100,8 @@ def pushed(
 
 
 def _flowed(model: Any, stretch: Stretch, y0: Array) -> Array:
-    solution = model._in_windows(stretch, y0, None)
+    solution = in_windows(model, stretch, y0)
+    assert solution.ys is not None
     return solution.ys[-1]
 
 

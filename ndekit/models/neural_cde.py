@@ -1,12 +1,10 @@
 """A neural controlled differential equation along an irregular series."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import diffrax
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
@@ -14,24 +12,24 @@ from jaxtyping import Array, Float, Key, UInt
 from .. import controls
 from ..controls import Windows
 from ..data import Series
-from ..fields import Affine, CDEField, LogField
-from ..fields.cde import driven
+from ..fields import Affine, CDEField
 from ..fields.choices import check_choice
-from ..integrate import ReplayAdjoint, Solution, diffeqsolve
-from ..numbers import count, counts, positive, real
-from ..shapes import Args, Time
+from ..integrate import ReplayAdjoint, Solution
+from ..numbers import positive
+from ..shapes import Time
+from .cde_checks import check_sizes, check_steps, kind_of
 from .cde_control import (
     Counts,
     Scheme,
-    increment_rate,
     num_channels,
     pieces_of,
     scheme_of,
+    since_window_began,
     single,
     windows_of,
 )
+from .cde_solves import in_time, in_windows, inside_windows
 from .cde_stream import CDEState, pushed, start_of
-from .window_time import AdaptiveSteps, EqualSteps, Stretch, remembers_rates
 
 Times = Float[Array, " ts"] | Literal["readings"] | None
 
@@ -160,13 +158,11 @@ class NeuralCDE(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
         dtype: jnp.dtype | type | None = None,
     ):
-        self.order, self.windows, self.scheme = _kind(order, windows, scheme)
+        self.order, self.windows, self.scheme = kind_of(order, windows, scheme)
         check_choice("counts", counts, get_args(Counts))
-        _check_sizes(channels, hidden_size, out_size, static_size, substeps, max_steps)
+        check_sizes(channels, hidden_size, out_size, static_size, substeps, max_steps)
         positive("per", per)
-        if dt0 is not None:
-            real("dt0", dt0)
-        _check_steps(controller, dt0, substeps)
+        check_steps(controller, dt0, substeps)
         inputs = num_channels(channels, time, counts)
         keys = jr.split(key, 3)
         self.initial = Affine(inputs + static_size, hidden_size, key=keys[0], dtype=dtype)
@@ -205,21 +201,26 @@ class NeuralCDE(eqx.Module):
         series = single(series, self.channels, "NeuralCDE")
         if isinstance(ts, str):
             check_choice("ts", ts, ("readings",))
-            ts = series.ts
+        at: Any = series.ts if isinstance(ts, str) else ts
         control = controls.channels(series, self.time, self.counts, per=self.per)
         scheme = scheme_of(self.scheme, self.time, self.start)
         if self.windows is not None:
-            stretch, x0 = windows_of(control, self.order, self.windows, scheme)
-            solution = self._in_windows(stretch, self._first(x0, static), ts, key)
+            cut = control, self.order, self.windows, scheme
+            stretch, x0 = windows_of(*cut)
+            y0 = self._first(x0, static)
+            if at is None:
+                solution = in_windows(self, stretch, y0, key=key)
+            else:
+                solution = inside_windows(self, stretch, y0, since_window_began(*cut, at), key)
         else:
             path = scheme(control)
             y0 = self._first(path.evaluate(path.t0), static)
             if self.controller is not None and self.scheme == "hermite":
-                solution = self._in_time(path, y0, ts, key)
+                solution = in_time(self, path, y0, at, key)
             else:
-                solution = self._in_windows(pieces_of(path), y0, ts, key)
+                solution = in_windows(self, pieces_of(path), y0, ts=at, key=key)
         assert solution.ys is not None
-        return self.readout(solution.ys[-1] if ts is None else solution.ys), solution
+        return self.readout(solution.ys[-1] if at is None else solution.ys), solution
 
     def init(self, static: Float[Array, " static"] | None = None) -> CDEState:
         """The state of a stream before its first reading, for `step`.
@@ -253,95 +254,3 @@ class NeuralCDE(eqx.Module):
                 f"`static` of shape {got}."
             )
         return self.initial(x0 if static is None else jnp.concatenate([x0, static]))
-
-    def _in_windows(
-        self, stretch: Stretch, y0: Array, ts: Array | None, key: Any = None
-    ) -> Solution:
-        """The solve from window to window, with the times of the series in its solution."""
-        inner = LogField(self.field, self.order) if self.windows is not None else None
-
-        def rate(s: Time, y: Array, args: Args) -> Array:
-            row, inside, t = stretch.at(s)
-            if inner is not None:
-                return inner(t, y, row)
-            return driven(self.field, t, y, increment_rate(row, inside))
-
-        number, jumps = len(stretch.edges) - 1, remembers_rates(self.solver)
-        controller: Any = EqualSteps(self.substeps, jumps)
-        most = number * self.substeps
-        if self.controller is not None:
-            controller, most = AdaptiveSteps(self.controller, jumps), 4096
-        save = diffrax.SaveAt(t1=True) if ts is None else diffrax.SaveAt(ts=stretch.places(ts))
-        solution = self._solve(rate, jnp.zeros_like(stretch.end), stretch.end, y0, save, controller,
-                               most, key)  # fmt: skip
-        first, last = stretch.edges[0], stretch.edges[-1]
-        at = last[None] if ts is None else jnp.clip(ts, first, last)
-        return dataclasses.replace(solution, t0=first, t1=last, ts=at)
-
-    def _in_time(self, path: Any, y0: Array, ts: Array | None, key: Any) -> Solution:
-        """The solve in the time of the series, where steps may go across readings."""
-        rate = lambda t, y, args: driven(self.field, t, y, path.derivative(t).astype(y.dtype))
-        save = diffrax.SaveAt(t1=True)
-        if ts is not None:
-            save = diffrax.SaveAt(ts=jax.vmap(path.parameter)(ts))
-        return self._solve(rate, path.t0, path.t1, y0, save, self.controller, 4096, key)
-
-    def _solve(
-        self, rate: Callable, t0: Any, t1: Any, y0: Array, saveat: diffrax.SaveAt,
-        controller: Any, most: int, key: Any,
-    ) -> Solution:  # fmt: skip
-        return diffeqsolve(
-            diffrax.ODETerm(rate), self.solver, t0, t1, self.dt0, y0, saveat=saveat,
-            stepsize_controller=controller, adjoint=self.adjoint, throw=self.throw,
-            max_steps=most if self.max_steps is None else self.max_steps,
-            costs=self.costs, key=key,
-        )  # fmt: skip
-
-
-def _kind(
-    order: int, windows: Windows | None, scheme: Scheme | None
-) -> tuple[int, Windows | None, Scheme]:
-    if count("order", order) > 3:
-        raise ValueError(f"`order` must be 1, 2 or 3, got {order}.")
-    if windows is None and order > 1:
-        windows = Windows.every(8)
-    if not isinstance(windows, Windows | None):
-        raise ValueError(
-            f"`windows` must be a `nk.controls.Windows`, got {type(windows).__name__}. "
-            "Use for example `nk.controls.Windows.every(8)`."
-        )
-    if scheme is None:
-        scheme = "hermite" if windows is None else "linear"
-    check_choice("scheme", scheme, get_args(Scheme))
-    if windows is not None and scheme == "hermite":
-        raise ValueError(
-            "Log-signatures in windows are those of straight lines: use `scheme='linear'` or "
-            "`'rectilinear'`, or order 1 without windows."
-        )
-    return order, windows, scheme
-
-
-def _check_sizes(
-    channels: int, hidden: int, out: int, static: int, substeps: int, max_steps: int | None
-) -> None:
-    counts(channels=channels, hidden_size=hidden, out_size=out, substeps=substeps)
-    count("static_size", static, 0)
-    if max_steps is not None:
-        count("max_steps", max_steps)
-
-
-def _check_steps(controller: Any, dt0: Any, substeps: int) -> None:
-    if controller is None and dt0 is not None:
-        raise ValueError(
-            "`dt0` is the first of adaptive steps. Give a `controller`, or set the length of equal "
-            "steps by `substeps`."
-        )
-    if controller is not None and not isinstance(
-        controller, diffrax.AbstractAdaptiveStepSizeController
-    ):
-        raise ValueError(
-            f"`controller` must be an adaptive one, such as `diffrax.PIDController`, got "
-            f"{type(controller).__name__}. Equal steps are those of `controller=None`."
-        )
-    if controller is not None and substeps != 1:
-        raise ValueError("`substeps` are those of equal steps. Leave them or `controller` out.")

@@ -110,7 +110,7 @@ class AdaptiveSteps(diffrax.AbstractAdaptiveStepSizeController):
     norm = property(lambda self: self.controller.norm)  # pyright: ignore
 
     def wrap(self, direction: Any) -> "AdaptiveSteps":
-        return AdaptiveSteps(self.controller.wrap(direction), self.says_jump)
+        return cut_at_edges(self.controller.wrap(direction), self.says_jump)
 
     def init(
         self, terms: Any, t0: Time, t1: Time, y0: State, dt0: Any, args: Args, func: Any,
@@ -133,6 +133,10 @@ class AdaptiveSteps(diffrax.AbstractAdaptiveStepSizeController):
         return accepted, behind, end, jumps if self.says_jump else False, state, result
 
 
+def cut_at_edges(controller: Any, says_jump: bool) -> AdaptiveSteps:
+    return AdaptiveSteps(controller=controller, says_jump=says_jump)  # pyright: ignore
+
+
 def _window_end(t: Time) -> Time:
     return 2 * jnp.floor(t / 2) + 1
 
@@ -150,4 +154,5 @@ def remembers_rates(solver: diffrax.AbstractSolver) -> bool:
     tableau = getattr(solver, "tableau", None)
     if isinstance(solver, diffrax.Euler):
         return False
-    return not isinstance(tableau, diffrax.ButcherTableau) or bool(tableau.fsal)
+    known = isinstance(tableau, diffrax.ButcherTableau)
+    return bool(tableau.fsal) if known else True
