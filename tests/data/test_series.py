@@ -81,6 +81,10 @@ def test_nothing_in_the_padding_is_read(given_readings, junk):
     clean = value_and_grad(batch.ts, batch.xs, batch)
     assert eqx.tree_equal(value_and_grad(spoilt.ts, spoilt.xs, spoilt), clean)
     assert np.all(np.asarray(clean[1][0])[~real] == 0)
+    for i, series in enumerate(batch):  # alone it has no padding
+        alone = jax.grad(value, argnums=(0, 1))(series.trim().ts, series.trim().xs, series.trim())
+        of_rows = jax.tree.map(lambda grad, i=i: grad[i, : length[i]], clean[1])
+        assert close_to_rounding(of_rows, alone)
     total = lambda ts, xs: jnp.sum(jax.vmap(value)(ts, xs, spoilt))
     of_sum = jax.grad(total, argnums=(0, 1))(spoilt.ts, spoilt.xs)
     assert close_to_rounding(of_sum, clean[1])
