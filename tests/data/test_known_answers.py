@@ -1,7 +1,5 @@
 """Simulated series against closed forms, other solvers and the dense normal distribution."""
 
-import time
-
 import equinox as eqx
 import jax.random as jr
 import numpy as np
@@ -49,15 +47,6 @@ def test_readings_are_points_of_the_paths(make):
         rows = np.searchsorted(made.ts, series.ts)
         assert np.array_equal(made.ts[rows], series.ts)
         assert np.array_equal(series.xs, np.where(series.mask, path[rows], 0))
-
-
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
-def test_a_whole_data_set_is_made_in_about_a_second(make):
-    """In a third of one on two cores; the bound allows for a busy machine."""
-    start = time.perf_counter()
-    made = make(key=jr.key(0))
-    assert time.perf_counter() - start < 5.0
-    assert len(made.series) in (20_000, 10_000, 1000, 256)
 
 
 def test_black_scholes_has_the_moments_of_a_log_normal():
