@@ -115,7 +115,10 @@ def to_lyndon(signature: LogSignature) -> Float[Array, "*w basis"]:
 
 
 def from_lyndon(
-    coefficients: Float[Array | np.ndarray, "*w basis"], num_channels: int, depth: int, durations: Any = 0.0
+    coefficients: Float[Array | np.ndarray, "*w basis"],
+    num_channels: int,
+    depth: int,
+    durations: Any = 0.0,
 ) -> LogSignature:
     """The log-signature with these coefficients: what [`ndekit.controls.to_lyndon`][] undoes.
 

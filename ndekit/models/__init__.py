@@ -1,17 +1,29 @@
 """Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, latent SDEs, SDE-GANs."""
 
 from .classifier import ODEClassifier
+from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
+from .flow_reset import Flowed, FlowReset, Stream
+from .known_flow import AbstractKnownFlow
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
 from .matched_sde import MarginalDrift, MatchedLatentSDE
 from .neural_cde import NeuralCDE
 from .neural_ode import NeuralODE
 from .neural_sde import NeuralSDE
+from .observations import Observation
 from .sde_gan import SDEGAN, Discriminator, Generator
+from .series_losses import bayes_loss, jump_loss, masked_gaussian
 
 __all__ = [
+    "AbstractKnownFlow",
     "Discriminator",
+    "FlowReset",
+    "Flowed",
+    "GRUD",
+    "GRUDt",
+    "GRUODEBayes",
     "Generator",
+    "JumpODE",
     "Latent",
     "LatentPrior",
     "LatentSDE",
@@ -20,7 +32,13 @@ __all__ = [
     "NeuralCDE",
     "NeuralODE",
     "NeuralSDE",
+    "ODERNN",
     "ODEClassifier",
+    "Observation",
     "PathKL",
     "SDEGAN",
+    "Stream",
+    "bayes_loss",
+    "jump_loss",
+    "masked_gaussian",
 ]

@@ -34,8 +34,8 @@ def ODERNN(  # noqa: N802
     channels: int, hidden_size: int, out_size: int, *, width: int = 64, depth: int = 1,
     gap: bool = False, readout_width: int | None = None, key: AnyKey, **options: Any,
 ) -> FlowReset:  # fmt: skip
-    """A recurrent network whose state flows between the observations: $h' = f(h)$, and
-    $h = \\mathrm{GRU}([x, m], h)$ at each.
+    r"""A recurrent network whose state flows between the observations: $h' = f(h)$, and
+    $h = \mathrm{GRU}([x, m], h)$ at each.
 
     Args:
         channels: of the series.
@@ -75,8 +75,8 @@ def GRUDt(  # noqa: N802
     channels: int, hidden_size: int, out_size: int, *, readout_width: int | None = None,
     key: AnyKey, **options: Any,
 ) -> FlowReset:  # fmt: skip
-    """A recurrent network that is told the time since the row before:
-    $h = \\mathrm{GRU}([x, m, \\Delta], h)$, constant in between. The plainest yardstick.
+    r"""A recurrent network that is told the time since the row before:
+    $h = \mathrm{GRU}([x, m, \Delta], h)$, constant in between. The plainest yardstick.
 
     Args:
         channels, hidden_size, out_size, readout_width, key, options: as for
@@ -152,9 +152,7 @@ def GRUODEBayes(  # noqa: N802
     predict = eqx.nn.MLP(hidden_size, 2 * channels, prediction_width, 1, key=keys[0])
     readout = Prediction(predict, None, (2, channels))
     inputs = 2 * channels if impute else 0
-    flow = GRUFlow(
-        hidden_size, input_size=inputs, kind="minimal", bias=impute, key=keys[1]
-    )
+    flow = GRUFlow(hidden_size, input_size=inputs, kind="minimal", bias=impute, key=keys[1])
     start: Callable = Zeros(hidden_size)
     if static_size:
         start = FromStatic(static_size, hidden_size, key=keys[3])

@@ -47,8 +47,8 @@ def at_times(
 ) -> State:
     """The states at `ts`, from those after each row; at the time of a row, before it."""
     (t0, y0), (series, after) = start, known
-    passed = jnp.where(series.is_real, series.ts, jnp.inf) < jnp.asarray(ts)[:, None]
-    number = jnp.sum(passed, axis=1)
+    rows = jnp.where(series.is_real, series.ts, jnp.inf)
+    number = jax.vmap(lambda t: jnp.sum(rows < t))(jnp.asarray(ts))
     times = jnp.concatenate([t0[None], series.ts])
     states = jax.tree.map(lambda y0, ys: jnp.concatenate([jnp.asarray(y0)[None], ys]), y0, after)
     return jax.vmap(lambda n, t: flow(t - times[n], tree.read(states, n)))(number, ts)

@@ -55,14 +55,16 @@ def bayes_loss(
     Reference: De Brouwer et al. (2019), arXiv 1905.12374, as their code has it: not the product of
     prediction and observation density that the paper has in its place.
     """
-    series, variance = series.clean(), positive("noise_std", noise_std) ** 2
+    positive("noise_std", noise_std)
+    variance, read = noise_std**2, series.clean()
+    xs, mask = jnp.asarray(read.xs), jnp.asarray(read.mask)
     mean, log_variance = said.before[:, 0], said.before[:, 1]
-    before = -masked_gaussian(series.xs, mean, series.mask, log_variance)
-    mean, log_variance = said.after[:, 0], jnp.where(series.mask, said.after[:, 1], 0)
-    off = jnp.where(series.mask, series.xs - mean, 0)
+    before = -masked_gaussian(xs, mean, mask, log_variance)
+    mean, log_variance = said.after[:, 0], jnp.where(mask, said.after[:, 1], 0)
+    off = jnp.where(mask, xs - mean, 0)
     ratio = jnp.exp(log_variance) / variance
     divergence = 0.5 * (ratio + off**2 / variance - 1 - jnp.log(ratio))
-    return before + mixing * jnp.sum(jnp.where(series.mask, divergence, 0))
+    return before + mixing * jnp.sum(jnp.where(mask, divergence, 0))
 
 
 def jump_loss(said: Flowed, series: Series, *, weight: float = 0.5, eps: float = 1e-10) -> Scalar:
@@ -83,4 +85,4 @@ def jump_loss(said: Flowed, series: Series, *, weight: float = 0.5, eps: float =
     each = (2 * weight * off + 2 * (1 - weight) * jump) ** 2
     counted = jnp.any(series.mask, axis=-1) & (jnp.arange(len(series.ts)) > 0)
     number = jnp.maximum(jnp.sum(counted), 1)
-    return jnp.sum(jnp.where(counted, each, 0)) / number
+    return jnp.sum(jnp.where(counted, each, 0)) / number.astype(each.dtype)

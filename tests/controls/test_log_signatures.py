@@ -97,7 +97,8 @@ def test_windows_compose_to_the_whole(name, depth, control):
     make = functools.partial(logsignature, series, depth, control=control)
     parts, whole = make(WINDOWS[name]), make()
     composed = functools.reduce(
-        LogSignature.__matmul__, (jax.tree.map(lambda x: x[i], parts) for i in range(len(parts.durations)))
+        LogSignature.__matmul__,
+        (jax.tree.map(lambda x: x[i], parts) for i in range(len(parts.durations))),
     )
     assert len(parts.durations) > 2
     assert_tree_close(composed, whole, 1e-12, 1e-13)
@@ -232,7 +233,8 @@ def test_coefficients_are_those_of_sig_light():
 def test_gradients_are_finite_differences(name, control):
     ts, xs = polygon()
     series = nk.controls.channels(
-        nk.data.Series(ts, np.where(np.arange(27).reshape(9, 3) % 4 == 1, np.nan, xs)), counts="none"
+        nk.data.Series(ts, np.where(np.arange(27).reshape(9, 3) % 4 == 1, np.nan, xs)),
+        counts="none",
     )
 
     @jax.jit
