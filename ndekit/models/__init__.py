@@ -4,6 +4,8 @@ from .classifier import ODEClassifier
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
 from .known_flow import AbstractKnownFlow
+from .latent_bound import latent_bound
+from .latent_ode import LatentODE, LatentPath
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
 from .matched_sde import MarginalDrift, MatchedLatentSDE
@@ -25,6 +27,8 @@ __all__ = [
     "Generator",
     "JumpODE",
     "Latent",
+    "LatentODE",
+    "LatentPath",
     "LatentPrior",
     "LatentSDE",
     "MarginalDrift",
@@ -40,5 +44,6 @@ __all__ = [
     "Stream",
     "bayes_loss",
     "jump_loss",
+    "latent_bound",
     "masked_gaussian",
 ]

@@ -55,5 +55,5 @@ def remember(memory: Memory, t: Time, x: Array, mask: Array) -> tuple[Memory, Ob
 def observations(series: Series, t0: Time) -> Observation:
     """All rows of a clean series."""
     memory = no_memory(t0, series.xs.shape[-1], series.xs.dtype)
-    rows = (series.ts, series.xs, series.mask)
+    rows: Any = (series.ts, series.xs, series.mask)
     return jax.lax.scan(lambda memory, row: remember(memory, *row), memory, rows)[1]

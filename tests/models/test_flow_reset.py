@@ -153,7 +153,8 @@ def test_costs_of_a_series(name):
     """Each regulariser is a number of its own for each series, mean and maximum included."""
     costs = {
         "error": nk.StepError(scaled=False), "stiffness": nk.EveryStep(nk.StepStiffness(), "max"),
-        "kinetic": nk.EveryStep(nk.Kinetic(), "mean"), "local": nk.OneStep(nk.StepError(scaled=False)),
+        "kinetic": nk.EveryStep(nk.Kinetic(), "mean"),
+        "local": nk.OneStep(nk.StepError(scaled=False)),
     }  # fmt: skip
     model = built(name, costs=costs)
     if "equal" in name:

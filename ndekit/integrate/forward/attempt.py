@@ -278,7 +278,10 @@ def commit(
         totals = add_readings(placements, totals, readings, place)
     made_jump = lane.made_jump
     if problem.jumps:
-        made_jump = jnp.where(accepted, verdict.made_jump, made_jump)
+        jumped = verdict.made_jump
+        if problem.leaps:
+            jumped = jumped | (verdict.t != proposal.t_end)
+        made_jump = jnp.where(accepted, jumped, made_jump)
     return Lane(
         t=jnp.where(active, verdict.t, lane.t),
         t_next=jnp.where(active, verdict.t_next, lane.t_next),
