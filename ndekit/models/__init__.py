@@ -1,8 +1,10 @@
 """Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, latent SDEs, SDE-GANs."""
 
+from .cde_stream import CDEState
 from .classifier import ODEClassifier
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
+from .linear_cde import LinearCDE, LinearSolution
 from .matched_sde import MarginalDrift, MatchedLatentSDE
 from .neural_cde import NeuralCDE
 from .neural_ode import NeuralODE
@@ -10,11 +12,14 @@ from .neural_sde import NeuralSDE
 from .sde_gan import SDEGAN, Discriminator, Generator
 
 __all__ = [
+    "CDEState",
     "Discriminator",
     "Generator",
     "Latent",
     "LatentPrior",
     "LatentSDE",
+    "LinearCDE",
+    "LinearSolution",
     "MarginalDrift",
     "MatchedLatentSDE",
     "NeuralCDE",
