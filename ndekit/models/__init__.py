@@ -1,5 +1,6 @@
 """Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, latent SDEs, SDE-GANs."""
 
+from .cde_stream import CDEState
 from .classifier import ODEClassifier
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
@@ -8,6 +9,7 @@ from .latent_bound import latent_bound
 from .latent_ode import LatentODE, LatentPath
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
+from .linear_cde import LinearCDE, LinearSolution
 from .matched_sde import MarginalDrift, MatchedLatentSDE
 from .neural_cde import NeuralCDE
 from .neural_ode import NeuralODE
@@ -18,6 +20,7 @@ from .series_losses import bayes_loss, jump_loss, masked_gaussian
 
 __all__ = [
     "AbstractKnownFlow",
+    "CDEState",
     "Discriminator",
     "FlowReset",
     "Flowed",
@@ -31,6 +34,8 @@ __all__ = [
     "LatentPath",
     "LatentPrior",
     "LatentSDE",
+    "LinearCDE",
+    "LinearSolution",
     "MarginalDrift",
     "MatchedLatentSDE",
     "NeuralCDE",
