@@ -98,7 +98,9 @@ class LogSignature(eqx.Module):
         return jax.lax.associative_scan(_composed, self)
 
     @classmethod
-    def segment(cls, dx: Float[Array | np.ndarray, "*w d"], duration: Any, depth: int) -> "LogSignature":
+    def segment(
+        cls, dx: Float[Array | np.ndarray, "*w d"], duration: Any, depth: int
+    ) -> "LogSignature":
         """That of a straight line: `dx` and zeros above it."""
         dx = jnp.asarray(dx)
         levels = (dx, *zeros(dx.shape[:-1], dx.shape[-1], checked_depth(depth), dx.dtype)[1:])

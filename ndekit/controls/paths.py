@@ -38,9 +38,7 @@ class LinearPath(diffrax.AbstractPath):
     def t1(self) -> Float[Array, ""]:
         return self.knots[jnp.maximum(self.length - 1, 0)]
 
-    def evaluate(
-        self, t0: Any, t1: Any = None, left: bool = True
-    ) -> Float[Array, " channel"]:
+    def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> Float[Array, " channel"]:
         """The values at `t0`, or their increment from `t0` to `t1`."""
         if t1 is not None:
             return self.evaluate(t1, left=left) - self.evaluate(t0, left=left)
@@ -90,9 +88,7 @@ class RectilinearPath(diffrax.AbstractPath):
     def t1(self) -> Float[Array, ""]:
         return self.knots[jnp.maximum(2 * self.length - 2, 0)]
 
-    def evaluate(
-        self, t0: Any, t1: Any = None, left: bool = True
-    ) -> Float[Array, " channel"]:
+    def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> Float[Array, " channel"]:
         """The values at `t0`, or their increment from `t0` to `t1`, both places on the path."""
         if t1 is not None:
             return self.evaluate(t1, left=left) - self.evaluate(t0, left=left)
@@ -157,9 +153,7 @@ class HermitePath(diffrax.AbstractPath):
     def t1(self) -> Float[Array, ""]:
         return self.knots[jnp.maximum(self.length - 1, 0)]
 
-    def evaluate(
-        self, t0: Any, t1: Any = None, left: bool = True
-    ) -> Float[Array, " channel"]:
+    def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> Float[Array, " channel"]:
         """The values at `t0`, or their increment from `t0` to `t1`."""
         if t1 is not None:
             return self.evaluate(t1, left=left) - self.evaluate(t0, left=left)

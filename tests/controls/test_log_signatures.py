@@ -34,6 +34,10 @@ def of(ts, xs, depth=3, windows=None, **options):
     return logsignature(nk.data.Series(ts, xs), depth, windows, **options)
 
 
+def entry(stack, i):
+    return jax.tree.map(lambda x: x[i], stack)
+
+
 def signature(xs):
     """Iterated integrals of a polygon, from those of a line: what the logarithm is taken of."""
     d = xs.shape[1]
@@ -97,11 +101,12 @@ def test_windows_compose_to_the_whole(name, depth, control):
     make = functools.partial(logsignature, series, depth, control=control)
     parts, whole = make(WINDOWS[name]), make()
     composed = functools.reduce(
-        LogSignature.__matmul__, (jax.tree.map(lambda x: x[i], parts) for i in range(len(parts.durations)))
+        LogSignature.__matmul__,
+        [entry(parts, i) for i in range(len(parts.durations))],
     )
     assert len(parts.durations) > 2
     assert_tree_close(composed, whole, 1e-12, 1e-13)
-    assert_tree_close(jax.tree.map(lambda x: x[-1], parts.prefixes()), whole, 1e-12, 1e-13)
+    assert_tree_close(entry(parts.prefixes(), -1), whole, 1e-12, 1e-13)
     assert_tree_close(whole.durations, series.ts[-1] - series.ts[0], 1e-13)
 
 
@@ -131,7 +136,7 @@ def test_prefixes_begin_anew_in_each_lane():
     stack = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     lanes = jax.vmap(LogSignature.prefixes)(stack)
     for i, part in enumerate(parts):
-        assert_tree_close(jax.tree.map(lambda x: x[i], lanes), part.prefixes(), 1e-12, 1e-13)  # noqa: B023
+        assert_tree_close(entry(lanes, i), part.prefixes(), 1e-12, 1e-13)
 
 
 # 3, 4
@@ -204,8 +209,8 @@ def test_levels_are_the_logarithm_of_the_signature():
 QUARTERS = np.array(
     [[-1, 2, 3], [1, 1, -1], [-2, -2, -2], [2, 0, 0], [-1, -2, -2], [-2, 1, 0]]
 )  # fmt: skip
-# `sig_light.logsig(QUARTERS / 4, sig_light.prepare(3, 3))`, sig-light 0.2.5; RoughPy 0.3.0 gives the
-# same element in a basis of its own (there [2, [1, 3]] has 0.0703125 and [2, [1, 2]] 0.0950521).
+# `sig_light.logsig(QUARTERS / 4, sig_light.prepare(3, 3))`, sig-light 0.2.5; RoughPy 0.3.0 gives
+# the same element in a basis of its own ([2, [1, 3]] has 0.0703125 and [2, [1, 2]] 0.0950521).
 BY_SIG_LIGHT = [
     -0.25, -0.25, -0.75, -0.34375, -0.5, -0.125, -0.0768229166666667, -0.109375,
     -0.0950520833333334, -0.19140625, -0.26171875, -0.1822916666666667, 0.0364583333333333,
@@ -232,7 +237,8 @@ def test_coefficients_are_those_of_sig_light():
 def test_gradients_are_finite_differences(name, control):
     ts, xs = polygon()
     series = nk.controls.channels(
-        nk.data.Series(ts, np.where(np.arange(27).reshape(9, 3) % 4 == 1, np.nan, xs)), counts="none"
+        nk.data.Series(ts, np.where(np.arange(27).reshape(9, 3) % 4 == 1, np.nan, xs)),
+        counts="none",
     )
 
     @jax.jit
@@ -299,8 +305,7 @@ def test_a_window_without_readings_holds_time_alone():
 def test_windows_outside_of_the_series_do_nothing():
     ts, xs = polygon()
     found = of(ts, xs, 3, Windows.at([ts[0] - 3, ts[0] - 1, ts[0], ts[-1], ts[-1] + 1, ts[-1] + 2]))
-    middle = jax.tree.map(lambda x: x[2], found)
-    assert_tree_close(middle, of(ts, xs), 1e-13, 1e-13)
+    assert_tree_close(entry(found, 2), of(ts, xs), 1e-13, 1e-13)
     for w in (0, 1, 3, 4):
         assert all(np.all(leaf[w] == 0) for leaf in jax.tree.leaves(found))
 
@@ -371,8 +376,7 @@ def test_any_windows_compose_to_the_stretch_that_they_cover(seed, cuts):
     edges = np.sort([-20, *cuts, 90]) / 10
     series = nk.data.Series(*polygon(seed))
     found, whole = (stretches(series, jnp.asarray(e)) for e in (edges, edges[[0, -1]]))
-    last = lambda signature: jax.tree.map(lambda x: x[-1], signature)
-    assert_tree_close(last(found.prefixes()), last(whole), 1e-11, 1e-12)
+    assert_tree_close(entry(found.prefixes(), -1), entry(whole, -1), 1e-11, 1e-12)
 
 
 @jax.jit
@@ -386,7 +390,7 @@ def test_a_batch_is_its_series():
     lanes = jax.jit(jax.vmap(lambda s: logsignature(s, 3, Windows.every(4))))(batch)
     for i, (ts, xs) in enumerate(parts):
         alone = of(ts, xs, 3, Windows.every(4))
-        assert_tree_close(jax.tree.map(lambda x: x[i], lanes), alone, 1e-12, 1e-13)  # noqa: B023
+        assert_tree_close(entry(lanes, i), alone, 1e-12, 1e-13)
 
 
 def test_float32_is_as_exact_late_as_early():
