@@ -42,7 +42,9 @@ def read_npz(path: Path, axes: Mapping[str, int]) -> dict[str, np.ndarray]:
         DataError: if the file is no such archive or a damaged one, or lacks one of the arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a file open that turns out to be damaged.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it is a single array")
             arrays = {name: archive[name] for name in axes if name in archive.files}

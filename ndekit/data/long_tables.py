@@ -118,7 +118,18 @@ def _columns(*columns: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
                     else ""
                 )
             )
+    for name, column in (("ids", ids), ("channels", channels)):
+        unnamed = [entry is None or entry != entry for entry in _distinct(name, column)]
+        if any(unnamed):
+            raise ValueError(f"`{name}` must be numbers or strings, but one is NaN.")
     return ids, times.astype(np.float64), channels, values.astype(np.float64)
+
+
+def _distinct(name: str, column: np.ndarray) -> list:
+    try:
+        return np.unique(column).tolist()
+    except TypeError as error:
+        raise ValueError(f"`{name}` must be all numbers or all strings ({error}).") from error
 
 
 def _check_numbers(times: np.ndarray, values: np.ndarray) -> None:
@@ -165,7 +176,7 @@ def _merged(
         first, line = sorted(int(i) for i in lines[second - 1 : second + 1])
         raise ValueError(
             f"Lines {first} and {line} both give channel {names[place[line]]!r} of "
-            f"{ids[line].item()!r} at time {times[line]:g}. Write "
+            f"{ids[line : line + 1].tolist()[0]!r} at time {times[line]:g}. Write "
             '`repeats="mean"` to average them, or leave one out.'
         )
     starts = np.flatnonzero(new)

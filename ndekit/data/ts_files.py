@@ -105,7 +105,7 @@ def _refuse_class(label: str) -> int:
 
 def _case(line: str, has_times: bool) -> tuple[Series, str]:
     """A line: channels and then the class, separated by colons."""
-    *channels, label = line.split(":")
+    *channels, label = re.split(r":(?![^(]*\))", line)  # not at colons inside of parentheses
     if not channels:
         raise ValueError("there is no colon in it")
     if has_times:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key, UInt
 from ..numbers import count, counts
 from ..shapes import Args, Time
 from .affine import Affine
+from .choices import check_choice
 
 TimeInput = Literal["none", "concat", "concat_each_layer"]
 Final = Literal["scaled_tanh", "tanh", "linear", "sigmoid"]
@@ -83,8 +84,8 @@ class MLP(eqx.Module):
         key: Key[Array, ""] | UInt[Array, "2"],
         dtype: jnp.dtype | type | None = None,
     ):
-        _check_choice("time", time, get_args(TimeInput))
-        _check_choice("final", final, get_args(Final))
+        check_choice("time", time, get_args(TimeInput))
+        check_choice("final", final, get_args(Final))
         counts(size=size, width=width)
         count("depth", depth, 0)
         dtype = jnp.result_type(float) if dtype is None else dtype
@@ -139,8 +140,3 @@ def lipswish(x: Array) -> Array:
     generative modeling", arXiv 1906.02735.
     """
     return 0.909 * jax.nn.silu(x)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}.")

@@ -1,6 +1,7 @@
 """The engine: solving, differentiating, and the interfaces of costs."""
 
 from .adjoint import ReplayAdjoint, ReversibleAdjoint
+from .control.steps_per_gap import StepsPerGap
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
 from .costs.one_step import OneStep
 from .costs.placements import AlongTimes, EachStep, EveryStep
@@ -8,6 +9,7 @@ from .costs.step import Step
 from .door import diffeqsolve
 from .noise.brownian import BrownianMotion
 from .outside.recorder import Recorder
+from .resets import Resets, ResetStates
 from .solution import Solution
 from .solvers.auto_switch import AutoSwitch
 from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
@@ -27,10 +29,13 @@ __all__ = [
     "OneStep",
     "Recorder",
     "ReplayAdjoint",
+    "ResetStates",
+    "Resets",
     "Reversible",
     "ReversibleAdjoint",
     "SOSRI",
     "Solution",
     "Step",
+    "StepsPerGap",
     "diffeqsolve",
 ]

@@ -9,6 +9,7 @@ import equinox as eqx
 from .costs.contracts import Placements
 from .prepare.from_diffrax import Replaying, run_loop
 from .programs.effects import LeavesTheProgram
+from .resets import Resets
 
 
 class AbstractReplay(diffrax.AbstractAdjoint):
@@ -134,11 +135,12 @@ class WithCosts(diffrax.AbstractAdjoint):
     adjoint: AbstractReplay
     placements: Placements
     key: Any
+    resets: Resets | None = None
     num_turns: int | None = eqx.field(static=True, default=None)
 
     def loop(self, **given: Any) -> Any:
         how = self.adjoint.how._replace(num_turns=self.num_turns)
-        state, stats, besides = run_loop(how, self.placements, self.key, **given)
+        state, stats, besides = run_loop(how, self.placements, self.key, self.resets, **given)
         return state, stats | {"besides": besides}
 
 

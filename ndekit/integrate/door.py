@@ -7,11 +7,11 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy
 from jaxtyping import PyTree
 
 from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
+from .checked import check_count, checked_first_step, checked_resets, checked_ts, refuse_in_diffrax
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
 from .costs.one_step import readable_in_loop
 from .costs.placements import as_placements
@@ -22,9 +22,9 @@ from .prepare.quick import can_run, can_solve, solve_by_engine
 from .programs.effects import LeavesTheProgram
 from .programs.on_each_device import on_each_device
 from .programs.run_time_errors import told_plainly
+from .resets import Resets
 from .solution import Solution
 from .solvers.root_finders import mended
-from .times import is_concrete
 
 Cost = AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost
 
@@ -52,11 +52,13 @@ def diffeqsolve(
     costs: Mapping[str, AbstractStepCost | AbstractPlacement | AbstractTrajectoryCost]
     | None = None,
     key: Any = None,
+    resets: Resets | None = None,
 ) -> Solution:
     r"""Solve a differential equation, and report what the solve cost as differentiable numbers.
 
-    The signature and the meaning are those of `diffrax.diffeqsolve`, with two more arguments,
-    `costs` and `key`. Terms, solvers, step size controllers, `SaveAt` and results are diffrax's.
+    The signature and the meaning are those of `diffrax.diffeqsolve`, with three more arguments,
+    `costs`, `key` and `resets`. Terms, solvers, step size controllers, `SaveAt` and results are
+    diffrax's.
 
     Every solver, controller, term, event and `SaveAt` runs in ndekit's own engine, with the same
     steps as in diffrax and a cheaper gradient. Solves with a progress meter, with complex numbers
@@ -87,9 +89,14 @@ def diffeqsolve(
         costs: a dict of costs, such as `{"steps": StepCount()}`; they are returned as `sol.costs`.
             A step cost on its own means `EveryStep(cost, "sum")`.
         key: a JAX random key, for costs that draw random numbers, such as `JacobianNorm()`.
+        resets: changes of the state at known times, see [`ndekit.Resets`][]. What is saved at the
+            time of a reset is the state before it (`sol.resets.after` has the other), but for the
+            end of the solve, `SaveAt(t1=True)`, and times equal to `t0`, which come after it. Steps
+            that were chosen before the solve (`ConstantStepSize`, `StepTo`) end where they would
+            anyway, and at resets besides. An event that is met at a reset comes first.
 
     Returns:
-        A `Solution`: diffrax's fields, `costs`, and `stats["num_evals"]`.
+        A `Solution`: diffrax's fields, `costs`, `resets`, and `stats["num_evals"]`.
 
     Gradients: with respect to `y0`, `args`, everything that the vector field closes over, arrays
     inside costs, and times: `t0`, `t1`, `saveat.ts`, the times of `StepTo` and of a
@@ -123,7 +130,7 @@ def diffeqsolve(
         saveat=saveat, stepsize_controller=stepsize_controller, event=event, max_steps=max_steps,
         throw=throw, progress_meter=progress_meter, solver_state=solver_state,
         controller_state=controller_state, made_jump=made_jump,
-        discrete_terminating_event=discrete_terminating_event,
+        discrete_terminating_event=discrete_terminating_event, resets=resets,
     )  # fmt: skip
     given = (terms, solver, t0, t1, dt0, y0, args), adjoint, costs, key, options
     return on_each_device(_solve, *given, forward=isinstance(adjoint, diffrax.ForwardMode))
@@ -132,16 +139,21 @@ def diffeqsolve(
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
     wanted, throw = as_placements(costs), options["throw"]
-    _check_count(options["max_steps"])
+    check_count(options["max_steps"])
     solver, event = mended(solver), in_users_time(options["event"])
-    options = options | dict(event=event)
+    resets = checked_resets(options["resets"], (t0, t1), throw)
+    options = options | dict(event=event, resets=resets)
     problem = (terms, solver, t0, t1, dt0, y0, args)
     if read_beside(wanted, adjoint):
         return solve_and_look(diffeqsolve, problem, wanted, adjoint=adjoint, key=key, **options)
-    placements = readable_in_loop(wanted)
-    through_diffrax = lambda: solve_through_diffrax(
-        *problem, placements=placements, key=key, adjoint=adjoint, **options
-    )
+    placements, options = readable_in_loop(wanted), dict(options)
+    del options["resets"]
+
+    def through_diffrax() -> Solution:
+        refuse_in_diffrax(resets)
+        given = dict(placements=placements, key=key, adjoint=adjoint)
+        return solve_through_diffrax(*problem, **given, **options)
+
     if not isinstance(adjoint, AbstractReplay) or not can_run(
         y0, args, terms, options["progress_meter"]
     ):
@@ -154,76 +166,13 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
     try:
         with told_plainly():
             if not (plain and can_solve(terms, solver, y0, saveat, controller)):
-                return solve_in_loop(
-                    *problem, adjoint=WithCosts(adjoint, placements, key), **options
-                )
+                how = WithCosts(adjoint, placements, key, resets)
+                return solve_in_loop(*problem, adjoint=how, **options)
             return solve_by_engine(
-                terms, solver, t0, t1, _checked_first_step(t0, t1, dt0, throw), y0, args,
-                saveat=_checked_ts(t0, t1, saveat, throw), stepsize_controller=controller,
+                terms, solver, t0, t1, checked_first_step(t0, t1, dt0, throw), y0, args,
+                saveat=checked_ts(t0, t1, saveat, throw), stepsize_controller=controller,
                 how=adjoint.how, max_steps=options["max_steps"], throw=throw,
-                placements=placements, key=key,
+                placements=placements, key=key, resets=resets,
             )  # fmt: skip
     except LeavesTheProgram:
         return through_diffrax()
-
-
-def _check_count(max_steps: Any) -> None:
-    is_count = isinstance(max_steps, (int, numpy.integer)) and not isinstance(max_steps, bool)
-    if max_steps is not None and not (is_count and max_steps >= 1):
-        raise ValueError(
-            f"`max_steps` must be an integer of at least 1, or `None`, but got {max_steps!r}."
-        )
-
-
-def _checked_first_step(t0: Time, t1: Time, dt0: Time | None, throw: bool) -> Time | None:
-    times = [t for t in (t0, t1, dt0) if t is not None]
-    np = _array_module(*times)
-    if throw and np is numpy and any(np.isnan(np.asarray(t)) for t in times):
-        raise InvalidTimes(f"`t0`, `t1` and `dt0` must be numbers, but are {t0}, {t1} and {dt0}.")
-    if dt0 is None:
-        return None
-    with jax.numpy_dtype_promotion("standard"):
-        backwards = (np.asarray(t1) - np.asarray(t0)) * np.asarray(dt0) < 0
-    message = "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0."
-    return _check(dt0, backwards, message, (t0, t1, dt0))
-
-
-def _checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt, throw: bool) -> diffrax.SaveAt:
-    sub: Any = saveat.subs
-    if sub.ts is None:
-        return saveat
-    np = _array_module(t0, t1, sub.ts)
-    with jax.numpy_dtype_promotion("standard"):
-        t0, t1, ts = np.asarray(t0), np.asarray(t1), np.asarray(sub.ts)
-        forwards = t0 <= t1
-        disorder = np.any(np.where(forwards, ts[1:] < ts[:-1], ts[1:] > ts[:-1]))
-        first, last = np.minimum(t0, t1), np.maximum(t0, t1)
-        outside = np.any((ts < first) | (ts > last))
-    if not throw and not is_concrete(bad := disorder | outside):
-        # Without a callback to the host, which cannot be exported: nothing is saved.
-        ts = jnp.where(bad, jnp.nan, ts)
-        return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
-    ts = _check(sub.ts, disorder, "`saveat.ts` must run from `t0` to `t1` in order.", ())
-    ts = _check(ts, outside, "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
-    return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
-
-
-def _array_module(*values: Any) -> Any:
-    """NumPy while everything is known, so that a check under `jax.jit` is still a check now."""
-    return numpy if all(map(is_concrete, values)) else jnp
-
-
-def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
-    """`value` if not `bad`: an exception now if that is known, at run time if it is traced."""
-    if not is_concrete(bad):
-        return eqx.error_if(jnp.asarray(value), bad, message)
-    if bad:
-        shown = f" Got {', '.join(str(x) for x in got)}." if got else ""
-        raise InvalidTimes(message + shown)
-    return value
-
-
-class InvalidTimes(ValueError, RuntimeError):
-    """Times that do not fit each other. diffrax finds them at run time and raises a `RuntimeError`;
-    here they are found before, wherever they are known, and a program may catch either.
-    """

@@ -5,6 +5,7 @@ from typing import Any
 import diffrax
 
 from ..shapes import Scalar
+from .resets import ResetStates
 
 
 class Solution(diffrax.Solution):
@@ -12,6 +13,7 @@ class Solution(diffrax.Solution):
 
     Attributes:
         costs: one differentiable scalar for each entry of `diffeqsolve(costs=...)`.
+        resets: the states before and after each reset, of a solve with `resets`.
         stats: diffrax's `num_steps`, `num_accepted_steps`, `num_rejected_steps` and `max_steps`,
             and `num_evals`, the evaluations of the vector field that the solve needed: those of
             rejected steps, of the first stage of a first-same-as-last scheme and of an automatic
@@ -20,3 +22,4 @@ class Solution(diffrax.Solution):
     """
 
     costs: dict[str, Any | Scalar]
+    resets: ResetStates | None = None

@@ -39,9 +39,9 @@ PLACES = places(columns for _, columns in FLOORS)
 # The rooms of the engine, from the ground up, in the same way.
 ENGINE = "integrate"
 ROOMS = (
-    ({"times"}, {"solution"}, {"programs"}, {"solvers"}),
-    ({"control"},),
-    ({"costs"}, {"steppers"}, {"noise"}),
+    ({"times"}, {"programs"}, {"solvers"}),
+    ({"control"}, {"resets"}),
+    ({"costs"}, {"steppers"}, {"noise"}, {"solution"}, {"checked"}),
     ({"forward"},),
     ({"replay"},),
     ({"prepare"},),
@@ -191,8 +191,8 @@ CLIMBING = {
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ndekit.regularize import A",
     ),
     "between rooms": ("regularize/error.py", "from ndekit.models import NeuralODE"),
-    "between columns": ("fields/mlp.py", "import ndekit.data"),
-    "between columns, back": ("data/digits.py", "from ndekit.fields import mlp"),
+    "between columns": ("models/neural_ode.py", "import ndekit.regularize"),
+    "up to the next floor": ("data/digits.py", "from ndekit.fields import mlp"),
     "the door from inside": ("train/loop.py", "import ndekit as nk"),
     "the roof from the door": ("__init__.py", "from . import experiments"),
 }

@@ -1,6 +1,7 @@
 """All mutants, in the order of what they break."""
 
 from .in_costs import IN_COSTS
+from .in_data import IN_DATA
 from .in_loops import IN_LOOPS
 from .in_noise import IN_NOISE
 from .in_replay import IN_REPLAY
@@ -10,6 +11,6 @@ from .in_training import IN_TRAINING
 from .mutant import Mutant
 
 MUTANTS: list[Mutant] = [
-    *IN_STEPS, *IN_LOOPS, *IN_REPLAY, *IN_TIMES, *IN_NOISE, *IN_COSTS, *IN_TRAINING
+    *IN_STEPS, *IN_LOOPS, *IN_REPLAY, *IN_TIMES, *IN_NOISE, *IN_COSTS, *IN_TRAINING, *IN_DATA
 ]  # fmt: skip
 assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)

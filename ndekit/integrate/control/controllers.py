@@ -13,9 +13,10 @@ from ...shapes import Args, State, Time
 from ..programs.closure_convert import Converted, convert
 from .norms import preferred, rms_norm
 from .scaled_error import scaled_error, without_nans
+from .steps_per_gap import StepsPerGap
 
 # Controllers that take the steps that they were told, whatever the error.
-FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
+FIXED = (diffrax.ConstantStepSize, diffrax.StepTo, StepsPerGap)
 
 
 def convert_controller(

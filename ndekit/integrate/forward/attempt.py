@@ -23,6 +23,7 @@ from .grid import Grid, next_grid, with_derivative_of
 from .planned import Planned
 from .problem import Operands, Problem
 from .record import Details
+from .resets import Awaited, as_long_as_before, first_awaited
 
 _NONFINITE: Any = RESULTS.nonfinite
 
@@ -43,6 +44,7 @@ class Lane(eqx.Module):
     watched: Watched | None = None
     unsound: Any = None  # which leaves of the last attempt were not finite, of several
     clipped: Any = None  # whether the end of the next attempt follows from a time of the user
+    awaited: Awaited | None = None  # the next reset
 
 
 class Proposal(eqx.Module):
@@ -58,9 +60,10 @@ class Proposal(eqx.Module):
 
 
 def start(problem: Problem, operands: Operands) -> Lane:
+    t_next = _first_end(problem, operands)
     return Lane(
         t=operands.t0,
-        t_next=_first_end(problem, operands),
+        t_next=t_next,
         y=operands.y0,
         carry=operands.carry0,
         controller_state=operands.controller_state0,
@@ -73,6 +76,7 @@ def start(problem: Problem, operands: Operands) -> Lane:
         watched=operands.watched0,
         unsound=unsound_leaves(operands.y0, None),
         clipped=_clipped(problem, operands, operands.t_next0, jnp.array(False)),
+        awaited=first_awaited(problem, operands, t_next),
     )
 
 
@@ -80,6 +84,8 @@ def _first_result(operands: Operands) -> RESULTS:
     """A solve from, to or towards no time at all has failed before it begins."""
     times = (operands.t0, operands.t1, operands.t_next0)
     nowhere = jnp.isnan(times[0]) | jnp.isnan(times[1]) | jnp.isnan(times[2])
+    if operands.resets is not None:
+        nowhere = nowhere | jnp.isnan(operands.resets.ts[0])
     return RESULTS.where(nowhere, _NONFINITE, operands.result0)
 
 
@@ -174,6 +180,9 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
         operands.controller, lane.t, t_end, lane.y, trial.y1, trial.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
+    if problem.resets is not None and problem.grid in ("constant", "owned"):
+        if not problem.own_grid:
+            t_next = as_long_as_before(lane, t, t_next, t_end, accepted)
     if problem.walk is None:  # a walk finds the end of the next step itself
         t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
         t, t_next, state = _grid(problem, operands, lane, t_end, trial, accepted, t, t_next, state)
@@ -286,4 +295,5 @@ def commit(
         clipped=None
         if lane.clipped is None
         else _clipped(problem, operands, verdict.t_next, lane.clipped & ~accepted),
+        awaited=lane.awaited,
     )

@@ -28,6 +28,7 @@ from ..steppers.stepper import Trial
 from ..times import smallest_step_after, within
 from .problem import Operands, Problem
 from .record import Details
+from .resets import cut_at
 
 
 class Grid(eqx.Module):
@@ -119,7 +120,7 @@ def _by_program(
     _, t, t_next, _, state, _ = problem.controller(
         operands.controller, now.t, now.t_end, y, trial.y1, trial.error, state
     )
-    ends = _within_solve(operands, now, t, t_next, owned.t1, details.accepted)
+    ends = _within_solve(problem, operands, now, t, t_next, owned, details.accepted)
     return Grid(*ends, eqx.filter(state, eqx.is_inexact_array))
 
 
@@ -137,7 +138,7 @@ def _by_pid(
         at_dtmin = details.memory[2]
         h = jnp.where((at_dtmin & (factor == 1)) | (h < pid.dtmin), pid.dtmin, h)
     t = jnp.where(accepted, now.t_end, now.t)
-    ends = _within_solve(operands, now, t, t + h, owned.t1, accepted)
+    ends = _within_solve(problem, operands, now, t, t + h, owned, accepted)
     past = (jnp.where(usable, inverse, 1), now.memory[0])
     return Grid(*ends, tree.where(accepted, past, now.memory))
 
@@ -149,11 +150,13 @@ RULES = {"owned": _by_owned_times, "pid": _by_pid, "program": _by_program}
 
 
 def _within_solve(
-    operands: Operands, now: Grid, t: Time, t_next: Time, t1: Time, accepted: Flag
-) -> tuple[Time, Time]:
+    problem: Problem, operands: Operands, now: Grid, t: Time, t_next: Time, owned: OwnedTimes,
+    accepted: Flag,
+) -> tuple[Time, Time]:  # fmt: skip
     # Not `minimum`: at a tie, which is where every solve ends, it halves the derivative.
-    t = jnp.where(t > t1, t1, t)
-    return t, _end_of_next(operands, now, t, t_next, t1, accepted)
+    t = jnp.where(t > owned.t1, owned.t1, t)
+    t_next = _end_of_next(operands, now, t, t_next, owned.t1, accepted)
+    return t, t_next if problem.resets is None else cut_at(t, t_next, owned.stops)
 
 
 def _end_of_next(

@@ -7,22 +7,20 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from diffrax import RESULTS
 from jax import lax
 
 from ... import tree
-from ...shapes import Count, Flag, State, Time
-from ..costs.contracts import read_totals
+from ...shapes import Count, Flag, State
 from ..programs.counted_loops import counted, is_on_host, turns_together, until
 from ..programs.lanes import Lanes
 from . import stepping
 from .attempt import Lane, Proposal, attempt, is_active, start
 from .checkpoints import default_checkpoints
-from .events import Watched
-from .failures import Failure
+from .outcome import Outcome, Recording, finish
 from .planned import on_grid, planned
 from .problem import Operands, Problem
 from .record import Details, Record, empty_record
+from .resets import ResetRows, arrive, empty_rows
 from .saving import any_lane
 from .streams import Streams, empty_streams, flow
 
@@ -31,48 +29,13 @@ from .streams import Streams, empty_streams, flow
 _ALL_OF_COUNTED = 2**28
 
 
-class Outcome(eqx.Module):
-    """What a solve gives, before it is dressed as a Solution. One of each in every lane."""
-
-    t: Time
-    y: State
-    streams: Streams
-    costs: dict[str, Any]
-    result: RESULTS
-    num_steps: Count
-    num_accepted: Count
-    carry: Any  # the solver's last state, if asked for
-    controller_state: Any
-    made_jump: Any
-    watched: Watched | None
-    failure: Failure
-
-
-class Recording(eqx.Module):
-    """What the reverse pass needs besides the operands and the outcome."""
-
-    record: Record
-    totals: dict[str, Any]
-    end: Any  # the last state, where steps are undone from it
-    # The memo of a step of no length, where stages are kept. It stands for that of an attempt that
-    # was given up beside lanes that took a step, be they those of a `jax.vmap` around the gradient.
-    still: Any = None
-
-
-class Solved(eqx.Module):
-    """A solve that has been made, for the reverse pass."""
-
-    flat: list[Any]  # the operands
-    outcome: Outcome
-    recording: Recording
-
-
 class _Loop(eqx.Module):
     lane: Lane
     streams: Streams
     record: Record | None
     number: Count
     go: Flag
+    resets: ResetRows | None
 
 
 def solve_forward(problem: Problem, lanes: Lanes, flat: list) -> Outcome:
@@ -109,9 +72,10 @@ def _looped(
     problem: Problem, lanes: Lanes, flat: list, record: Record | None, way: _Way = _Way()
 ) -> _Loop:
     lane, plan = _in_all(problem, lanes, start)(flat, None), way.plan
+    lane, rows = arrive(problem, lanes, flat, lane, _in_all(problem, lanes, empty_rows)(flat, None))
     streams = _in_all(problem, lanes, empty_streams)(flat, None)
     go = _anyone(problem, lanes, flat, lane) if plan is None else plan.num_steps > 0
-    loop = _Loop(lane, streams, record, jnp.array(0), go)
+    loop = _Loop(lane, streams, record, jnp.array(0), go, rows)
     has_pages = record is not None and record.page > 0
     way = way._replace(counts=problem.num_turns is not None and plan is None and not has_pages)
     turn = lambda loop: _turn(problem, lanes, flat, loop, way)
@@ -136,8 +100,8 @@ def _turn_page(turn: Callable[[_Loop], _Loop], loop: _Loop) -> _Loop:
 
 
 def _finished(problem: Problem, lanes: Lanes, flat: list, loop: _Loop) -> Outcome:
-    outcome = lanes.map(lambda flat, _, *rest: _finish(problem, _join(problem, flat), *rest))
-    return outcome(flat, None, loop.lane, loop.streams)
+    outcome = lanes.map(lambda flat, _, *rest: finish(problem, _join(problem, flat), *rest))
+    return outcome(flat, None, loop.lane, loop.streams, loop.resets)
 
 
 def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
@@ -199,6 +163,7 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, way: _Way) ->
         before = lanes.map(lambda _, __, *given: on_grid(problem, *given))(flat, None, before, now)
     lane, proposal = lanes.map(one_attempt)(flat, loop.number, before, now)
     streams = flow(problem, lanes, flat, loop.streams, lane, proposal)
+    lane, rows = arrive(problem, lanes, flat, lane, loop.resets)
     record = loop.record
     if record is not None:
         # Of a solve whose length is known the record has as many rows.
@@ -216,13 +181,13 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, way: _Way) ->
         record = record.append(state, stages, lane.t, noted, wanted)
     number = loop.number + 1
     if way.counts:
-        return _Loop(lane, streams, record, number, loop.go)
+        return _Loop(lane, streams, record, number, loop.go, rows)
     if way.plan is not None:
-        return _Loop(lane, streams, record, number, number < way.plan.num_steps)
+        return _Loop(lane, streams, record, number, number < way.plan.num_steps, rows)
     go = _anyone(problem, lanes, flat, lane)
     if problem.max_steps is not None:
         go = go & (number < problem.max_steps)
-    return _Loop(lane, streams, record, number, go)
+    return _Loop(lane, streams, record, number, go, rows)
 
 
 def _details(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> Details | None:
@@ -257,41 +222,6 @@ def _details_like(problem: Problem, lane: Lane) -> Details | None:
 def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:
     active = lanes.map(lambda flat, _, lane: is_active(lane, _join(problem, flat)))
     return any_lane(active(flat, None, lane))
-
-
-def _finish(problem: Problem, operands: Operands, lane: Lane, streams: Streams) -> Outcome:
-    unfinished = is_active(lane, operands)
-    cut = lambda saved, ts: eqx.tree_at(
-        lambda s: s.ys, saved, jax.tree.map(lambda y: y[: ts.shape[0]], saved.ys)
-    )
-    at_ts = [
-        None if saved is None else cut(saved, ts)
-        for saved, ts in zip(streams.at_ts, operands.ts, strict=True)
-    ]
-    return Outcome(
-        t=lane.t,
-        y=lane.y,
-        streams=Streams(at_ts, streams.at_steps, streams.dense),
-        costs=read_totals(problem.full_placements(operands), lane.totals, lane.num_accepted),
-        result=RESULTS.where(unfinished, RESULTS.max_steps_reached, lane.result),
-        num_steps=lane.num_steps,
-        num_accepted=lane.num_accepted,
-        carry=lane.carry if problem.returns_state else None,
-        controller_state=lane.controller_state if problem.returns_state else None,
-        made_jump=lane.made_jump,
-        watched=lane.watched,
-        failure=Failure(lane.t, lane.t_next - lane.t, lane.unsound),
-    )
-
-
-def outcome_struct(problem: Problem, operands: Operands) -> Outcome:
-    """Shapes and dtypes of the outcome of one lane."""
-
-    def example(operands: Operands) -> Outcome:
-        lane, streams = start(problem, operands), empty_streams(problem, operands)
-        return _finish(problem, operands, lane, streams)
-
-    return jax.eval_shape(example, operands)
 
 
 def _join(problem: Problem, flat: list) -> Operands:

@@ -7,7 +7,6 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
-import jax
 
 from ...shapes import State
 from ..control.user_times import OwnedTimes
@@ -56,6 +55,7 @@ class Operands(eqx.Module):
     walk: list[Any] = eqx.field(default_factory=list)  # what going to the next step closes over
     # Differentiable: what values between the ends of a step close over.
     between: list[Any] = eqx.field(default_factory=list)
+    resets: Any = None  # `resets.ResetOperands`; differentiable, but for times, which are `stops`
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ class Problem:
     noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
     walk: Converted | None = None  # to the next step of adaptive noise, by where it begins
     between: Between | None = None  # values at `ts`, where the solver's interpolation has no say
+    resets: Any = None  # changes of the state at known times: `resets.Resetting`
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     steps_at_once: bool = False  # whether one lane alone is replayed many steps at once
@@ -161,19 +162,14 @@ class Problem:
         watch = None if self.watch is None else self.watch.values
         fns = [plan.fn for plan in self.plans]
         between = None if self.between is None else self.between.program
+        resets = [None] if self.resets is None else [self.resets.update, self.resets.begin]
         all_ = (self.dynamics, self.field, self.controller, self.undo, self.noise, watch, between)
-        return [program for program in (*all_, *fns) if program is not None]
+        return [program for program in (*all_, *fns, *resets) if program is not None]
 
     @property
     def moving(self) -> bool:
         """Whether attempts are replayed as a chain, each handing the next one its ends."""
         return self.grid != "constant"
-
-    @property
-    def clipped(self) -> bool:
-        """Whether a clipping controller ends and begins steps at times of the user."""
-        lane = jax.tree.unflatten(self.treedef, range(self.treedef.num_leaves))
-        return lane.stops is not None
 
     def owned_times(self, operands: Operands) -> OwnedTimes:
         return OwnedTimes(operands.t0, operands.t1, operands.stops)

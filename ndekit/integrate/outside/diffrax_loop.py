@@ -13,6 +13,7 @@ from ..adjoint import ReplayAdjoint, WithCosts
 from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements
 from ..forward.failures import thrown
+from ..prepare.resets_part import turns_with
 from ..prepare.saved_along_noise import refuse_bridge
 from ..prepare.step_noise import saves_on_bridge
 from ..solution import Solution
@@ -29,12 +30,13 @@ def solve_in_loop(*problem: Any, adjoint: WithCosts, throw: bool, **options: Any
     if all(options[name] is None for name in ("event", *_CONTINUED)):
         _, _, t0, t1, dt0, *_ = problem
         num_turns = num_turns_of(options["stepsize_controller"], t0, t1, dt0)
+        num_turns = turns_with(adjoint.resets, num_turns)
         adjoint = dataclasses.replace(adjoint, num_turns=num_turns)
     sol = diffrax.diffeqsolve(*problem, adjoint=adjoint, throw=False, **options)
     fields = _fields_of(sol)
     fields["stats"] = stats = dict(sol.stats)
     besides = stats.pop("besides")
-    sol = Solution(**fields, costs=besides["costs"])
+    sol = Solution(**fields, costs=besides["costs"], resets=besides["resets"])
     bad = ~(is_successful(sol.result) | is_event(sol.result))
     y0, max_steps = problem[5], options["max_steps"]
     return thrown(sol, besides["failure"], y0, bad, max_steps) if throw else sol

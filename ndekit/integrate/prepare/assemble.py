@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ...shapes import State, Time
 from ..control.controllers import frozen
-from ..forward.loop import Outcome
+from ..forward.outcome import Outcome
 from ..forward.problem import Operands, Problem
 from ..forward.stepping import needs_fences
 from ..noise.of_step import Noise
@@ -48,13 +48,17 @@ class Motion:
     of_field: list[Any] = dataclasses.field(default_factory=list)
     first_evals: int = 0
     noise: Noise | None = None
+    begin: Callable | None = None  # the solver's state where it begins anew
 
     def num_evals(self, outcome: Outcome) -> dict[str, Any]:
         """True evaluations of the field, for `sol.stats`, where the scheme is known."""
         per_step = self.stepper.evals_per_step
         if per_step is None:
             return {}
-        return {"num_evals": self.first_evals + per_step * outcome.num_steps}
+        number = self.first_evals + per_step * outcome.num_steps
+        if outcome.resets is not None and getattr(self.stepper, "first_same_as_last", False):
+            number = number + outcome.resets.count
+        return {"num_evals": number}
 
 
 def assemble(
@@ -85,6 +89,11 @@ def assemble(
         one_by_one=how.one_by_one or fenced or any(part.one_by_one for part in parts),
         **fixed,
     )
+    if problem.resets is not None and problem.resets.anew and problem.grid == "pid":
+        raise ValueError(
+            "`ReplayAdjoint(step_sizes='differentiable')` differentiates the rule by which one step "
+            "follows from another, which `Resets(steps='anew')` interrupts. Use `steps='continue'`."
+        )
     operands = Operands(
         constants=motion.constants,
         of_field=motion.of_field,

@@ -16,16 +16,18 @@ from jax import lax
 from ... import tree
 from ...shapes import State
 from ..control.controllers import frozen, is_diffrax_pid
+from ..control.cut_short import CutShort, cuts
 from ..control.user_times import stops_of
 from ..costs.contracts import Placements, Surroundings
 from ..forward.events import Conditions, Watched, condition_values, directions_of
-from ..forward.loop import Outcome
+from ..forward.outcome import Outcome
 from ..forward.problem import Operands, Plan, Problem
 from ..forward.stepping import convert_field
 from ..noise.adaptive import first_walk, walking, walks
 from ..programs.closure_convert import convert
 from ..programs.effects import calls_host, check_effects
 from ..replay.primitive import solve
+from ..resets import Resets
 from ..solvers.small_systems import by_inverses
 from ..steppers.any_solver import OpaqueStepper, step_of
 from ..steppers.diagonally_implicit import DiagonallyImplicit, is_diagonally_implicit
@@ -36,25 +38,27 @@ from .assemble import Motion, Replaying, assemble
 from .loop_inputs import LoopInputs
 from .loop_outputs import final_state
 from .parts import Part, control_part, cost_part
+from .resets_part import reset_states, resets_part, with_stops
 from .saved_along_noise import saved_part
 from .saved_rows import SAVE_STATE
 from .step_noise import is_known, noise_of, noise_part, on_drawn, walk_part
-from .undo import refuse_jumps, undoing
+from .undo import refuse_jumps, refuse_resets, undoing
 
 
 def run_loop(
-    how: Replaying, placements: Placements, key: Any, **given: Any
+    how: Replaying, placements: Placements, key: Any, resets: Resets | None = None, **given: Any
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """diffrax's final state, statistics, and what the engine has besides (costs, and where a solve
     failed) of a solve that diffrax has prepared.
     """
-    solve_of = LoopInputs(**given)
+    solve_of = LoopInputs(**given, resets=resets)
     motion = _motion(solve_of)
     problem, operands = _prepare(solve_of, motion, placements, key, how)
     check_effects(problem.programs, how.can_leave)
     outcome = solve(problem, operands)
-    if problem.walk is not None and problem.returns_state:
-        # The walk begins anew where a solve is continued.
+    is_wrapped = problem.walk is not None or cuts(solve_of.stepsize_controller, resets)
+    if is_wrapped and problem.returns_state:
+        # The walk begins anew where a solve is continued, and so does a step.
         outcome = dataclasses.replace(outcome, controller_state=outcome.controller_state[0])
     last_state, stats = None, _evals(solve_of, motion, outcome)
     if problem.returns_state:
@@ -62,7 +66,8 @@ def run_loop(
     if has_statistics(solve_of.solver):
         solver: Any = solve_of.solver
         stats |= solver.statistics(last_state)
-    besides = dict(costs=outcome.costs, failure=outcome.failure)
+    made = reset_states(resets, outcome)
+    besides = dict(costs=outcome.costs, failure=outcome.failure, resets=made)
     return final_state(solve_of, outcome, last_state), stats, besides
 
 
@@ -100,7 +105,22 @@ def _motion(given: LoopInputs) -> Motion:
         drift = given.terms.terms[0]
         f = reflected_field(drift.term, given.args, drift.direction)
         field, of_field = convert_field(f, t, y)
-    return Motion(stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise)
+    begin = _begin(given, solver, terms, carry0)
+    return Motion(
+        stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise, begin=begin
+    )
+
+
+def _begin(given: LoopInputs, solver: Any, terms: Any, carry0: Any) -> Any:
+    """The solver's state where it begins anew, at (t, y), after one that was before."""
+
+    def begin(t: Any, y: State, before: Any) -> Any:
+        new = solver.init(terms, t, given.t1, y, given.args)
+        if hasattr(solver, "begun_again"):
+            new = solver.begun_again(before, new)
+        return jax.tree.map(lambda x, like: jnp.asarray(x).astype(like.dtype), new, carry0)
+
+    return begin
 
 
 def _turned(given: LoopInputs, solver_state: Any) -> Any:
@@ -140,6 +160,8 @@ def _prepare(
     y0 = given.state0.y
     memory = _first_memory(given, motion)
     controller, around = walking(motion.noise, given.stepsize_controller)
+    if cuts(controller, given.resets):
+        around = CutShort
     control = control_part(
         controller, given.args, given.t0, y0, _error_like(motion, y0),
         given.solver.error_order(given.terms), memory, how.step_sizes, around,
@@ -155,7 +177,10 @@ def _prepare(
     parts = [control, cost_part(placements, around), streams, _conditions(given)]
     parts += [noise_part(motion.noise, given.t0), walk_part(motion.noise, given.t0, memory)]
     parts.append(saved_part(given, motion.noise))
+    with_resets = given.resets, given.reset_ts, given.args, given.direction, given.t0, y0
+    parts.append(resets_part(*with_resets, motion.begin, motion.carry0))
     if how.reversible:
+        refuse_resets(given.resets)
         parts.append(undoing(given, motion.noise))
     parts.append(_state_part(given, memory, control, jumps))
     ends = given.t0, given.t1, _first_end(given)
@@ -169,6 +194,7 @@ def _state_part(given: LoopInputs, memory: Any, control: Part, jumps: bool) -> P
     stops = None
     if not control.fixed["own_grid"]:
         stops = stops_of(controller, state0.controller_state)
+    stops = with_stops(stops, given.reset_ts)
     arrays = dict(
         controller_state0=memory, stops=stops, made_jump0=state0.made_jump if jumps else None,
         result0=frozen(state0.result),
@@ -188,6 +214,8 @@ def _first_memory(given: LoopInputs, motion: Motion) -> Any:
     """The controller's first state. That of diffrax's rule is not differentiated."""
     state = given.state0.controller_state
     state = frozen(state) if is_diffrax_pid(given.stepsize_controller) else state
+    if cuts(given.stepsize_controller, given.resets):
+        return state, _first_end(given)
     if not walks(motion.noise):
         return state
     return state, frozen(first_walk(motion.noise, given.t0, given.state0.tnext))

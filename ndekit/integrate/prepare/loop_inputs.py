@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ...shapes import Args
-from ..control.controllers import clips_around
+from ..control.controllers import FIXED, clips_around
+from ..resets import Resets
 from ..times import reflected_field
+from .resets_part import growing
 
-_NEVER_JUMPS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
+_NEVER_JUMPS = (diffrax.PIDController, *FIXED)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +37,18 @@ class LoopInputs:
     passed_solver_state: bool
     passed_controller_state: bool
     progress_meter: diffrax.AbstractProgressMeter
+    resets: Resets | None = None
+
+    @property
+    def direction(self) -> Any:
+        """1 if the user's time grows, else -1."""
+        has_one = lambda x: hasattr(x, "direction")
+        of_terms = jax.tree.leaves(self.terms, is_leaf=has_one)
+        return jnp.asarray(next(x.direction for x in of_terms if has_one(x)))
+
+    @property
+    def reset_ts(self) -> Any:
+        return growing(self.resets, self.direction, (self.t0, self.t1))
 
     @property
     def jumps(self) -> bool:

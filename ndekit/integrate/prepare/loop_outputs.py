@@ -11,7 +11,7 @@ from jax import lax
 from ...shapes import State, Time
 from ..control.controllers import is_diffrax_pid
 from ..forward.events import condition_values, settle
-from ..forward.loop import Outcome
+from ..forward.outcome import Outcome
 from .loop_inputs import LoopInputs
 from .saved_rows import SavedRows
 

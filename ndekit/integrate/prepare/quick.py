@@ -11,15 +11,17 @@ from jax import lax
 
 from ... import tree
 from ...shapes import Args, State, Time
-from ..control.controllers import frozen, is_diffrax_pid
+from ..control.controllers import FIXED, frozen, is_diffrax_pid
+from ..control.cut_short import CutShort, cuts
 from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements, Surroundings
 from ..forward.failures import thrown
-from ..forward.loop import Outcome
+from ..forward.outcome import Outcome
 from ..forward.problem import Operands, Plan, Problem
 from ..forward.stepping import convert_field
 from ..programs.effects import check_effects
 from ..replay.primitive import solve
+from ..resets import Resets
 from ..solution import Solution
 from ..steppers.explicit import ExplicitRungeKutta, explicit_runge_kutta
 from ..times import (
@@ -35,9 +37,17 @@ from ..times import (
 )
 from .assemble import Motion, Replaying, assemble
 from .parts import Part, control_part, cost_part
+from .resets_part import (
+    at_start,
+    growing,
+    reset_states,
+    resets_part,
+    turns_with,
+    with_stops,
+)
 from .saved_rows import SAVE_STATE, SavedRows
 
-_CONTROLLERS = (diffrax.PIDController, diffrax.ConstantStepSize, diffrax.StepTo)
+_CONTROLLERS = (diffrax.PIDController, *FIXED)
 
 
 def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter) -> bool:
@@ -85,6 +95,7 @@ def solve_by_engine(
     throw: bool,
     placements: Placements,
     key: Any,
+    resets: Resets | None = None,
 ) -> Solution:
     """Solve what `can_solve` says yes to."""
     sub: Any = saveat.subs
@@ -93,17 +104,19 @@ def solve_by_engine(
         t0, t1, dt0, ts = promote_times(t0, t1, dt0, sub.ts)
         direction = direction_of(t0, t1)
         times = _Times(*(reflected(t, direction) for t in (t0, t1, dt0, ts)))
-    how = how._replace(num_turns=num_turns_of(stepsize_controller, t0, t1, dt0))
+    num_turns = turns_with(resets, num_turns_of(stepsize_controller, t0, t1, dt0))
+    how = how._replace(num_turns=num_turns)
     y0 = promote_state(y0, t0)
     field = reflected_field(terms, args, direction)
     controller = stepsize_controller.wrap(direction)
     stepper, error_order = explicit_runge_kutta(solver), solver.error_order(terms)
     assert stepper is not None  # by `can_solve`
     around = Surroundings(times.t0, y0, key, max_steps, times.ts)
-    cost = cost_part(placements, around)
-    problem, operands, motion = _prepare(
-        field, solver, stepper, times, y0, controller, error_order, cost, max_steps, how
-    )
+    parts, first = _with_resets(resets, args, direction, times, y0)
+    parts.append(cost_part(placements, around))
+    steps_by = controller, CutShort if cuts(controller, resets) else None
+    given = field, solver, stepper, times, (y0, first), steps_by, error_order, parts
+    problem, operands, motion = _prepare(*given, max_steps, how)
     check_effects(problem.programs, how.can_leave)
     outcome = solve(problem, operands)
     saved_ts, ys = _saved(sub, times, y0, outcome, direction)
@@ -120,9 +133,24 @@ def solve_by_engine(
         made_jump=None,
         event_mask=None,
         costs=outcome.costs,
+        resets=reset_states(resets, outcome),
     )
     bad = ~is_successful(outcome.result)
     return thrown(sol, outcome.failure, y0, bad, max_steps) if throw else sol
+
+
+def _with_resets(
+    resets: Resets | None, args: Args, direction: Any, times: "_Times", y0: State
+) -> tuple[list[Part], State]:
+    """The parts of a problem that know of resets, and the state for which the first step is
+    chosen.
+    """
+    ts = growing(resets, direction, times[:2])
+    of_resets = resets_part(resets, ts, args, direction, times.t0, y0)
+    parts = [of_resets, Part({}, dict(stops=with_stops(None, ts)))]
+    if times.dt0 is not None:
+        return parts, y0
+    return parts, at_start(resets, ts, args, direction, times.t0, y0)
 
 
 class _Times(NamedTuple):
@@ -139,20 +167,26 @@ def _prepare(
     solver: diffrax.AbstractSolver,
     stepper: ExplicitRungeKutta,
     times: _Times,
-    y0: State,
-    controller: Any,
+    states: tuple[State, State],
+    steps_by: tuple[Any, Any],
     error_order: Any,
-    cost: Part,
+    more: list[Part],
     max_steps: int | None,
     how: Replaying,
 ) -> tuple[Problem, Operands, Motion]:
+    """`states`: `y0`, and that for which the first step is chosen. `steps_by`: the controller, and
+    what is made of its rule.
+    """
+    (y0, first), (controller, cut) = states, steps_by
     dynamics, constants = convert_field(field, times.t0, y0)
     counted = CountedField(lambda t, y: dynamics(constants, t, y))
     carry0 = stepper.init(counted, times.t0, _seen_by_a_step(times, y0))
-    t_next0, state0 = _first_step(controller, times, y0, counted, error_order)
+    t_next0, state0 = _first_step(controller, times, first, counted, error_order)
     like = None if stepper.b_error is None else y0
     sizes = how.step_sizes
-    control = control_part(controller, None, times.t0, y0, like, error_order, state0, sizes)
+    if cut is not None:
+        state0 = (state0, t_next0)
+    control = control_part(controller, None, times.t0, y0, like, error_order, state0, sizes, cut)
     at_ts = times.ts is not None and len(times.ts) > 0
     begin = dict(
         ts=[times.ts if at_ts else None],
@@ -161,7 +195,7 @@ def _prepare(
     )
     streams = Part(dict(plans=(Plan(None, at_ts, 0),)), begin)
     motion = Motion(stepper, dynamics, constants, carry0, first_evals=counted.calls)
-    ends, parts = (times.t0, times.t1, t_next0), [control, cost, streams]
+    ends, parts = (times.t0, times.t1, t_next0), [control, streams, *more]
     return *assemble(solver, motion, how, max_steps, ends, y0, parts), motion
 
 

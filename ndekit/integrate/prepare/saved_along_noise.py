@@ -82,6 +82,8 @@ def _refuse_without_bridge(given: LoopInputs, noise: Noise | None) -> None:
         refuse_bridge("a motion without `ts`")
     if clips_around(given.stepsize_controller)[0]:
         refuse_bridge("a controller without `ClipStepSizeController` around it")
+    if given.resets is not None:
+        refuse_bridge("a solve without `resets`")
     if not walks(noise):
         refuse_bridge("adaptive steps, by `PIDController` and a solver of diffrax or ndekit")
     if noise is not None and noise.halved:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ... import tree
 from ...shapes import Args, Count, State, Time
-from ..forward.loop import Outcome
+from ..forward.outcome import Outcome
 from ..times import differ
 
 # What `SaveAt` saves unless told otherwise: the state.

@@ -33,22 +33,17 @@ def noise_of(given: LoopInputs) -> Noise | None:
         return None
     if not _draws_whole_steps(given.solver):
         return None
-    directions = [
-        term.direction
-        for term in jax.tree.leaves(given.terms, is_leaf=lambda x: hasattr(x, "direction"))
-        if hasattr(term, "direction")
-    ]
     halved = isinstance(given.solver, diffrax.HalfSolver)
     keys = [motion.cell_key(lax.stop_gradient(given.t0)) for motion in motions]
     ends, jumps, spans = None, None, None
     clips, controller = clips_around(given.stepsize_controller)
     if type(controller) is diffrax.PIDController and all(map(_clips_alone, clips)):
         ends, jumps = _cells(given, clips)
-        if saves_on_bridge(given.terms, given.saveat) and not clips:
+        if saves_on_bridge(given.terms, given.saveat) and not clips and given.resets is None:
             spans = spans_of(motions, ends)
     elif type(controller) not in FIXED:
         return None
-    return Noise(motions, keys, ends, jnp.asarray(directions[0]), halved, jumps, spans)
+    return Noise(motions, keys, ends, given.direction, halved, jumps, spans)
 
 
 def saves_on_bridge(terms: Any, saveat: diffrax.SaveAt) -> bool:
@@ -67,6 +62,7 @@ def _cells(given: LoopInputs, clips: list[Any]) -> tuple[Any, Any]:
     t0, t1 = given.t0, given.t1
     as_times = lambda ts: lax.stop_gradient(jnp.ravel(ts).astype(t0.dtype))
     stops = [t0, t1, *(sub.ts for sub in given.subs), *(clip.step_ts for clip in clips)]
+    stops.append(given.reset_ts)
     times = [as_times(ts) for ts in stops if ts is not None]
     given_jumps = [as_times(clip.jump_ts) for clip in clips if clip.jump_ts is not None]
     jumps = None

@@ -29,6 +29,15 @@ def undoing(given: LoopInputs, noise: Noise | None) -> Part:
     return Part(dict(undo=program), dict(undo=frozen(constants)))
 
 
+def refuse_resets(resets: Any) -> None:
+    """For steps that are undone, which knows no other state than that after a step."""
+    if resets is not None:
+        raise ValueError(
+            "`ReversibleAdjoint` cannot undo a reset of the state. Use `ReplayAdjoint()`, with any "
+            "solver."
+        )
+
+
 def refuse_jumps(keeps_stages: bool, reversible: bool) -> None:
     """For a controller that makes the field jump."""
     if keeps_stages:

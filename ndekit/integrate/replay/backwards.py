@@ -17,13 +17,15 @@ from ...shapes import Count
 from ..forward import stepping
 from ..forward.checkpoints import Rows, Stack, stack_of
 from ..forward.grid import Grid, remembered
-from ..forward.loop import Outcome, Solved
+from ..forward.outcome import Outcome, Solved
 from ..forward.problem import Operands, Problem
 from ..forward.record import AllRows, RecordedStep
+from ..forward.resets import with_resets
 from ..forward.saving import block_size
 from ..programs.counted_loops import counted, turns_together, until
 from ..programs.lanes import Lanes
 from .cotangents import collect
+from .resets_vjp import before_resets
 from .saving_vjp import SavedValues, nothing_found, padded_in_front
 from .step_vjp import Cotangents, Replay, step_vjp
 from .steps_at_once import STEPS, vjp_of_steps
@@ -57,7 +59,8 @@ def replay(
     states = solved.recording.end
     if isinstance(record.rows, Rows):
         states = stack_of(record.rows, record.num_steps)
-    return collect(pass_, perturbed, _walked(pass_, _Walk(ct, states, record.num_steps - 1)).ct)
+    ct = _walked(pass_, _Walk(ct, states, record.num_steps - 1)).ct
+    return collect(pass_, perturbed, before_resets(pass_, ct, None))
 
 
 def _walked_at_once(pass_: Replay, ct: Cotangents) -> Cotangents:
@@ -94,6 +97,8 @@ def _prepare(
     positions: Operands = jax.tree.unflatten(problem.treedef, range(len(flat)))
     of_problem = (positions.constants, positions.costs, positions.of_field, positions.fns)
     of_problem = (*of_problem, positions.between)
+    if problem.resets is not None:
+        of_problem = (*of_problem, positions.resets.update, positions.resets.begin)
     if problem.moving:
         of_problem = (*of_problem, positions.controller)
     parameters = tuple(i for i in jax.tree.leaves(of_problem) if perturbed[i])
@@ -116,6 +121,7 @@ def _prepare(
         solved.outcome.num_accepted,
         ct_outcome,
         saved,
+        solved.outcome.resets,
     )
 
 
@@ -148,6 +154,7 @@ def _at_the_end(pass_: Replay, outcome: Outcome) -> Cotangents:
         found=found,
         remaining=outcome.num_accepted,
         grid=_grid_at_the_end(pass_, outcome) if pass_.problem.moving else None,
+        resets_left=None if outcome.resets is None else outcome.resets.count,
     )
 
 
@@ -169,7 +176,8 @@ def _turn(pass_: Replay, walk: _Walk, stays: bool = False) -> _Walk:
     states, step = go_before(pass_, walk.states, number)
     if stays:
         step = step.only_if(walk.step >= 0)
-    return _Walk(step_vjp(pass_, walk.ct, step, number), states, walk.step - 1)
+    ct = before_resets(pass_, walk.ct, (step.t1, step.accepted))
+    return _Walk(step_vjp(pass_, ct, step, number), states, walk.step - 1)
 
 
 def _turn_page(pass_: Replay, walk: _Walk) -> _Walk:
@@ -213,7 +221,7 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
     """
     record = pass_.recording.record
     draw = pass_.map(lambda operands, *rest: _draw(pass_.problem, operands, *rest))
-    advance = pass_.map(lambda operands, *rest: _advance(pass_.problem, operands, *rest))
+    advance = _advanced(pass_)
 
     def run_on(loop: tuple) -> tuple:
         stack, (y, carry, (_, drawn)), number, _ = loop
@@ -238,6 +246,22 @@ def _arrive(pass_: Replay, stack: Stack, wanted: Count) -> tuple[Stack, Recorded
         left = lax.cond(memo_fits, lambda: memo[0], lambda: advance(pass_.flat, wanted, step)[1])
         step = dataclasses.replace(step, memo=(left, memo[1]))
     return stack.without(wanted), step
+
+
+def _advanced(pass_: Replay) -> Any:
+    """The state with which a solve goes on after a step, and what the step leaves."""
+    problem = pass_.problem
+    advance = pass_.map(lambda operands, *rest: _advance(problem, operands, *rest))
+    if problem.resets is None:
+        return advance
+    resets = pass_.map(lambda operands, _, *given: with_resets(problem, operands, *given))
+
+    def with_them(flat: list, number: Count, step: RecordedStep) -> tuple:
+        after, left = advance(flat, number, step)
+        made = (pass_.resets.rows.after, pass_.resets.count)
+        return resets(flat, None, made, (step.t1, step.accepted), after), left
+
+    return with_them
 
 
 def _advance(problem: Problem, operands: Operands, number: Count, step: RecordedStep) -> tuple:

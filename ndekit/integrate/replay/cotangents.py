@@ -10,6 +10,7 @@ from ... import tree
 from ..control.user_times import OwnedTimes, pulled_to_owned
 from ..forward.grid import Grid
 from ..forward.problem import Operands, Problem
+from ..forward.resets import cut_at
 from .step_vjp import Cotangents, Replay
 
 
@@ -41,7 +42,9 @@ def _by_position(pass_: Replay, ct: Cotangents) -> dict[int, Any]:
         found.update((i, x) for i, x in zip(of(where), of(values), strict=True) if i is not None)
 
     # Conditions decide where a solve ends, and their values go nowhere.
-    found.update(dict.fromkeys(jax.tree.leaves((positions.watch, positions.carry0))))
+    # And the times of resets are owned times.
+    known = positions.watch, positions.carry0, getattr(positions.resets, "ts", None)
+    found.update(dict.fromkeys(jax.tree.leaves(known)))
     if pass_.chained:
         carry0 = pass_.map(lambda ops, _: tree.zeros_like(ops.carry0))(pass_.flat, None)
         put(positions.carry0, eqx.combine(ct.carry, carry0))
@@ -55,7 +58,10 @@ def _by_position(pass_: Replay, ct: Cotangents) -> dict[int, Any]:
         owned = pass_.map(lambda ops, _, *rest: _at_the_start(pass_.problem, ops, *rest))
         put(pass_.problem.owned_times(positions), owned(pass_.flat, None, ct.owned, ct.grid))
     elif ct.grid is not None:
-        put((positions.t0, positions.t_next0), (ct.grid.t, ct.grid.t_end))
+        of_first = pass_.map(lambda ops, _, *rest: _of_first_end(pass_.problem, ops, *rest))
+        owned, t_next0 = of_first(pass_.flat, None, ct.owned, ct.grid)
+        put(pass_.problem.owned_times(positions), owned)
+        put((positions.t0, positions.t_next0), (ct.grid.t, t_next0))
         if pass_.problem.own_grid:
             smooth = jax.tree.map(eqx.is_inexact_array, _lane_operands(pass_).controller_state0)
             put(eqx.filter(positions.controller_state0, smooth), ct.grid.memory)
@@ -64,9 +70,24 @@ def _by_position(pass_: Replay, ct: Cotangents) -> dict[int, Any]:
 
 def _at_the_start(problem: Problem, operands: Operands, ct: OwnedTimes, grid: Grid) -> OwnedTimes:
     """The cotangents of the user's times, with what is said of the ends of the first attempt."""
-    first = pulled_to_owned((operands.t_next0,), problem.owned_times(operands), (grid.t_end,))
+    ct, t_next0 = _of_first_end(problem, operands, ct, grid)
+    first = pulled_to_owned((operands.t_next0,), problem.owned_times(operands), (t_next0,))
     ct = tree.add(ct, first)
     return dataclasses.replace(ct, t0=ct.t0 + grid.t)
+
+
+def _of_first_end(
+    problem: Problem, operands: Operands, ct: OwnedTimes, grid: Grid
+) -> tuple[OwnedTimes, Any]:
+    """The cotangents of the user's times and of the controller's end of the first attempt: one that
+    a reset cuts short ends at a time of the user.
+    """
+    if problem.resets is None:
+        return ct, grid.t_end
+    first = lambda t_next0, stops: cut_at(operands.t0, t_next0, stops)
+    _, vjp = jax.vjp(first, operands.t_next0, operands.stops)
+    t_next0, stops = vjp(grid.t_end)
+    return dataclasses.replace(ct, stops=ct.stops + stops), t_next0
 
 
 def _lane_operands(pass_: Replay) -> Operands:

@@ -11,7 +11,8 @@ from jax.core import ShapedArray
 from jax.extend import core as jex_core
 from jax.interpreters import ad
 
-from ..forward.loop import Solved, record_forward
+from ..forward.loop import record_forward
+from ..forward.outcome import Solved
 from ..forward.problem import Problem
 from ..programs.lanes import Lanes
 from ..programs.own_rules import (

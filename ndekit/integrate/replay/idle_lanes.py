@@ -13,7 +13,7 @@ import jax
 
 from ... import tree
 from ...shapes import Flag, State, Time
-from ..forward.loop import Recording
+from ..forward.outcome import Recording
 from ..forward.problem import Operands
 from ..forward.record import RecordedStep
 

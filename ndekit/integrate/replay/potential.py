@@ -20,7 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from ..forward import stepping
-from ..forward.loop import Outcome, Solved, record_forward
+from ..forward.loop import record_forward
+from ..forward.outcome import Outcome, Solved
 from ..forward.problem import Operands, Problem
 from ..forward.record import Record
 from ..programs.lanes import Lanes

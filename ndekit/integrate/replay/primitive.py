@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 
-from ..forward.loop import Outcome, outcome_struct, solve_forward
+from ..forward.loop import solve_forward
+from ..forward.outcome import Outcome, outcome_struct
 from ..forward.problem import Operands, Problem
 from ..forward.rounding import warn_of_rounding
 from ..programs.lanes import Lanes

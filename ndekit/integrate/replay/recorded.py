@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..forward.loop import Outcome, Recording
+from ..forward.outcome import Outcome, Recording
 from ..forward.problem import Operands, Problem
 from ..forward.record import shared_by_lanes
 from ..programs.lanes import Lanes

@@ -13,7 +13,7 @@ from ..control.user_times import OwnedTimes
 from ..costs.contracts import Place, pull_readings, readings_of
 from ..forward import stepping
 from ..forward.grid import Grid, next_grid, remembered
-from ..forward.loop import Recording
+from ..forward.outcome import Recording
 from ..forward.problem import Operands, Problem
 from ..forward.record import RecordedStep
 from ..forward.saving import inside_of
@@ -39,6 +39,7 @@ class Replay:
     num_accepted: Count
     ct_outcome: Any
     saved: list[SavedValues | None]
+    resets: Any  # those that were made
     side_by_side: bool = False  # whether steps are lanes
 
     @property
@@ -71,6 +72,7 @@ class Cotangents(eqx.Module):
     found: list[Found | None]
     remaining: Count  # accepted steps before this one, in each lane
     grid: Grid | None  # where the grid is differentiated
+    resets_left: Any = None  # resets before this step, in each lane
 
 
 def step_vjp(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -> Cotangents:
@@ -102,7 +104,8 @@ def step_vjp(pass_: Replay, ct: Cotangents, step: RecordedStep, number: Count) -
         before = pass_.where(step.accepted, before, after)
     parameters = tree.add(parameters, pulled.parameters)
     y, carry = before
-    return Cotangents(parameters, y, carry, ct_owned, found, remaining, ct_grid)
+    left = ct.resets_left
+    return Cotangents(parameters, y, carry, ct_owned, found, remaining, ct_grid, left)
 
 
 def _with_step_times(

@@ -1,5 +1,6 @@
 """A solver that changes between an explicit and an implicit scheme as the problem asks."""
 
+import dataclasses
 from typing import Any
 
 import diffrax
@@ -169,6 +170,14 @@ class AutoSwitch(diffrax.AbstractAdaptiveSolver, diffrax.AbstractImplicitSolver)
             num_stiff=now.num_stiff + jnp.where(now.is_stiff, 1, 0),
             num_switches=now.num_switches + jnp.where(switch, 1, 0),
         )
+
+    def begun_again(self, before: SwitchState, state: SwitchState) -> SwitchState:
+        """The first `state` of a solve that goes on elsewhere: it stays with its solver, and counts
+        on.
+        """
+        counts = ("is_stiff", "num_nonstiff", "num_stiff", "num_switches")
+        kept = {name: getattr(before, name) for name in counts}
+        return dataclasses.replace(state, just_switched=before.is_stiff, **kept)
 
     def statistics(self, solver_state: SwitchState) -> dict[str, Any]:
         """What `sol.stats` says of the last state."""

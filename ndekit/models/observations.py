@@ -1,0 +1,59 @@
+"""Readings as models meet them: each with what is remembered of those before it."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..data import Series
+from ..shapes import Time
+
+
+class Observation(eqx.Module):
+    """One row of a series, and what a model may know of the rows before it.
+
+    Attributes:
+        t: the time.
+        x: the readings; 0 for those that are missing.
+        mask: which there are.
+        gap: the time since the row before, or since the start of the series.
+        last: the last reading of each channel before this row; 0 where there was none.
+        since: the time since that reading, or since the start.
+    """
+
+    t: Float[Array, "*rows"]
+    x: Float[Array, "*rows channels"]
+    mask: Bool[Array, "*rows channels"]
+    gap: Float[Array, "*rows"]
+    last: Float[Array, "*rows channels"]
+    since: Float[Array, "*rows channels"]
+
+
+class Memory(eqx.Module):
+    """What is remembered of the rows so far."""
+
+    t: Float[Array, ""]
+    last: Float[Array, " channels"]
+    read_at: Float[Array, " channels"]
+
+
+def no_memory(t0: Time, channels: int, dtype: Any) -> Memory:
+    """Before the first row, at the start `t0`."""
+    t0 = jnp.asarray(t0, dtype)
+    return Memory(t0, jnp.zeros(channels, dtype), jnp.broadcast_to(t0, (channels,)))
+
+
+def remember(memory: Memory, t: Time, x: Array, mask: Array) -> tuple[Memory, Observation]:
+    """One more row. Streams and whole series go through here."""
+    seen = Observation(t, x, mask, t - memory.t, memory.last, t - memory.read_at)
+    last, read_at = jnp.where(mask, x, memory.last), jnp.where(mask, t, memory.read_at)
+    return Memory(t, last, read_at), seen
+
+
+def observations(series: Series, t0: Time) -> Observation:
+    """All rows of a clean series."""
+    memory = no_memory(t0, series.xs.shape[-1], series.xs.dtype)
+    rows = (series.ts, series.xs, series.mask)
+    return jax.lax.scan(lambda memory, row: remember(memory, *row), memory, rows)[1]
