@@ -320,6 +320,8 @@ def test_windows_of_equal_length_cover_the_series():
     assert np.allclose(edges(Windows.of(0.5, num=1)), [0, 0.5])
     assert np.allclose(edges(Windows.every(4)), [0, 0.4, 0.8, 1])
     assert np.allclose(edges(Windows.every(99)), [0, 1])
+    # 1.1 / 0.1 is 11.000000000000002, which is no twelfth window.
+    assert len(Windows.of(0.1).edges(nk.data.Series([0.0, 1.1], np.ones((2, 1))))) == 12
 
 
 def test_rectilinear_readings_come_after_the_time_before_them():
@@ -360,6 +362,7 @@ def test_padding_has_no_say(control, given):
     real = np.arange(5) < length
     dirty = np.where(real, ts, np.nan), np.where(real[:, None], series.xs, np.nan)
     dirty = eqx.tree_at(lambda s: (s.ts, s.xs), series, tuple(map(jnp.asarray, dirty)))
+    assert all(np.all(np.isfinite(g)) for g in (alone[0], alone[1].xs, alone[1].ts))
     for each in (series, dirty):
         number, gradient = value(each, control)
         assert_tree_close(number, alone[0], 1e-11, 1e-11)

@@ -250,6 +250,7 @@ def test_padding_has_no_say(scheme, given):
     where = lambda s: (s.ts, s.xs)
     dirty = [np.where(np.arange(ROWS) < length, ts, np.nan),
              np.where((np.arange(ROWS) < length)[:, None], np.nan_to_num(xs), np.inf)]  # fmt: skip
+    assert all(np.all(np.isfinite(g)) for g in (alone[0], alone[1].xs, alone[1].ts))
     for each in (padded, eqx.tree_at(where, padded, tuple(map(jnp.asarray, dirty)))):
         number, gradient = value(each, scheme)
         assert_tree_close(number, alone[0], 1e-12, 1e-12)
