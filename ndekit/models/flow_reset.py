@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Real
 from .. import tree
 from ..data import Series
 from ..integrate import ReplayAdjoint, Resets, Solution, StepsPerGap, diffeqsolve
-from ..numbers import count
+from ..numbers import count, real
 from ..shapes import Args, State, Time
 from .known_flow import AbstractKnownFlow, along, at_times
 from .observations import Memory, Observation, no_memory, observations, remember
@@ -109,6 +109,8 @@ class FlowReset(eqx.Module):
             count("steps_per_gap", self.steps_per_gap)
         if self.max_steps is not None:
             count("max_steps", self.max_steps)
+        if self.dt0 is not None:
+            real("dt0", self.dt0)
         if isinstance(self.flow, AbstractKnownFlow) and self.costs:
             raise ValueError(
                 f"This flow is known in closed form and takes no steps, so it has no costs "

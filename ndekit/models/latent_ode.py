@@ -14,7 +14,7 @@ from ..data import Series
 from ..fields import MLP
 from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
-from ..numbers import counts
+from ..numbers import count, counts, real
 from ..shapes import Time
 from .latent_encoders import gru_encoder, ode_rnn_encoder
 from .latent_prior import Normal
@@ -121,6 +121,10 @@ class LatentODE(eqx.Module):
     ):
         counts(channels=channels, latent=latent, encoder_size=encoder_size)
         check_choice("spread", spread, get_args(Spread))
+        if max_steps is not None:
+            count("max_steps", max_steps)
+        if dt0 is not None:
+            real("dt0", dt0)
         keys = jr.split(key, 3)
         if isinstance(encoder, str):
             check_choice("encoder", encoder, get_args(Encoder))
