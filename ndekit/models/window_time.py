@@ -7,7 +7,7 @@ edge belongs to the window that ends there or to the one that begins. No step st
 all edges are exact in float32.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -59,6 +59,20 @@ class Stretch(eqx.Module):
         begins = (inside == 0) & (k > 0)
         k, inside = jnp.where(begins, k - 1, k), jnp.where(begins, 1, inside)
         return jnp.minimum(2 * k.astype(inside.dtype) + inside, self.end)
+
+
+class Beginnings(NamedTuple):
+    """For each of some times, the window that it lies in up to it.
+
+    Attributes:
+        rows: what drives the state from the window's beginning to this time.
+        edges: the two times.
+        over: how many windows are over before.
+    """
+
+    rows: Any
+    edges: Float[Array, "ts 2"]
+    over: Int[Array, " ts"]
 
 
 def number_that_last(durations: Float[Array, " windows"]) -> Int[Array, ""]:
