@@ -15,7 +15,7 @@ from ..fields.cde import driven
 from ..integrate import Solution, diffeqsolve
 from ..shapes import Args, Time
 from .cde_control import increment_rate
-from .window_time import Beginnings, EqualSteps, Stretch, cut_at_edges, remembers_rates
+from .window_time import Beginnings, EqualSteps, Stretch, cut_at_edges
 
 # Adaptive steps, unless the user says.
 _MOST = 4096
@@ -56,11 +56,11 @@ def in_windows(
             return inner(t, y, row)
         return driven(model.field, t, y, increment_rate(row, inside))
 
-    number, jumps = len(stretch.edges) - 1, remembers_rates(model.solver)
-    controller: Any = EqualSteps(model.substeps, jumps)
+    number = len(stretch.edges) - 1
+    controller: Any = EqualSteps(model.substeps)
     most = number * model.substeps
     if model.controller is not None:
-        controller = cut_at_edges(model.controller, jumps)
+        controller = cut_at_edges(model.controller)
         most = max(_MOST, 4 * number)
     if ts is not None:
         saveat = diffrax.SaveAt(ts=stretch.places(ts))

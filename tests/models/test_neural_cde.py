@@ -30,6 +30,10 @@ KINDS = {
     "adaptive in windows": dict(scheme="linear", solver=diffrax.Tsit5(), controller=PID),
 }
 
+# The others take their time to compile.
+QUICK = ("rectilinear", "order 2")
+EACH_KIND = [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
+
 
 def make(key, **options):
     options = dict(width=8, substeps=2) | options
@@ -100,7 +104,7 @@ def fine(model, one, depth=None):
     return y
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_end_is_that_of_diffrax_on_a_fine_grid(kind, getkey, x64):
     options = KINDS[kind] if "controller" in KINDS[kind] else KINDS[kind] | dict(substeps=64)
     model, one = make(getkey(), **options), series(getkey())
@@ -112,7 +116,7 @@ def test_end_is_that_of_diffrax_on_a_fine_grid(kind, getkey, x64):
     assert np.max(np.abs(expected - model.initial(jnp.zeros(model.initial.weight.shape[0])))) > 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_padding_changes_neither_value_nor_gradient(kind, getkey):
     model, key = make(getkey(), **KINDS[kind]), getkey()
     ones = [series(k, rows) for k, rows in zip(jr.split(key, 3), (9, 6, 11), strict=True)]
@@ -137,7 +141,7 @@ def test_padding_changes_neither_value_nor_gradient(kind, getkey):
     assert close_to_solver(jax.tree.leaves(jax.grad(total)(arrays)), summed, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_gradients_are_finite_differences(kind, getkey, x64):
     options = KINDS[kind]
     if "controller" in options:  # on its own grid the slope is another question
@@ -166,7 +170,7 @@ def test_gradients_are_finite_differences(kind, getkey, x64):
 @pytest.mark.parametrize("kind", ["rectilinear", "order 3"])
 @pytest.mark.parametrize("static", [0, 2])
 def test_a_stream_is_the_batch_call_of_every_prefix(kind, static, getkey):
-    model = make(getkey(), static_size=static, start=jnp.array([0.3, -0.2]), **KINDS[kind])
+    model = make(getkey(), static_size=static, start=0.3, **KINDS[kind])
     one = series(getkey(), 10)
     one = Series(one.ts, one.xs, one.mask.at[0, 1].set(False))
     extra = jr.normal(getkey(), (static,)) if static else None
@@ -227,6 +231,7 @@ def test_on_heisenbergs_fields_depth_two_is_exact_and_depth_one_misses_the_area(
     assert ends[2] < 1e-12 and ends[3] < 1e-12 < 0.1 < ends[1]
 
 
+@pytest.mark.slow
 def test_errors_of_deeper_log_signatures_fall_faster(getkey, x64):
     """The global order of depth N on a smooth path is N."""
     ts = np.linspace(0.0, 1.0, 129)
@@ -267,7 +272,9 @@ COSTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["hermite", "linear", "order 2"])
+@pytest.mark.parametrize(
+    "kind", ["linear", *(pytest.param(k, marks=pytest.mark.slow) for k in ("hermite", "order 2"))]
+)
 def test_every_regularizer_works_and_is_that_of_each_sample(kind, getkey):
     options = KINDS[kind] | dict(solver=diffrax.Tsit5(), costs=COSTS)
     model, key = make(getkey(), **options), getkey()
@@ -310,7 +317,7 @@ def test_equal_steps_are_as_many_as_said(getkey):
             assert int(model(padded(one, 13))[1].stats["num_steps"]) == number * substeps
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 def test_one_reading_gives_the_read_out_of_the_first_state(kind, getkey):
     model = make(getkey(), **KINDS[kind])
     one = Series(jnp.array([0.4]), jnp.array([[1.0, -2.0]]))
