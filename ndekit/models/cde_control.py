@@ -12,7 +12,7 @@ from .. import controls
 from ..controls import HermitePath, LinearPath, RectilinearPath, Windows
 from ..data import Series
 from ..tree import where
-from .window_time import Stretch, number_that_last
+from .window_time import Beginnings, Stretch, number_that_last
 
 Counts = Literal["none", "each", "rows"]
 Scheme = Literal["hermite", "linear", "rectilinear"]
@@ -120,9 +120,8 @@ def since_window_began(
     windows: Windows,
     scheme: Callable[[Series], Any],
     ts: Array,
-) -> tuple[Stretch, Array]:
-    """What the control does from the beginning of the window that a time lies in up to this time:
-    one window for each of `ts`; and how many windows are over by then.
+) -> Beginnings:
+    """What the control does from the beginning of the window that a time lies in up to this time.
 
     So a state inside of a window knows of that part of it alone, not of what is still to come.
     """
@@ -144,7 +143,7 @@ def since_window_began(
     rank = jnp.argsort(order)[len(edges) :]
     over = jnp.cumsum(is_edge, dtype=jnp.int32)[rank] - 1
     rows = jax.tree.map(lambda x: x[rank - 1], so_far)
-    return Stretch(rows, jnp.stack([edges[over], ts], axis=1), jnp.ones_like(over)), over
+    return Beginnings(rows, jnp.stack([edges[over], ts], axis=1), over)
 
 
 def _stretch(rows: Any, edges: Array, number: Array) -> Stretch:
