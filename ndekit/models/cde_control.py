@@ -24,30 +24,6 @@ def num_channels(size: int, time: bool, counts: Counts) -> int:
     return size + time + {"none": 0, "each": size, "rows": 1}[counts]
 
 
-def single(series: Any, size: int, model: str) -> Series:
-    """The series, cleaned, if it is a single one that the model can take.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if not isinstance(series, Series):
-        raise ValueError(
-            f"`{model}` takes a `nk.data.Series`, got {type(series).__name__}. "
-            "Make one with `nk.data.Series(ts, xs)`."
-        )
-    if jnp.ndim(series.xs) != 2:
-        raise ValueError(
-            f"`{model}` takes one series with `xs` of shape (time, channel), got "
-            f"{series.xs.shape}. Use `jax.vmap(model)(series)` for a batch."
-        )
-    if series.xs.shape[-1] != size:
-        raise ValueError(
-            f"This `{model}` was made for {size} channels, but the series has "
-            f"{series.xs.shape[-1]}."
-        )
-    return series.clean()
-
-
 def first_state(model: Any, x0: Array, static: Array | None) -> Array:
     """The state at the start of the control.
 
@@ -112,6 +88,10 @@ class _Between(Windows):
 
     def edges(self, series: Series) -> Array:
         return self.times
+
+    @property
+    def most_steps(self) -> int | None:
+        return None
 
 
 def since_window_began(

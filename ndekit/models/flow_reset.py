@@ -15,7 +15,7 @@ from ..integrate import ReplayAdjoint, Resets, Solution, StepsPerGap, diffeqsolv
 from ..numbers import count, real
 from ..shapes import Args, State, Time
 from .known_flow import AbstractKnownFlow, along, at_times
-from .observations import Memory, Observation, no_memory, observations, remember
+from .observations import Memory, Observation, no_memory, observations, remember, single
 
 
 class Flowed(eqx.Module):
@@ -138,7 +138,7 @@ class FlowReset(eqx.Module):
         Returns:
             Predictions, and the solution of the solve; `None` of a flow in closed form.
         """
-        series = self._checked(series)
+        series = single(series, self.channels, "FlowReset")
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         y0, rows = self.start(static), observations(series, t0)
         if isinstance(self.flow, AbstractKnownFlow):
@@ -201,20 +201,6 @@ class FlowReset(eqx.Module):
         after = self._read(before, seen)
         said = (self.readout(before), self.readout(after))
         return Stream(after, t, memory, jnp.array(True)), said
-
-    def _checked(self, series: Series) -> Series:
-        if not isinstance(series, Series) or series.ts.ndim != 1:
-            got = f"one of shape {series.ts.shape}" if isinstance(series, Series) else repr(series)
-            raise ValueError(
-                f"`series` must be a single `nk.data.Series`, but got {got}. Use `jax.vmap` for a "
-                "batch."
-            )
-        if series.xs.shape[-1] != self.channels:
-            raise ValueError(
-                f"The model reads {self.channels} channels, but the series has "
-                f"{series.xs.shape[-1]}."
-            )
-        return series.clean()
 
     def _read(self, y: State, row: Observation) -> State:
         """The state after a row; a row without a reading changes nothing."""

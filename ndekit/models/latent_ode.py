@@ -129,10 +129,12 @@ class LatentODE(eqx.Module):
         if isinstance(encoder, str):
             check_choice("encoder", encoder, get_args(Encoder))
             options, sizes = dict(encoder_options or {}), (channels, encoder_size, 2 * latent)
-            encoder = _ENCODERS[encoder](*sizes, key=keys[0], **options)
+            reads: Callable = _ENCODERS[encoder](*sizes, key=keys[0], **options)
         elif encoder_options:
             raise ValueError("`encoder_options` are for an encoder that is chosen by its name.")
-        self.encoder, self.latent, self.spread, self.t0 = encoder, latent, spread, t0
+        else:
+            reads = encoder
+        self.encoder, self.latent, self.spread, self.t0 = reads, latent, spread, t0
         self.field = MLP(latent, width, depth, key=keys[1])
         self.decoder = eqx.nn.Linear(latent, channels, key=keys[2]) if decoder is None else decoder
         self.solver, self.controller, self.adjoint = solver, controller, adjoint

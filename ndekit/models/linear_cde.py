@@ -26,11 +26,11 @@ from .cde_control import (
     pieces_of,
     scheme_of,
     since_window_began,
-    single,
     windows_of,
 )
 from .cde_stream import CDEState, pushed, start_of
 from .linear_flow import Flow, Flowed, Increments, flow_along, flow_matrices, moved
+from .observations import single
 from .window_time import Beginnings, Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None

@@ -102,9 +102,7 @@ def test_the_mean_is_that_of_the_states_behind_all_windows(getkey, x64):
         assert_tree_close(model(given)[0], model.readout(jnp.mean(behind, axis=0)), rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "order", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))]
-)
+@pytest.mark.parametrize("order", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))])
 def test_three_solvers_of_one_field_agree_as_windows_shrink(order, getkey, x64):
     """By exponentials, by steps along the log-field, and by steps along the control."""
     ts = np.linspace(0.0, 1.0, 97)

@@ -71,7 +71,7 @@ IN_RESETS = [
         module="ndekit.integrate.forward.loop",
         old="    if problem.leaps:\n        t_end",
         new="    if problem.jumps:\n        t_end",
-        what="a replayed step ends where the next one begins, though a controller put that elsewhere",
+        what="a replayed step ends where the next one begins, which may be elsewhere",
         tests=(
             "tests/integrate/control/test_leaps.py::"
             "test_gradient_is_that_of_the_steps_that_were_taken[all rows]",
