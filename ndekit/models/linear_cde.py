@@ -257,7 +257,7 @@ class LinearCDE(eqx.Module):
         parallel = self.parallel
         if parallel is None:
             parallel = jax.default_backend() != "cpu"
-        is_real = jnp.arange(len(stretch.edges) - 1) < stretch.number
+        is_real = jnp.arange(len(stretch.edges) - 1, dtype=jnp.int32) < stretch.number
         return flow_along(
             self.field, as_levels(stretch.rows), y0, is_real, flow=self.flow, chunk=self.chunk,
             parallel=parallel, keep=keep,

@@ -224,7 +224,7 @@ def test_on_heisenbergs_fields_depth_two_is_exact_and_depth_one_misses_the_area(
             2, 3, 1, order=order, windows=Windows.every(7), field=field, time=False,
             solver=diffrax.Tsit5(), key=getkey(),
         )  # fmt: skip
-        y0 = np.asarray(model.initial(one.xs[0]))
+        y0 = np.asarray(model.initial(jnp.asarray(one.xs[0])))
         middle = (x[1:, 0] + x[:-1, 0]) / 2 - x[0, 0] + y0[0]
         exact = y0 + [*(x[-1] - x[0]), np.sum(middle * np.diff(x[:, 1]))]
         ends[order] = np.abs(model(one)[1].ys[-1] - exact).max()
