@@ -222,7 +222,7 @@ def test_skew_matrices_keep_the_norm_over_a_long_series(getkey):
 
 def test_depth_two_tells_the_order_of_events_where_matrices_do_not_commute(getkey, x64):
     """A loop has no increment: depth 1 sees nothing of it, and neither do diagonal matrices."""
-    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], float)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], float) + np.array([[0.5, -0.3]])
     loops = [Series(np.arange(5.0), way) for way in (corners, corners[::-1])]
     key = getkey()
 
