@@ -1,11 +1,13 @@
 """Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, latent SDEs, SDE-GANs."""
 
+from .cde_stream import CDEState
 from .classifier import ODEClassifier
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
 from .known_flow import AbstractKnownFlow
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
+from .linear_cde import LinearCDE, LinearSolution
 from .matched_sde import MarginalDrift, MatchedLatentSDE
 from .neural_cde import NeuralCDE
 from .neural_ode import NeuralODE
@@ -16,6 +18,7 @@ from .series_losses import bayes_loss, jump_loss, masked_gaussian
 
 __all__ = [
     "AbstractKnownFlow",
+    "CDEState",
     "Discriminator",
     "FlowReset",
     "Flowed",
@@ -27,6 +30,8 @@ __all__ = [
     "Latent",
     "LatentPrior",
     "LatentSDE",
+    "LinearCDE",
+    "LinearSolution",
     "MarginalDrift",
     "MatchedLatentSDE",
     "NeuralCDE",

@@ -48,6 +48,21 @@ def single(series: Any, size: int, model: str) -> Series:
     return series.clean()
 
 
+def first_state(model: Any, x0: Array, static: Array | None) -> Array:
+    """The state at the start of the control.
+
+    Raises:
+        ValueError: if `static` is not what the model was made for.
+    """
+    got = None if static is None else jnp.shape(static)
+    if got != ((model.static_size,) if model.static_size else None):
+        raise ValueError(
+            f"This `{type(model).__name__}` was made with `static_size={model.static_size}`, but "
+            f"got `static` of shape {got}."
+        )
+    return model.initial(x0 if static is None else jnp.concatenate([x0, static]))
+
+
 def scheme_of(name: Scheme, time: bool, start: Any) -> Callable[[Series], Any]:
     """How readings become a path."""
     make = getattr(controls, name)

@@ -1,4 +1,7 @@
-"""A controlled equation that is told one reading after the other."""
+"""A controlled equation that is told one reading after the other.
+
+Its model says by `flowed(stretch, y0)` how a state crosses windows, the one way that it has.
+"""
 
 from typing import Any
 
@@ -10,7 +13,7 @@ from ..controls import LogSignature
 from ..controls.windows import EveryCount
 from ..shapes import Time
 from ..tree import where
-from .cde_solves import in_windows
+from .cde_control import first_state
 from .window_time import Stretch
 
 
@@ -41,7 +44,7 @@ def start_of(model: Any, static: Array | None) -> CDEState:
     if model.scheme != "rectilinear":
         raise ValueError(
             f"A stream needs a control that knows nothing of what comes later, but this "
-            f"`NeuralCDE` has `scheme={model.scheme!r}`. Make it with `scheme='rectilinear'`."
+            f"model has `scheme={model.scheme!r}`. Make it with `scheme='rectilinear'`."
         )
     if not isinstance(model.windows, EveryCount | None):
         raise ValueError(
@@ -52,7 +55,7 @@ def start_of(model: Any, static: Array | None) -> CDEState:
         raise ValueError("A stream does not know a channel's first reading before it is there: "
                          "give `start`.")  # fmt: skip
     size = model.channels
-    y = model._first(_control(model, jnp.zeros(()), jnp.zeros(size), jnp.zeros(size)), static)
+    y = first_state(model, _control(model, jnp.zeros(()), jnp.zeros(size), jnp.zeros(size)), static)
     zero, xs = jnp.zeros((), y.dtype), jnp.zeros(size, y.dtype)
     pending = None
     if model.windows is not None:
@@ -80,29 +83,23 @@ def pushed(
     before = _control(model, state.t, state.xs, state.counts)
     waited = _control(model, t, state.xs, state.counts)
     after = _control(model, t, xs, counts)
-    y0 = jnp.where(is_first, model._first(after, state.static), state.y)
+    y0 = jnp.where(is_first, first_state(model, after, state.static), state.y)
     edges = jnp.stack([state.t, t, t])
     new = dict(t=t, xs=xs, counts=counts, number=state.number + 1, static=state.static)
     if state.pending is None:
         rows = jnp.stack([waited - before, after - waited])
-        y = _flowed(model, Stretch(rows, edges, jnp.where(is_first, 0, 2)), y0)
+        y = model.flowed(Stretch(rows, edges, jnp.where(is_first, 0, 2)), y0)
         return CDEState(y=y, pending=None, **new), y
     nothing = LogSignature.identity(len(after), model.order)
     segment = lambda dx, dt: LogSignature.segment(dx, dt, model.order)
     longer = state.pending @ segment(waited - before, t - state.t) @ segment(after - waited, 0.0)
     pending = where(is_first, nothing, longer)
     window = _stacked(pending)
-    y = _flowed(model, Stretch(window, edges[:2], jnp.where(is_first, 0, 1)), y0)
+    y = model.flowed(Stretch(window, edges[:2], jnp.where(is_first, 0, 1)), y0)
     # A window holds as many steps from reading to reading: the first reading is none.
     closes = is_first | (state.number % model.windows.count == 0)
     kept = where(closes, nothing, pending)
     return CDEState(y=jnp.where(closes, y, y0), pending=kept, **new), y
-
-
-def _flowed(model: Any, stretch: Stretch, y0: Array) -> Array:
-    solution = in_windows(model, stretch, y0)
-    assert solution.ys is not None
-    return solution.ys[-1]
 
 
 def _stacked(window: LogSignature) -> LogSignature:

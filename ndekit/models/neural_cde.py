@@ -21,6 +21,7 @@ from .cde_checks import check_sizes, check_steps, kind_of
 from .cde_control import (
     Counts,
     Scheme,
+    first_state,
     num_channels,
     pieces_of,
     scheme_of,
@@ -30,6 +31,7 @@ from .cde_control import (
 )
 from .cde_solves import in_time, in_windows, inside_windows
 from .cde_stream import CDEState, pushed, start_of
+from .window_time import Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None
 
@@ -207,14 +209,14 @@ class NeuralCDE(eqx.Module):
         if self.windows is not None:
             cut = control, self.order, self.windows, scheme
             stretch, x0 = windows_of(*cut)
-            y0 = self._first(x0, static)
+            y0 = first_state(self, x0, static)
             if at is None:
                 solution = in_windows(self, stretch, y0, key=key)
             else:
                 solution = inside_windows(self, stretch, y0, since_window_began(*cut, at), key)
         else:
             path = scheme(control)
-            y0 = self._first(path.evaluate(path.t0), static)
+            y0 = first_state(self, path.evaluate(path.t0), static)
             if self.controller is not None and self.scheme == "hermite":
                 solution = in_time(self, path, y0, at, key)
             else:
@@ -245,12 +247,8 @@ class NeuralCDE(eqx.Module):
         state, y = pushed(self, state, t, x, mask)
         return state, self.readout(y)
 
-    def _first(self, x0: Array, static: Array | None) -> Array:
-        """The state at the start of the control."""
-        got = None if static is None else jnp.shape(static)
-        if got != ((self.static_size,) if self.static_size else None):
-            raise ValueError(
-                f"This `NeuralCDE` was made with `static_size={self.static_size}`, but got "
-                f"`static` of shape {got}."
-            )
-        return self.initial(x0 if static is None else jnp.concatenate([x0, static]))
+    def flowed(self, stretch: Stretch, y0: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
+        """The state behind windows, of that before them."""
+        solution = in_windows(self, stretch, y0)
+        assert solution.ys is not None
+        return solution.ys[-1]
