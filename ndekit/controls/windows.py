@@ -69,8 +69,8 @@ class Windows(eqx.Module):
         """Windows between times.
 
         Args:
-            edges: `(edges,)` strictly increasing times, at least two. What the series does outside of them is
-                left out.
+            edges: `(edges,)` strictly increasing times, at least two. What the series does outside
+                of them is left out.
 
         Raises:
             ValueError: for fewer, or if they do not increase (of traced edges nothing is known).

@@ -5,6 +5,8 @@ from .classifier import ODEClassifier
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
 from .known_flow import AbstractKnownFlow
+from .latent_bound import latent_bound
+from .latent_ode import LatentODE, LatentPath
 from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
 from .linear_cde import LinearCDE, LinearSolution
@@ -28,6 +30,8 @@ __all__ = [
     "Generator",
     "JumpODE",
     "Latent",
+    "LatentODE",
+    "LatentPath",
     "LatentPrior",
     "LatentSDE",
     "LinearCDE",
@@ -45,5 +49,6 @@ __all__ = [
     "Stream",
     "bayes_loss",
     "jump_loss",
+    "latent_bound",
     "masked_gaussian",
 ]

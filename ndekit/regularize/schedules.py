@@ -60,5 +60,20 @@ def exponential(start: float, end: float, steps: int) -> Schedule:
     return lambda step: start * (end / start) ** _fraction(step, steps)
 
 
+def kl_anneal(start: int = 10, rate: float = 0.99) -> Schedule:
+    r"""0 up to step `start`, then $1 - r^{s - \mathrm{start}}$: the weight of a divergence that is
+    let in once a model reconstructs. For epochs, divide: `kl_anneal(10)(step // updates)`.
+
+    Raises:
+        ValueError: if `start` is no whole number from 0, or `rate` not between 0 and 1.
+
+    Reference: Rubanova, Chen and Duvenaud (2019), arXiv 1907.03907, their code.
+    """
+    count("start", start, 0)
+    real("rate", rate, above=0.0, below=1.0)
+    since = lambda step: jnp.maximum(jnp.asarray(step, jnp.result_type(float)) - start, 0)
+    return lambda step: 1 - rate ** since(step)
+
+
 def _fraction(step: Any, steps: int) -> Scalar:
     return jnp.clip(jnp.asarray(step, jnp.result_type(float)) / steps, 0, 1)

@@ -153,7 +153,8 @@ def test_costs_of_a_series(name):
     """Each regulariser is a number of its own for each series, mean and maximum included."""
     costs = {
         "error": nk.StepError(scaled=False), "stiffness": nk.EveryStep(nk.StepStiffness(), "max"),
-        "kinetic": nk.EveryStep(nk.Kinetic(), "mean"), "local": nk.OneStep(nk.StepError(scaled=False)),
+        "kinetic": nk.EveryStep(nk.Kinetic(), "mean"),
+        "local": nk.OneStep(nk.StepError(scaled=False)),
     }  # fmt: skip
     model = built(name, costs=costs)
     if "equal" in name:
@@ -259,7 +260,7 @@ def test_bad_calls():
     model = built("ODERNN")
     with pytest.raises(ValueError, match="jax.vmap"):
         model(nk.data.pad([series_of(3), series_of(2)]))
-    with pytest.raises(ValueError, match="reads 2 channels"):
+    with pytest.raises(ValueError, match="was made for 2 channels"):
         model(nk.data.Series([0.0, 1.0], np.ones((2, 1))))
     with pytest.raises(ValueError, match="starts from `static`"):
         built("GRUODEBayes, imputing")(series_of(3))

@@ -194,7 +194,7 @@ def _details(problem: Problem, lane: Lane, proposal: Proposal, after: Lane) -> D
     """What is noted of an attempt besides its times."""
     if problem.moving:
         return _details_of_grid(problem, lane, proposal, after)
-    if problem.jumps:
+    if problem.leaps:
         t_end = jnp.where(proposal.accepted, proposal.t_end, proposal.t)
         return Details(t_end, lane.made_jump)
     return None
@@ -216,7 +216,7 @@ def _details_like(problem: Problem, lane: Lane) -> Details | None:
         return Details(lane.t, lane.made_jump, flag, flag, (), (lane.t, lane.t), flag)
     if problem.moving:
         return Details(lane.t, lane.made_jump, flag, flag, lane.controller_state)
-    return Details(lane.t, lane.made_jump) if problem.jumps else None
+    return Details(lane.t, lane.made_jump) if problem.leaps else None
 
 
 def _anyone(problem: Problem, lanes: Lanes, flat: list, lane: Lane) -> Flag:

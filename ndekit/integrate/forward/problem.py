@@ -107,6 +107,9 @@ class Problem:
     num_turns: int | None = None
     one_by_one: bool = False  # whether something asks that steps be replayed one by one
     jumps: bool = False  # whether the controller may make jumps
+    # Whether a step may begin elsewhere than where the one before it ended: after a jump, or by a
+    # controller of the user's, which need not speak of one.
+    leaps: bool = False
     dense: bool = False
     watch: Any = None  # event conditions: `events.Conditions`
     grid: str = "constant"  # how the grid of steps is differentiated: see `grid.RULES`

@@ -92,7 +92,8 @@ def assemble(
     if problem.resets is not None and problem.resets.anew and problem.grid == "pid":
         raise ValueError(
             "`ReplayAdjoint(step_sizes='differentiable')` differentiates the rule by which one "
-            "step follows from another, which `Resets(steps='anew')` interrupts. Use `steps='continue'`."
+            "step follows from another, which `Resets(steps='anew')` interrupts. Use "
+            "`steps='continue'`."
         )
     operands = Operands(
         constants=motion.constants,

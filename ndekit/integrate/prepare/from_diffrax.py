@@ -168,7 +168,11 @@ def _prepare(
     )  # fmt: skip
     # `given.jumps` is what the type of the controller says, this is what it does.
     jumps = control.fixed["jumps"] or given.init_state.made_jump is not False
-    if jumps:
+    # A step that begins elsewhere is replayed with its first stage there, so it has one there.
+    anew = getattr(motion.stepper, "first_same_as_last", False) and not how.keeps_stages
+    if not jumps and control.fixed["leaps"] and anew:
+        jumps = True
+    elif jumps:
         refuse_jumps(how.keeps_stages, how.reversible)
     streams = _streams(given)
     ts = [times for times in streams.arrays["ts"] if times is not None]
@@ -199,7 +203,8 @@ def _state_part(given: LoopInputs, memory: Any, control: Part, jumps: bool) -> P
         controller_state0=memory, stops=stops, made_jump0=state0.made_jump if jumps else None,
         result0=frozen(state0.result),
     )  # fmt: skip
-    fixed = dict(jumps=jumps, dense=saveat.dense, returns_state=returns_state)
+    leaps = jumps or control.fixed["leaps"]
+    fixed = dict(jumps=jumps, leaps=leaps, dense=saveat.dense, returns_state=returns_state)
     # A step that ends where a clipping controller says is not looked up side by side.
     return Part(fixed, arrays, stops is not None or saveat.dense or returns_state)
 

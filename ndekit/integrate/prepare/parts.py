@@ -9,6 +9,7 @@ import equinox as eqx
 
 from ...shapes import Args, State, Time
 from ..control.controllers import (
+    FIXED,
     clips_around,
     convert_controller,
     frozen,
@@ -57,6 +58,7 @@ def control_part(
     fixed = dict(
         controller=adapt, tolerances=tolerance_rest, norm=norm, error_order=order, grid=grid,
         pid=pid_rest, own_grid=own_grid, jumps=jumps,
+        leaps=jumps or (own_grid and type(controller) not in FIXED),
         accepts_anything=_accepts_anything(controller),
     )  # fmt: skip
     return Part(

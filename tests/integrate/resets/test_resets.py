@@ -242,8 +242,8 @@ def test_a_number_of_evaluations_that_is_true():
 
 
 def test_steps_anew_are_those_of_a_solve_from_there():
-    """The same steps, values and derivatives as one adaptive solve for each gap, each beginning with
-    an attempt at all of it.
+    """The same steps, values and derivatives as one adaptive solve for each gap, each of which
+    begins with an attempt at all of it.
     """
     (w, u), y0, ts = parameters(5), jnp.asarray(Y0), jnp.array([0.1, 0.9, 0.95])
     controller = diffrax.PIDController(rtol=1e-4, atol=1e-6, pcoeff=0.3, icoeff=0.4)

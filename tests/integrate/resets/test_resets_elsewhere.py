@@ -285,7 +285,7 @@ def depths_of(word, text):
     ("early", dict(ts=jnp.array([-1.0, 0.5])), "before `t0`"),
     ("shape", dict(update=lambda i, t, y, args: y[:1]), "structure, shapes and dtypes"),
     ("dtype", dict(update=lambda i, t, y, args: y.astype(jnp.float32)), "shapes and dtypes"),
-    ("undone", dict(adjoint=nk.ReversibleAdjoint(), solver=diffrax.ReversibleHeun()), "cannot undo"),
+    ("undo", dict(adjoint=nk.ReversibleAdjoint(), solver=diffrax.ReversibleHeun()), "cannot undo"),
     ("direct", dict(adjoint=diffrax.DirectAdjoint()), "ndekit's own loop"),
     ("meter", dict(progress_meter=diffrax.TextProgressMeter()), "ndekit's own loop"),
 ), ids=lambda x: x if isinstance(x, str) else "")  # fmt: skip
