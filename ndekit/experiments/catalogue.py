@@ -15,6 +15,8 @@ NAMES = (
     "mnist_sde",
     "ou_gan",
     "lorenz_latent_sde",
+    "known_answers",
+    "vowels",
 )
 
 
