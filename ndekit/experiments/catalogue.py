@@ -16,6 +16,7 @@ NAMES = (
     "ou_gan",
     "lorenz_latent_sde",
     "known_answers",
+    "latent_ode",
 )
 
 
