@@ -23,7 +23,7 @@ def make_loss(
 
     def loss_fn(
         model: Any,
-        batch: tuple[Array, Array],
+        batch: tuple[Any, Any],
         step: Int[Array, ""],
         *,
         key: Array,

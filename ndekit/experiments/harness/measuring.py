@@ -42,7 +42,7 @@ def rows_of(data: Any, part: slice) -> Any:
 
 
 @eqx.filter_jit
-def predict(model: Any, x: Array) -> tuple[Array, Mapping[str, Any]]:
+def predict(model: Any, x: Any) -> tuple[Any, Mapping[str, Any]]:
     prediction, solution = model(x)
     return prediction, solution.stats
 

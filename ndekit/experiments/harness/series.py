@@ -73,7 +73,7 @@ class OfSeries(eqx.Module):
         if self.grid is not None:
             grid = jnp.asarray(self.grid, x.ts.dtype)
             steps, given = diffrax.StepTo(grid), {"ts": grid[-1:]}
-            ode = eqx.tree_at(lambda ode: ode.controller, ode, steps, is_leaf=lambda x: x is None)
+            ode = eqx.tree_at(lambda ode: ode.controller, ode, steps)
 
         def along(series: Series, key: Any) -> tuple[Any, Work]:
             said, solution = ode(series, key=key, **given)
@@ -99,7 +99,9 @@ class AbstractSeriesTask(AbstractTask):
         ode = model.ode
         if not takes_steps(ode):
             return StepTable(*np.zeros((4, 0)), np.zeros(0, bool))
-        names = READINGS if isinstance(ode.controller, diffrax.PIDController) else ("h",)
+        equal = model.grid is not None or getattr(ode, "steps_per_gap", None) is not None
+        adaptive = isinstance(ode.controller, diffrax.PIDController) and not equal
+        names = READINGS if adaptive else ("h",)
         told = with_solve(model, costs={name: READINGS[name] for name in names})
         work = told(jax.tree.map(jnp.asarray, rows_of(x, slice(1))))[1]
         return accepted_steps(jax.tree.map(lambda leaf: leaf[0], work), 0.0)
@@ -120,5 +122,5 @@ def series_options(
     options = solve_options(config, regularizer, solver)
     if config.equal_steps is None:
         return options
-    del options["max_steps"]
-    return options | {"controller": None, "dt0": None, equal: config.equal_steps}
+    kept = {name: options[name] for name in ("solver", "adjoint", "costs")}
+    return kept | {equal: config.equal_steps}

@@ -50,12 +50,12 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def judge(
-        self, prediction: Any, targets: Array, step: Int[Array, ""] | None = None
+        self, prediction: Any, targets: Any, step: Int[Array, ""] | None = None
     ) -> tuple[Array, Array]:
         """The loss, in training that of update `step`, and the metric: means over the samples."""
 
     @abc.abstractmethod
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         """Each step of the solve of one batch."""
 
     def bias(self, model: Any, data: Any) -> float | None:
@@ -66,7 +66,7 @@ class AbstractTask(abc.ABC):
 class AbstractODETask(AbstractTask):
     """Models with an ODE inside, solved from what `model.encoder` makes of `x`."""
 
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         ode = model.ode
         return record_steps(
             diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
@@ -77,7 +77,7 @@ class AbstractODETask(AbstractTask):
 class AbstractSDETask(AbstractTask):
     """Models with an SDE inside: of its steps, those accepted are seen, as costs see them."""
 
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         _, solution = with_solve(model, costs=READINGS)(jnp.asarray(x))
         return accepted_steps(solution, model.ode.t0)
 
