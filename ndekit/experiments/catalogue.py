@@ -17,6 +17,7 @@ NAMES = (
     "lorenz_latent_sde",
     "known_answers",
     "vowels",
+    "latent_ode",
 )
 
 

@@ -16,12 +16,12 @@ from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, counts, real
 from ..shapes import Time
-from .latent_encoders import gru_encoder, ode_rnn_encoder
+from .latent_encoders import gated_encoder, gru_encoder, ode_rnn_encoder
 from .latent_prior import Normal
 from .neural_cde import NeuralCDE
 
 AnyKey = Key[Array, ""] | UInt[Array, "2"]
-Encoder = Literal["gru", "ode_rnn", "cde"]
+Encoder = Literal["gru", "gated", "ode_rnn", "cde"]
 Spread = Literal["log_variance", "absolute"]
 
 
@@ -51,8 +51,9 @@ class LatentODE(eqx.Module):
     Args:
         channels: of the series.
         latent: of the state $z$.
-        encoder: `"gru"` (told the time between rows), `"ode_rnn"` (flows between rows), `"cde"` (a
-            neural CDE along the whole series); or a module `encoder(series, key=...)` that gives
+        encoder: `"gru"` (told the time between rows), `"gated"` (the same with the state of an
+            ODE-RNN, a mean and a spread), `"ode_rnn"` (flows between rows), `"cde"` (a neural CDE
+            along the whole series); or a module `encoder(series, key=...)` that gives
             $2\,$`latent` numbers and a solution or `None`.
         encoder_size: of the encoder's state.
         width, depth: of the field $f$, tanh.
@@ -145,7 +146,7 @@ class LatentODE(eqx.Module):
         series: Series,
         ts: Real[Array, " times"] | None = None,
         *,
-        key: AnyKey,
+        key: AnyKey | None = None,
         samples: int = 1,
     ) -> tuple[LatentPath, Solution]:
         """Samples of the posterior, given a series.
@@ -154,22 +155,31 @@ class LatentODE(eqx.Module):
             series: a single one.
             ts: the times of the values, from $t_0$ on, in order; those of the series if `None`, the
                 last one repeated in the padding.
-            key: draws the samples, and what costs draw.
+            key: draws the samples, and what costs draw; if `None`, there is one path, from the
+                mean of the posterior.
             samples: how many, from 1.
 
         Returns:
             The path, and the solution; each of its leaves has a leading axis of samples.
+
+        Raises:
+            ValueError: for several samples without a key.
         """
         counts(samples=samples)
+        if key is None and samples > 1:
+            raise ValueError(f"{samples} samples must be drawn by a `key`, but got none.")
         series = series.clean()
-        draw, solve, encode = jr.split(key, 3)
+        draw, solve, encode = (None,) * 3 if key is None else jr.split(key, 3)
         posterior, encoded = self._encoded(series, encode)
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         if ts is None:
             ts = jnp.where(series.is_real, series.ts, series.ts[series.length - 1])
-        z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
+        keys, z0 = None, posterior.mean[None]
+        if key is not None:
+            keys = jr.split(solve, samples)
+            z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
         run = lambda z0, key: self.decode(z0, ts, t0=t0, key=key)
-        values, sol = jax.vmap(run)(z0, jr.split(solve, samples))
+        values, sol = jax.vmap(run)(z0, keys)
         return LatentPath(values, z0, posterior, encoded), sol
 
     def posterior(self, series: Series, *, key: Any = None) -> Normal:
@@ -223,4 +233,4 @@ def _cde_encoder(channels: int, size: int, out: int, *, key: Any, **options: Any
     return _CDEEncoder(NeuralCDE(channels, size, out, key=key, **options))
 
 
-_ENCODERS = {"gru": gru_encoder, "ode_rnn": ode_rnn_encoder, "cde": _cde_encoder}
+_ENCODERS = {"gru": gru_encoder, "gated": gated_encoder, "ode_rnn": ode_rnn_encoder, "cde": _cde_encoder}
