@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import equinox as eqx
 
 from .data import DataError
-from .experiments.harness.compare import draw_pictures, table
+from .experiments.harness.compare import draw_pictures, metric_of_jobs, table
 from .experiments.harness.provenance import versions
 from .experiments.harness.queue import Visit, reason_of, work
 from .experiments.harness.registry import (
@@ -105,7 +105,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    jobs = [_job(options, name, seed) for name in _names(options) for seed in range(options.seeds)]
+    presets: list[str | None] = [None]
+    if options.preset is not None:
+        presets = list(_words(options.preset))
+    jobs = [
+        _job(options, name, seed, preset=preset)
+        for preset in presets
+        for name in _names(options)
+        for seed in range(options.seeds)
+    ]
+    metric_of_jobs(jobs)  # before hours of training
     return _do(jobs, options)
 
 
@@ -148,7 +157,12 @@ def _papers(options: argparse.Namespace) -> int:
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in options.regularizers.split(",")))
+    return _words(options.regularizers)
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
 def _say(line: str) -> None:
@@ -156,11 +170,15 @@ def _say(line: str) -> None:
 
 
 def _job(
-    options: argparse.Namespace, regularizer: str, seed: int, coefficient: float | None = None
+    options: argparse.Namespace,
+    regularizer: str,
+    seed: int,
+    coefficient: float | None = None,
+    preset: str | None = None,
 ) -> Job:
     return make_job(
-        options.experiment, regularizer, seed, preset=options.preset, coefficient=coefficient,
-        epochs=options.epochs,
+        options.experiment, regularizer, seed, preset=preset or options.preset,
+        coefficient=coefficient, epochs=options.epochs,
     )  # fmt: skip
 
 
@@ -223,7 +241,8 @@ def _parser() -> argparse.ArgumentParser:
             "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
         )
     for command in (run, compare, search, timing):
-        command.add_argument("--preset", help="see `ndekit list`; default: the first")
+        several = "; several with commas" if command is compare else ""
+        command.add_argument("--preset", help=f"see `ndekit list`; default: the first{several}")
         command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
         command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
         command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")

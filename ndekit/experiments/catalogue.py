@@ -15,6 +15,7 @@ NAMES = (
     "mnist_sde",
     "ou_gan",
     "lorenz_latent_sde",
+    "known_answers",
 )
 
 

@@ -62,7 +62,9 @@ class FlowReset(eqx.Module):
         start: `start(static)`, the state before the first row.
         flow: a vector field `(t, y, args)` of the state; or a flow in closed form,
             `AbstractKnownFlow`, which takes no steps.
-        reset: `reset(y, observation)`, see [`ndekit.models.Observation`][].
+        reset: `reset(y, observation)`, see [`ndekit.models.Observation`][]. If it has a method
+            `ahead(observation)`, that is evaluated for all rows together before the solve, and what
+            it returns comes as a third argument, unless it is `None`.
         readout: of a state.
         channels: of the series.
         t0: where the state starts; at the first row if `None`.
@@ -146,7 +148,8 @@ class FlowReset(eqx.Module):
                 values = at_times(self.flow, (t0, y0), (series, after), ts)
             return self._said(series, y0, before, after, values), None
         real = series.is_real
-        update = lambda index, t, y, args: self._read(y, tree.read(rows, index))
+        ready = self._ready(rows)
+        update = lambda index, t, y, args: self._read(y, *tree.read((rows, ready), index))
         resets = Resets(jnp.where(real, series.ts, jnp.inf), update, steps="anew")
         t1 = series.ts[series.length - 1]
         if ts is not None:
@@ -214,9 +217,15 @@ class FlowReset(eqx.Module):
             )
         return series.clean()
 
-    def _read(self, y: State, row: Observation) -> State:
+    def _ready(self, rows: Observation) -> Any:
+        """What the reset makes of all rows at once, before any state is known."""
+        ahead = getattr(self.reset, "ahead", None)
+        return None if ahead is None else jax.vmap(ahead)(rows)
+
+    def _read(self, y: State, row: Observation, ready: Any = None) -> State:
         """The state after a row; a row without a reading changes nothing."""
-        return tree.where(jnp.any(row.mask), self.reset(y, row), y)
+        after = self.reset(y, row) if ready is None else self.reset(y, row, ready)
+        return tree.where(jnp.any(row.mask), after, y)
 
     def _solved(
         self, y0: State, t0: Time, t1: Time, args: Args, *, knots: Any, ts: Any = None,

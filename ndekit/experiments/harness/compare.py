@@ -12,10 +12,23 @@ import numpy as np
 from ...plot import plot_frontier, plot_solver_seen, plot_training
 from ...plot.frontier import spread
 from .config import Coefficient
-from .registry import Job, find_config, find_regularizer
+from .registry import Job, SettingError, find_config, find_regularizer
 from .row import Row
 from .runs import folder_of, read_steps
 from .task import Metric
+
+
+def group_models(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by their regulariser, or by preset and regulariser where there are several presets."""
+    several = len({row.job.preset for row in rows}) > 1
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        job = row.job
+        name = job.regularizer
+        if several:
+            name = job.preset if name == "none" else f"{job.preset} {name}"
+        groups.setdefault(name, []).append(row)
+    return groups
 
 
 def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[Row]]:
@@ -27,20 +40,33 @@ def group_rows(rows: Sequence[Row], by: str = "regularizer") -> dict[Any, list[R
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Mean and standard deviation over seeds; behind the bar, each relative to `none`."""
-    groups = group_rows(rows)
+    """Mean and standard deviation over seeds; behind the bar, each relative to `none`, or to the
+    first of several presets. What needs no training stands first.
+    """
+    groups = group_models(rows)
     first, metric = rows[0], metric_of(rows)
-    batch, biased = first.predict_batch, first.bias is not None
+    alone = len({row.job.preset for row in rows}) > 1
+    against = next((name for name in groups if alone or name == "none"), None)
+    width = max(22, *(len(name) + 2 for name in groups))
+    batch, biased, told = first.predict_batch, first.bias is not None, first.yardsticks
+    apart = any((row.most_steps or 0) > row.steps for row in rows)
     lines = [
-        f"{heading(first)}, seeds {', '.join(map(str, sorted({row.job.seed for row in rows})))}, "
+        f"{heading(*rows)}, seeds {', '.join(map(str, sorted({row.job.seed for row in rows})))}, "
         f"{first.device}; mean ± standard deviation",
-        f"{'regularizer':<22}{'coefficient':>12}{f'test {metric.name} {metric.unit_name}':>18}"
+        *(f"{name:<{width}}{'':>12}{metric.unit * value:>18.2f}" for name, value in told.items()),
+        f"{'preset' if alone else 'regularizer':<{width}}{'coefficient':>12}"
+        f"{f'test {metric.name} {metric.unit_name}':>18}"
         + (f"{'bias %':>16}" if biased else "")
-        + f"{'evals':>15}{'steps':>14}{f'predict {batch} [ms]':>18}{'train [s]':>14}{'compile':>9}"
-        + (f"  | {metric.name}   evals  predict  train" if "none" in groups else ""),
+        + f"{'evals':>15}{'steps':>14}"
+        + (f"{'most':>6}" if apart else "")
+        + f"{f'predict {batch} [ms]':>18}{'train [s]':>14}{'compile':>9}"
+        + (f"  | {metric.name}   evals  predict  train" if against else ""),
     ]
-    baseline = groups.get("none")
-    lines += [_line(name, group, baseline) for name, group in groups.items()]
+    baseline = groups.get(against or "")
+    lines += [
+        _line(f"{name:<{width}}", group, None if name == against else baseline, apart)
+        for name, group in groups.items()
+    ]
     return "\n".join([*lines, *budgets_not_kept(rows)])
 
 
@@ -58,37 +84,54 @@ def budgets_not_kept(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def heading(row: Row) -> str:
+def heading(*rows: Row) -> str:
     """The experiment, its preset and how long it was trained, as tables and pictures say it."""
-    job = row.job
-    return f"{job.experiment} ({job.preset}), {job.epochs} epoch{'s' if job.epochs > 1 else ''}"
+    jobs = [row.job for row in rows]
+    presets = ", ".join(dict.fromkeys(job.preset for job in jobs))
+    epochs = " or ".join(dict.fromkeys(str(job.epochs) for job in jobs))
+    return f"{jobs[0].experiment} ({presets}), {epochs} epoch{'' if epochs == '1' else 's'}"
 
 
 def metric_of(rows: Sequence[Row]) -> Metric:
-    _, config = find_config(rows[0].job.experiment, rows[0].job.preset)
-    return config.task.metric
+    """What the rows' models are compared by."""
+    return metric_of_jobs([row.job for row in rows])
 
 
-def _line(name: str, group: list[Row], baseline: list[Row] | None) -> str:
+def metric_of_jobs(jobs: Sequence[Job]) -> Metric:
+    """What the models of some jobs are compared by.
+
+    Raises:
+        SettingError: if that is not the same for all of them.
+    """
+    places = dict.fromkeys((job.experiment, job.preset) for job in jobs)
+    metrics = {preset: find_config(name, preset)[1].task.metric for name, preset in places}
+    if len(set(metrics.values())) > 1:
+        told = ", ".join(f"`{preset}` by {metric.name}" for preset, metric in metrics.items())
+        raise SettingError(f"These presets are not compared by the same: {told}.")
+    return next(iter(metrics.values()))
+
+
+def _line(name: str, group: list[Row], baseline: list[Row] | None, apart: bool) -> str:
     unit = metric_of(group).unit
     cells = [
-        f"{name:<22}{strength(group[0].job.coefficient):>12}",
+        f"{name}{strength(group[0].job.coefficient):>12}",
         f"{_cell(group, 'test_metric', unit, 2):>18}",
         f"{_cell(group, 'bias', 100.0, 2):>16}" if group[0].bias is not None else "",
         f"{_cell(group, 'evals', 1.0, 1):>15}",
         f"{_cell(group, 'steps', 1.0, 1):>14}",
+        f"{max(_values(group, 'most_steps')):>6.0f}" if apart else "",
         f"{_cell(group, 'predict_seconds', 1000.0, 2):>18}",
         f"{_cell(group, 'train_seconds', 1.0, 1):>14}",
         # Later seeds compile nothing.
         f"{max(_values(group, 'compile_seconds')):>9.1f}",
     ]
-    if baseline is not None and name != "none":
+    if baseline is not None:
         gain = unit * (mean_of(group, "test_metric") - mean_of(baseline, "test_metric"))
         ratios = [
-            mean_of(group, column) / mean_of(baseline, column)
+            mean_of(group, column) / (mean_of(baseline, column) or np.nan)
             for column in ("evals", "predict_seconds", "train_seconds")
         ]
-        evals, predict, train = [f"x{ratio:.2f}" for ratio in ratios]
+        evals, predict, train = ["-" if np.isnan(r) else f"x{r:.2f}" for r in ratios]
         cells.append(f"  | {gain:+8.2f}{evals:>8}{predict:>9}{train:>7}")
     return "".join(cells).rstrip()
 
@@ -129,8 +172,8 @@ def _cell(group: Sequence[Row], column: str, unit: float, digits: int) -> str:
 def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     """Training curves, the solver seen (first seed), and the frontier, as files in `out`."""
     metric, first = metric_of(rows), rows[0]
-    groups = {_label(group[0]): group for group in group_rows(rows).values()}
-    about = heading(first)
+    groups = {_label(name, group[0]): group for name, group in group_models(rows).items()}
+    about = heading(*rows)
     brackets = " In brackets: the coefficient." if any(row.job.coefficient for row in rows) else ""
     paths = [out / name for name in ("training.png", "solver_seen.png", "frontier.png")]
     histories = {
@@ -145,8 +188,7 @@ def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     )  # fmt: skip
     plot_solver_seen(
         {name: read_steps(group[0].job, out) for name, group in groups.items()},
-        about=f"{about}, {_first_seeds(groups)}: the solve of the first {first.predict_batch} test "
-        f"samples as one state.{brackets}",
+        about=f"{about}, {_first_seeds(groups)}: the solve of {_whose(first)}.{brackets}",
         path=paths[1],
     )
     points = {
@@ -158,10 +200,18 @@ def draw_pictures(rows: Sequence[Row], out: Path) -> list[Path]:
     return paths
 
 
-def _label(row: Row) -> str:
-    """What a legend says: the regulariser and its coefficient."""
-    job = row.job
-    return f"{job.regularizer} ({strength(job.coefficient)})" if job.coefficient else "none"
+def _label(name: str, row: Row) -> str:
+    """What a legend says: the model or the regulariser, and its coefficient."""
+    coefficient = row.job.coefficient
+    return f"{name} ({strength(coefficient)})" if coefficient else name
+
+
+def _whose(row: Row) -> str:
+    """What `see_solver` is shown of the solves."""
+    _, config = find_config(row.job.experiment, row.job.preset)
+    if config.task.one_by_one:
+        return "the first test sample"
+    return f"the first {row.predict_batch} test samples as one state"
 
 
 def _first_seeds(groups: dict[str, list[Row]]) -> str:

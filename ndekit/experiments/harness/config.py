@@ -26,6 +26,9 @@ class Config(NamedTuple):
         pcoeff, icoeff: of the step size controller.
         max_steps: attempts that a solve may take.
         dt0: the first step; `None` for the controller's own choice.
+        equal_steps: so many of them from one reading to the next, in place of tolerances: for
+            experiments on series. A solver that controls no error has nothing to be regularised.
+        model: which of its models, for an experiment that compares several.
         float64: whether everything is in float64 (JAX's x64 mode is switched on for the process).
         epochs, batch_size: how long to train; what is left over of an epoch is dropped.
         optimizer: makes the optax transformation, given the number of updates.
@@ -53,6 +56,8 @@ class Config(NamedTuple):
     max_steps: int = 256
     depth: int = 1
     dt0: float | None = None
+    equal_steps: int | None = None
+    model: str = ""
     float64: bool = False
     average_from: float | None = None
     task: AbstractTask = Classification()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from ...regularize import Steer, StepBudget, penalty, schedules
@@ -22,7 +23,7 @@ def make_loss(
 
     def loss_fn(
         model: Any,
-        batch: tuple[Array, Array],
+        batch: tuple[Any, Any],
         step: Int[Array, ""],
         *,
         key: Array,
@@ -37,8 +38,9 @@ def make_loss(
         loss, parts, *after = add(plain, solution, step, **carry)
         metrics = {
             task.metric.name: metric,
-            "steps": solution.stats["num_steps"],
-            "evals": solution.stats["num_evals"],
+            # Of a batch, or the means of its samples where each is solved for itself.
+            "steps": jnp.mean(solution.stats["num_steps"]),
+            "evals": jnp.mean(solution.stats["num_evals"]),
             "task": plain,
             **parts,
         }
@@ -72,7 +74,8 @@ def _penalised(regularizer: Regularizer, coefficient: Coefficient, num_updates: 
         budget = StepBudget(constant(coefficient))
 
         def within_budget(task: Array, solution: Any, step: Array, carry: Any) -> tuple:
-            steps, count = solution.stats["num_steps"], solution.costs["steps"]
+            steps = jnp.mean(solution.stats["num_steps"])
+            count = jnp.mean(solution.costs["steps"])
             loss, carry, parts = budget(task, steps, count, carry)
             return loss, {"cost_steps": count, **parts}, carry
 

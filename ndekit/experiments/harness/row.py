@@ -15,18 +15,22 @@ class RowsError(ValueError):
 
 
 class Row(NamedTuple):
-    """One trained model. Step counts are those of a batch solved as one state, without costs.
+    """One trained model. Step counts are those of a batch solved as one state, or of a sample
+    where each is solved for itself, without costs.
 
     Attributes:
         job: what was trained.
         metric: what is compared besides the cost, the task's.
         train_metric, validation_metric, test_metric: its values; `None` without such data.
         bias: relative error of the learnt dynamics, where the true ones are known.
-        steps: accepted and rejected steps of a solve of test data, mean over batches.
+        steps: accepted and rejected steps of a solve of test data, mean over solves.
         evals: evaluations of the vector field in it.
         train_seconds: updates only; compilation and evaluations are apart.
         predict_seconds: one batch of `predict_batch` test images, median of twenty, compiled.
         compile_seconds: of the training update; 0 where an earlier seed compiled it.
+        most_steps: of a solve of test data; `None` in rows of older versions.
+        yardsticks: the metric on test data of rules that learn nothing, and of the best that can
+            be, by name; as the data have them.
     """
 
     job: Job
@@ -46,6 +50,8 @@ class Row(NamedTuple):
     device: str
     commit: str | None
     versions: dict[str, str]
+    most_steps: float | None = None
+    yardsticks: dict[str, float] = {}
 
 
 def columns_of(record: Any) -> dict[str, Any]:

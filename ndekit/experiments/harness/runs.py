@@ -11,7 +11,7 @@ import numpy as np
 from ...diagnose import StepTable
 from ...train import FitResult
 from .config import Config
-from .measuring import measure, time_predictions
+from .measuring import measure, rows_of, time_predictions
 from .provenance import commit_of, device_name, versions
 from .registry import Job, SettingError, find_config, find_regularizer
 from .row import Row, append_row, read_rows
@@ -84,7 +84,7 @@ def run_job(job: Job, trainer: Trainer, out: Path, *, progress: bool, fresh: boo
 def row_of(job: Job, trainer: Trainer, result: FitResult, out: Path) -> Row:
     """Measure a trained model, and keep the steps of its solve."""
     config = trainer.config
-    batch = trainer.data.test_x[: config.predict_batch]
+    batch = rows_of(trainer.data.test_x, slice(config.predict_batch))
     table = config.task.see_solver(result.model, config.max_steps, batch)
     np.savez(folder_of(job, out) / STEPS_FILE, **table._asdict())
     return _row(job, trainer, result)
@@ -122,7 +122,7 @@ def _in_precision(config: Config, data: Any) -> Any:
     if not config.float64:
         return data
     wide = lambda x: x.astype(np.float64) if getattr(x, "dtype", None) == np.float32 else x
-    return type(data)(*map(wide, data))
+    return jax.tree.map(wide, data)
 
 
 def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
@@ -145,10 +145,12 @@ def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
         steps=test.steps,
         evals=test.evals,
         train_seconds=result.train_seconds,
-        predict_seconds=time_predictions([model], data.test_x[:size])[0],
+        predict_seconds=time_predictions([model], rows_of(data.test_x, slice(size)))[0],
         predict_batch=min(size, len(data.test_x)),
         compile_seconds=result.compile_seconds,
         device=device_name(),
         commit=commit_of(Path(__file__).parent),
         versions=versions(),
+        most_steps=test.most_steps,
+        yardsticks=getattr(data, "yardsticks", {}),
     )

@@ -1,6 +1,5 @@
 """The solve inside a model: made as a config has it, and changed afterwards."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +37,8 @@ def ode_of(config: Any, field: Any, regularizer: Any, **options: Any) -> NeuralO
 
 def with_solve(model: Any, **changes: Any) -> Any:
     """The model with other options of its solve, `model.ode`."""
-    return dataclasses.replace(model, ode=dataclasses.replace(model.ode, **changes))
+    where = lambda model: [getattr(model.ode, name) for name in changes]
+    return eqx.tree_at(where, model, list(changes.values()), is_leaf=lambda x: x is None)
 
 
 def with_part(where: Callable[[Any], Any], model: Any, part: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a model of an experiment is for, and how well it does."""
 
 import abc
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
@@ -35,9 +36,11 @@ class AbstractTask(abc.ABC):
 
     Attributes:
         metric: what they are compared by.
+        one_by_one: whether each sample is solved for itself, instead of a batch as one state.
     """
 
     metric: ClassVar[Metric]
+    one_by_one: ClassVar[bool] = False
 
     @abc.abstractmethod
     def build_model(
@@ -46,12 +49,12 @@ class AbstractTask(abc.ABC):
 
     @abc.abstractmethod
     def judge(
-        self, prediction: Any, targets: Array, step: Int[Array, ""] | None = None
+        self, prediction: Any, targets: Any, step: Int[Array, ""] | None = None
     ) -> tuple[Array, Array]:
         """The loss, in training that of update `step`, and the metric: means over the samples."""
 
     @abc.abstractmethod
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         """Each step of the solve of one batch."""
 
     def bias(self, model: Any, data: Any) -> float | None:
@@ -62,7 +65,7 @@ class AbstractTask(abc.ABC):
 class AbstractODETask(AbstractTask):
     """Models with an ODE inside, solved from what `model.encoder` makes of `x`."""
 
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         ode = model.ode
         return record_steps(
             diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
@@ -73,20 +76,30 @@ class AbstractODETask(AbstractTask):
 class AbstractSDETask(AbstractTask):
     """Models with an SDE inside: of its steps, those accepted are seen, as costs see them."""
 
-    def see_solver(self, model: Any, max_steps: int, x: np.ndarray) -> StepTable:
-        costs = {
-            "h": EachStep(_StepSize()),
-            "error": EachStep(StepError()),
-            "stiffness": EachStep(StepStiffness()),
-        }
-        _, solution = with_solve(model, costs=costs)(jnp.asarray(x))
-        number = int(solution.stats["num_accepted_steps"])
-        seen = {name: np.asarray(solution.costs[name])[:number] for name in costs}
-        ends = model.ode.t0 + np.cumsum(seen["h"])
-        starts = np.concatenate([[model.ode.t0], ends[:-1]])
-        return StepTable(starts, ends, seen["error"] / seen["h"], seen["stiffness"], ends > starts)
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
+        _, solution = with_solve(model, costs=READINGS)(jnp.asarray(x))
+        return accepted_steps(solution, model.ode.t0)
 
 
 class _StepSize(AbstractStepCost):
     def of_step(self, step: Step) -> Scalar:
         return step.h
+
+
+# Of each accepted step, for `accepted_steps`.
+READINGS: Mapping[str, Any] = {
+    "h": EachStep(_StepSize()),
+    "error": EachStep(StepError()),
+    "stiffness": EachStep(StepStiffness()),
+}
+
+
+def accepted_steps(solution: Any, t0: Any) -> StepTable:
+    """The accepted steps from `t0` of a solve with `READINGS`, or with some of them, as costs."""
+    number = int(solution.stats["num_accepted_steps"])
+    seen = {name: np.asarray(readings)[:number] for name, readings in solution.costs.items()}
+    ends = float(t0) + np.cumsum(seen["h"])
+    starts = np.concatenate([[float(t0)], ends[:-1]])
+    unknown = np.full(number, np.nan)
+    error = seen["error"] / seen["h"] if "error" in seen else unknown
+    return StepTable(starts, ends, error, seen.get("stiffness", unknown), ends > starts)

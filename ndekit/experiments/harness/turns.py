@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .compare import strength, write_csv
-from .measuring import measure, time_predictions
+from .measuring import measure, rows_of, time_predictions
 from .provenance import commit_of, device_name
 from .registry import Job
 from .row import columns_of
@@ -69,7 +69,8 @@ def train_in_turns(
     with tempfile.TemporaryDirectory() as place:
         results = _all_in_turns(jobs, trainers, num_updates, Path(place), say)
     config, data = trainers[0].config, trainers[0].data
-    batch, targets = data.test_x[: config.predict_batch], data.test_y[: config.predict_batch]
+    first = slice(config.predict_batch)
+    batch, targets = rows_of(data.test_x, first), rows_of(data.test_y, first)
     models = [result.model for result, _ in results]
     say("predictions")
     predictions = time_predictions(models, batch)
