@@ -18,6 +18,8 @@ NAMES = (
     "known_answers",
     "vowels",
     "latent_ode",
+    "windows",
+    "states",
 )
 
 

@@ -5,10 +5,12 @@ import pathlib
 import jax
 import pytest
 from measurement import Measurement, measure
+from races import Raced, run_race
+from series_races import RACES
 from tables import as_json, machine, page
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / ".benchmarks"
-MEASURED = pytest.StashKey[dict[str, Measurement | Exception]]()
+MEASURED = pytest.StashKey[dict[str, Measurement | Raced | Exception]]()
 
 jax.config.update("jax_platforms", "cpu")
 # A program from the cache has no compile time.
@@ -28,7 +30,7 @@ def measured(request):
     done, name = request.config.stash[MEASURED], request.getfixturevalue("case_name")
     if name not in done:
         try:
-            done[name] = measure(name)
+            done[name] = run_race(name, RACES[name]()) if name in RACES else measure(name)
         except Exception as error:  # once is enough: every row of the case fails by it
             done[name] = error
     if isinstance(done[name], Exception):
@@ -40,13 +42,14 @@ def measured(request):
 def pytest_terminal_summary(terminalreporter, config):
     done = config.stash[MEASURED].values()
     measurements = [m for m in done if isinstance(m, Measurement)]
-    if not measurements:
+    races = [m for m in done if isinstance(m, Raced)]
+    if not measurements and not races:
         return
     about = machine()
-    text = page(measurements, about)
+    text = page(measurements, races, about)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "ratios.md").write_text(text)
-    (RESULTS / "ratios.json").write_text(as_json(measurements, about))
+    (RESULTS / "ratios.json").write_text(as_json(measurements, races, about))
     terminalreporter.write_line("")
     terminalreporter.write(text)
     terminalreporter.write_line(f"Also in {RESULTS}/ratios.md and ratios.json.")

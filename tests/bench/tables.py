@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterable
 
 from measurement import Measurement
+from races import Raced, as_seconds, verdicts_of
 from variants import FLOOR
 from verdicts import Verdict, verdicts
 
@@ -68,14 +69,16 @@ def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def ratio_row(v: Verdict) -> list[str]:
     quotient = f"{quantity(v.of, v.unit)} / {quantity(v.by, v.unit)}"
     numbers = (
-        [f"{v.ratio:.2f}", f"{v.ratio_of_least:.2f}"] if v.unit == "s" else [f"{v.ratio:.0f}"] * 2
+        [f"{v.ratio:.2f}", f"{v.ratio_of_least:.2f}"]
+        if v.unit == "s"
+        else [f"{v.ratio:.0f}" if v.ratio >= 10 else f"{v.ratio:.3f}"] * 2
     )
     return [v.case, v.what, quotient, *numbers, v.wanted, v.verdict]
 
 
-def ratio_table(measurements: list[Measurement]) -> str:
+def ratio_table(found: Iterable[Verdict]) -> str:
     head = ["case", "what", "median / median", "ratio", "of least", "target", "verdict"]
-    return markdown_table(head, [ratio_row(v) for m in measurements for v in verdicts(m)])
+    return markdown_table(head, map(ratio_row, found))
 
 
 def time_table(measurements: list[Measurement]) -> str:
@@ -101,18 +104,20 @@ def steps_table(measurements: list[Measurement]) -> str:
     return markdown_table(["case", "steps of diffrax", "steps of ndekit", "evaluations"], rows)
 
 
-def page(measurements: list[Measurement], about: dict) -> str:
-    return "\n\n".join(
-        [
-            machine_line(about),
-            "## Ratios", ratio_table(measurements),
+def page(measurements: list[Measurement], races: list[Raced], about: dict) -> str:
+    parts = [machine_line(about)]
+    if measurements:
+        parts += [
+            "## Ratios", ratio_table(v for m in measurements for v in verdicts(m)),
             "## Times", time_table(measurements),
             "## Steps (of the lane that takes most)", steps_table(measurements),
-        ]
-    ) + "\n"  # fmt: skip
+        ]  # fmt: skip
+    if races:
+        parts += ["## Irregular series", ratio_table(v for r in races for v in verdicts_of(r))]
+    return "\n\n".join(parts) + "\n"
 
 
-def as_json(measurements: list[Measurement], about: dict) -> str:
+def as_json(measurements: list[Measurement], races: list[Raced], about: dict) -> str:
     cases = {
         m.case.name: {
             "num_steps": m.num_steps,
@@ -126,4 +131,9 @@ def as_json(measurements: list[Measurement], about: dict) -> str:
         }
         for m in measurements
     }
-    return json.dumps({"machine": about, "cases": cases}, indent=1)
+    series = {
+        raced.name: as_seconds(raced)
+        | {"verdicts": [v._asdict() | {"verdict": v.verdict} for v in verdicts_of(raced)]}
+        for raced in races
+    }
+    return json.dumps({"machine": about, "cases": cases, "series": series}, indent=1)

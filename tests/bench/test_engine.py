@@ -1,10 +1,11 @@
-"""The engine beside diffrax: rows for pytest-benchmark. No time is asserted anywhere."""
+"""The engine and its models beside diffrax: rows for pytest-benchmark. No time is asserted anywhere."""
 
 import collections
 
 import pytest
 from cases import CASES
 from measurement import COMPILED, WORKS
+from series_races import RACES
 from targets import has_floor
 from variants import FLOOR, variants_of
 
@@ -51,3 +52,11 @@ def test_trace_and_compile(benchmark, measured, case_name, variant, work):
         compile=[stage.compile for stage in stages],
         gradient_temp_bytes=measured.temp_bytes(variant),
     )  # fmt: skip
+
+
+@pytest.mark.benchmark(timer=replayed_clock)
+@pytest.mark.parametrize("case_name", RACES)
+def test_race(benchmark, measured, case_name):
+    """All ways of a race at once; the row of the benchmark is that of the first."""
+    way, samples = next(iter(measured.run.items()))
+    report(benchmark, f"{case_name}: {way}", samples)
