@@ -61,6 +61,7 @@ def ode_rnn_race() -> Race:
         CHANNELS, HIDDEN, CHANNELS, t0=0.0, controller=controller, max_steps=1024, key=jr.key(0)
     )
     squares = lambda before, last: jnp.sum(before**2) + jnp.sum(last**2)
+
     def ours(model: Any, series: Any) -> Any:
         said, _ = model(series)
         return squares(said.before, said.state)

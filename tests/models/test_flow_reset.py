@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 
 import ndekit as nk
 
@@ -32,7 +33,8 @@ MODELS = {
         CHANNELS, hidden_size=3, solver=diffrax.Euler(), steps_per_gap=1, key=jr.key(5), **kw
     ),
 }
-each_model = pytest.mark.parametrize("name", MODELS)
+OFTEN = ("ODERNN", "GRUD", "GRUODEBayes", "JumpODE in equal steps")
+each_model = pytest.mark.parametrize("name", slow_but(OFTEN, list(MODELS)))
 
 
 def in_float64(model):
