@@ -96,7 +96,7 @@ def next_grid(
     problem: Problem, operands: Operands, now: Grid, details: Details, owned: OwnedTimes, y: State,
     trial: Trial,
 ) -> Grid:  # fmt: skip
-    """The next attempt's ends, as `attempt.judge` has them. `details`: what is noted of this
+    """The next attempt's ends, as `verdict.judge` has them. `details`: what is noted of this
     attempt; `owned`: the user's times.
     """
     return RULES[problem.grid](problem, operands, now, details, owned, y, trial)
@@ -162,7 +162,7 @@ def _within_solve(
 def _end_of_next(
     operands: Operands, now: Grid, t: Time, t_next: Time, t1: Time, accepted: Flag
 ) -> Time:
-    """As `attempt.keep_moving` has it."""
+    """As `verdict.keep_moving` has it."""
     towards_end = jnp.where(accepted, t1, t + 0.5 * (now.t_end - t))
     t_next = jnp.where(t_next > operands.close_to_t1, towards_end, t_next)
     return within(t_next, smallest_step_after(t), t1)
