@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
@@ -58,15 +57,15 @@ def _linear_cde(options: Callable, key: Any) -> OfSeries:
 
 def _ode_rnn(options: Callable, key: Any) -> OfSeries:
     given = dict(width=64, depth=2, gap=True, key=key, **options("steps_per_gap"))
-    return OfSeries(ODERNN(CHANNELS, 41, CLASSES, **given), OfLast())
+    return OfSeries(ODERNN(CHANNELS, 40, CLASSES, **given), OfLast())
 
 
 def _gru_ode_bayes(options: Callable, key: Any) -> OfSeries:
     own, layer = jr.split(key)
     model = GRUODEBayes(
-        CHANNELS, hidden_size=42, prepared=6, key=own, **options("steps_per_gap")
+        CHANNELS, hidden_size=35, prepared=6, key=own, **options("steps_per_gap")
     )  # fmt: skip
-    return OfSeries(model, OfState(eqx.nn.Linear(42, CLASSES, key=layer)))
+    return OfSeries(model, OfState(eqx.nn.Linear(35, CLASSES, key=layer)))
 
 
 def _gru_dt(options: Callable, key: Any) -> OfSeries:
@@ -153,9 +152,7 @@ def _yardsticks(pairs: Sequence[Any]) -> dict[str, float]:
     nearest = np.argmin(np.sum((wanted[:, None] - centres) ** 2, axis=-1), axis=1)
     return {
         "the largest class": float(np.mean(asked == most)),
-        "the nearest class by means over time": float(
-            np.mean(np.unique(labels)[nearest] == asked)
-        ),
+        "the nearest class by means over time": float(np.mean(np.unique(labels)[nearest] == asked)),
     }
 
 

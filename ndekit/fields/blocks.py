@@ -57,19 +57,22 @@ def exponential(
     norm = lax.stop_gradient(norm)
     # Not more than that: 2^s has to be a number.
     halvings = jnp.ceil(jnp.log2(jnp.maximum(norm / bound, 1)))
-    taylor = lambda a: _taylor(a, degree)
-    # What is squared is made again in the reverse pass: kept, it would take the place of all
-    # matrices of a chunk as many times as there are squarings.
-    squared = lambda number: jax.checkpoint(lambda a: _squared(a, halvings, number, degree))
     # One choice for all matrices, in all lanes: else every branch is computed.
     above = lambda number: eqxi.unvmap_any(jnp.any(~(halvings <= number)))
     which = above(0).astype(jnp.int32) + above(_FEW).astype(jnp.int32)
+    # One number that the compiler cannot see through. It would fuse all products by computing each
+    # anew wherever it is read, many times in the reverse pass; no fusion repeats a division.
+    one = 1 + 0 * which.astype(a.dtype)
+    # What is in between is made again in the reverse pass. Kept, it would take the place of all
+    # matrices of a chunk many times, and a choice keeps places for each of its branches.
+    taylor = jax.checkpoint(lambda a: _taylor(a, degree, one))
+    squared = lambda number: jax.checkpoint(lambda a: _squared(a, halvings, number, degree, one))
     return lax.switch(which, [taylor, squared(_FEW), squared(_MOST)], a)
 
 
-def _squared(a: Array, halvings: Array, number: int, degree: int) -> Array:
+def _squared(a: Array, halvings: Array, number: int, degree: int, one: Array) -> Array:
     """The exponential, where no matrix needs more than so many squarings."""
-    small = _taylor(a * jnp.exp2(-jnp.minimum(halvings, number)), degree)
+    small = _taylor(a * jnp.exp2(-jnp.minimum(halvings, number)), degree, one)
 
     def square(m: Array, turn: Array) -> tuple[Array, None]:
         return jnp.where(turn < halvings, product(m, m), m), None
@@ -79,13 +82,14 @@ def _squared(a: Array, halvings: Array, number: int, degree: int) -> Array:
     return jnp.where(halvings <= number, found, jnp.nan)
 
 
-def _taylor(a: Array, degree: int) -> Array:
-    r"""$\sum_k a^k / k!$ in four or five products: by powers of $a^q$ (Paterson and Stockmeyer)."""
+def _taylor(a: Array, degree: int, one: Array) -> Array:
+    r"""$\sum_k a^k / k!$ in four or five products: by powers of $a^q$ (Paterson and Stockmeyer).
+    Each is divided by `one`.
+    """
     width = {8: 3, 12: 4}[degree]
-    one = identity(a)
-    powers = [jnp.broadcast_to(one, a.shape), a]
+    powers = [jnp.broadcast_to(identity(a), a.shape), a]
     while len(powers) <= width:
-        powers.append(product(powers[-1], a))
+        powers.append(product(powers[-1], a) / one)
     factorials = [1.0]
     for k in range(1, degree + 1):
         factorials.append(factorials[-1] * k)
@@ -98,5 +102,5 @@ def _taylor(a: Array, degree: int) -> Array:
     starts = list(range(0, degree + 1, width))
     total = piece(starts[-1])
     for start in reversed(starts[:-1]):
-        total = product(total, powers[width]) + piece(start)
+        total = product(total, powers[width]) / one + piece(start)
     return total

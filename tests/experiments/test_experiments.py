@@ -32,6 +32,7 @@ from ndekit.experiments.harness.registry import (
     find_regularizer,
     make_job,
 )
+from ndekit.experiments.harness.series import AbstractSeriesTask
 from ndekit.experiments.harness.simulated import Timed, parts_of_series, simulated
 from ndekit.experiments.harness.task import AbstractSDETask
 from ndekit.experiments.harness.training import Trainer
@@ -45,6 +46,8 @@ CONFIGS = {
     f"{experiment}-{preset}": config
     for experiment, presets in EXPERIMENTS.items()
     for preset, config in presets.items()
+    # Those of series are in test_series_experiments.py.
+    if not isinstance(config.task, AbstractSeriesTask)
 }
 
 
@@ -98,6 +101,7 @@ def small(config, **changes):
 
 
 DEFAULTS = [f"{experiment}-{next(iter(presets))}" for experiment, presets in EXPERIMENTS.items()]
+DEFAULTS = [name for name in DEFAULTS if name in CONFIGS]
 QUICK = [name for name in DEFAULTS if not name.startswith(("ou_gan", "lorenz"))]
 # One of each kind; the others differ by a cost that has tests of its own.
 KINDS = (

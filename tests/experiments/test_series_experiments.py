@@ -12,8 +12,8 @@ from support.close import assert_tree_close
 
 from ndekit import models
 from ndekit.cli import main
-from ndekit.data import black_scholes, double_ou
-from ndekit.experiments import known_answers
+from ndekit.data import Series, black_scholes, double_ou
+from ndekit.experiments import known_answers, vowels
 from ndekit.experiments.harness import compare, registry, row, runs
 from ndekit.experiments.harness.loss import first_carry, make_loss
 from ndekit.experiments.harness.measuring import measure, rows_of
@@ -37,7 +37,20 @@ def small(config, **changes):
 def data_of(config):
     if isinstance(config.task, known_answers.Jumps):
         return known_answers._paths(black_scholes, SIZES)
+    if isinstance(config.task, vowels.Vowels):
+        return spoken()
     return known_answers._readings(0.0, SIZES)
+
+
+def spoken():
+    """Series of twelve channels whose class is where they start."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(40) % 9).astype(np.int32)
+    xs = 0.1 * rng.standard_normal((40, 6, 12)).cumsum(axis=1)
+    xs[..., :9] += 2 * np.eye(9)[labels][:, None]
+    x = Series(np.linspace(0, 1, 6, dtype=np.float32), xs.astype(np.float32))
+    parts = [slice(0, 24), slice(24, 30), slice(30, 40)]
+    return SeriesParts(*[tree[part] for part in parts for tree in (x, labels)])
 
 
 def model_of(config, regularizer="none"):
@@ -49,6 +62,49 @@ JUMPS, ADAPTIVE, DOUBLE = (
     small(CONFIGS[f"known_answers-{name}"])
     for name in ("black_scholes", "black_scholes_adaptive", "double_ou")
 )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_controls_an_error_can_be_regularised(name):
+    """A random end means nothing where the ends are those of the data."""
+    config = CONFIGS[name]
+    of_fields = ("steer", "taylor", "rnode", "tpr", "local_time_", "local_step_")
+    known = {name for name in registry.REGULARIZERS if not name.startswith(of_fields)} - {"none"}
+    assert set(config.coefficients) == (known if config.equal_steps is None else set())
+
+
+VOWELS = {name: small(CONFIGS[f"vowels-{name}_30"], width=32) for name in vowels.MODELS}
+
+
+@pytest.mark.parametrize("name", VOWELS)
+def test_models_of_vowels_have_as_many_parameters_and_learn(name):
+    model, data, entry = model_of(VOWELS[name])
+    number = sum(x.size for x in jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array)))
+    assert number == pytest.approx(17641, rel=0.03)
+    loss_fn = make_loss(VOWELS[name].task, entry, 0.0, 10)
+    batch = jax.tree.map(jnp.asarray, tuple(rows_of(tree, slice(8)) for tree in data[:2]))
+    loss_of = lambda model: loss_fn(model, batch, jnp.asarray(0), key=jr.key(0))
+    (loss, metrics), grads = eqx.filter_value_and_grad(loss_of, has_aux=True)(model)
+    assert jnp.isfinite(loss) and 0 <= metrics["accuracy"] <= 1
+    leaves = jax.tree.leaves(grads)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in leaves)
+    # A step along the gradient makes the loss smaller.
+    moved = eqx.apply_updates(model, jax.tree.map(lambda g: -1e-3 * g, grads))
+    assert loss_of(moved)[0] < loss
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(eqx.filter(model, eqx.is_array)))
+
+
+def test_vowels_are_stratified_and_dropped():
+    found = vowels.vowels(70)
+    parts = [found.train_y, found.validation_y, found.test_y]
+    assert sum(map(len, parts)) == 640
+    shares = [np.bincount(part, minlength=9) / len(part) for part in parts]
+    assert np.max(np.abs(np.array(shares) - shares[0])) < 0.02
+    assert found.train_x.ts.shape[1] <= 29 - 20 + 1
+    assert found.yardsticks["the largest class"] < 0.3
+    official = vowels.vowels(0, official=True)
+    assert len(official.train_y) == 270 and len(official.test_y) == 370
+    assert len(official.validation_y) == 0
 
 
 @pytest.mark.parametrize("regularizer", ["steps", "budget", "local_time"])
