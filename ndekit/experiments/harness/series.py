@@ -94,7 +94,7 @@ class AbstractSeriesTask(AbstractTask):
 
     one_by_one: ClassVar[bool] = True
 
-    def see_solver(self, model: OfSeries, max_steps: int, x: Any) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         """The accepted steps along the first series, from 0; none of a model that takes none."""
         ode = model.ode
         if not takes_steps(ode):
