@@ -191,7 +191,7 @@ def _one_by_one(
 def _narrow(model: LatentODE) -> LatentODE:
     """The posterior a twentieth as wide as the prior at first. As wide as the prior, its noise
     hides the first state from the decoder, which then learns each channel's mean and no more: so
-    it was for 400 updates on the twin.
+    it was for 400 updates of a twin.
     """
     where = lambda model: model.encoder.model.readout
     readout = where(model)
