@@ -1,9 +1,7 @@
 """Series as readings of a latent ODE: the time series experiment of Pal et al. (2021)."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,11 +15,11 @@ from ..models.latent_prior import Normal
 from ..regularize import schedules
 from ..shapes import Args, Time
 from .harness.config import Config
+from .harness.readings import Given, Wanted, hopping, twin, visits
 from .harness.regularizers import Regularizer
 from .harness.series import AbstractSeriesTask, SeriesParts, Work
 from .harness.solves import ode_of, solve_options, with_part
 from .harness.task import AbstractODETask, Metric
-from .latent_ode_data import Given, Wanted, hopping, twin, visits
 
 
 class Said(NamedTuple):
@@ -193,15 +191,13 @@ def _one_by_one(
 def _narrow(model: LatentODE) -> LatentODE:
     """The posterior a twentieth as wide as the prior at first. As wide as the prior, its noise
     hides the first state from the decoder, which then learns each channel's mean and no more: so
-    it was for 400 updates on the twin.
+    it was for 400 updates of a twin.
     """
     where = lambda model: model.encoder.model.readout
     readout = where(model)
     net = lambda readout: getattr(readout, "net", readout).layers[-1].bias
     bias = net(readout)
-    return with_part(
-        where, model, eqx.tree_at(net, readout, bias.at[model.latent :].set(-6.0))
-    )
+    return with_part(where, model, eqx.tree_at(net, readout, bias.at[model.latent :].set(-6.0)))
 
 
 def _adam(num_updates: int) -> optax.GradientTransformation:

@@ -233,4 +233,9 @@ def _cde_encoder(channels: int, size: int, out: int, *, key: Any, **options: Any
     return _CDEEncoder(NeuralCDE(channels, size, out, key=key, **options))
 
 
-_ENCODERS = {"gru": gru_encoder, "gated": gated_encoder, "ode_rnn": ode_rnn_encoder, "cde": _cde_encoder}
+_ENCODERS = {
+    "gru": gru_encoder,
+    "gated": gated_encoder,
+    "ode_rnn": ode_rnn_encoder,
+    "cde": _cde_encoder,
+}

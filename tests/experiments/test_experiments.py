@@ -37,6 +37,7 @@ from ndekit.experiments.harness.simulated import Timed, parts_of_series, simulat
 from ndekit.experiments.harness.task import AbstractSDETask
 from ndekit.experiments.harness.training import Trainer
 from ndekit.experiments.harness.trajectories import TrajectoryFit, sample_trajectories
+from ndekit.experiments.latent_ode import Twin
 from ndekit.experiments.lorenz_latent_sde import LatentFit
 from ndekit.experiments.ou_gan import GAN
 from ndekit.experiments.spiral_sde import MomentFit, simulated_moments, spiral_moments
@@ -46,8 +47,8 @@ CONFIGS = {
     f"{experiment}-{preset}": config
     for experiment, presets in EXPERIMENTS.items()
     for preset, config in presets.items()
-    # Those of series are in test_series_experiments.py.
-    if not isinstance(config.task, AbstractSeriesTask)
+    # Those on series have tests of their own.
+    if not isinstance(config.task, (AbstractSeriesTask, Twin))
 }
 
 
@@ -100,8 +101,11 @@ def small(config, **changes):
     return config._replace(load=lambda folder: data_for(config), **{**defaults, **changes})
 
 
-DEFAULTS = [f"{experiment}-{next(iter(presets))}" for experiment, presets in EXPERIMENTS.items()]
-DEFAULTS = [name for name in DEFAULTS if name in CONFIGS]
+DEFAULTS = [
+    name
+    for experiment, presets in EXPERIMENTS.items()
+    if (name := f"{experiment}-{next(iter(presets))}") in CONFIGS
+]
 QUICK = [name for name in DEFAULTS if not name.startswith(("ou_gan", "lorenz"))]
 # One of each kind; the others differ by a cost that has tests of its own.
 KINDS = (

@@ -16,7 +16,7 @@ from support.close import assert_tree_close
 import ndekit as nk
 
 pytestmark = pytest.mark.usefixtures("x64")
-ENCODERS = ("gru", "ode_rnn", "cde")
+ENCODERS = ("gru", "gated", "ode_rnn", "cde")
 
 
 def in_float64(model):
@@ -199,3 +199,22 @@ def test_bad_calls():
         nk.models.latent_bound(path, series, noise_std=0.0)
     with pytest.raises(ValueError, match="bound"):
         nk.models.latent_bound(path, series, noise_std=1.0, bound="vae")
+
+
+def test_without_a_key_the_path_is_that_of_the_mean():
+    model, series = built(), series_of(4, 2)
+    path, sol = model(series)
+    mean = model.posterior(series).mean
+    assert_tree_close(path.z0, mean[None], rtol=1e-12)
+    values, _ = model.decode(mean, series.ts)
+    assert_tree_close(path.values[0], values, rtol=1e-12)
+    assert sol.stats["num_steps"].shape == (1,)
+    with pytest.raises(ValueError, match="3 samples must be drawn by a `key`"):
+        model(series, samples=3)
+
+
+@pytest.mark.parametrize("encoder", ["gru", "gated"])
+def test_an_encoder_without_a_flow_is_told_the_time_between_rows(encoder):
+    model, series = built(encoder), series_of(4, 2)
+    slower = eqx.tree_at(lambda s: s.ts, series, 2 * series.ts)
+    assert not np.allclose(model.posterior(series).mean, model.posterior(slower).mean, rtol=1e-3)

@@ -94,12 +94,13 @@ class AbstractSeriesTask(AbstractTask):
 
     one_by_one: ClassVar[bool] = True
 
-    def see_solver(self, model: OfSeries, max_steps: int, x: Any) -> StepTable:
+    def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         """The accepted steps along the first series, from 0; none of a model that takes none."""
         ode = model.ode
         if not takes_steps(ode):
             return StepTable(*np.zeros((4, 0)), np.zeros(0, bool))
-        equal = model.grid is not None or getattr(ode, "steps_per_gap", None) is not None
+        options = (getattr(model, "grid", None), getattr(ode, "steps_per_gap", None))
+        equal = any(option is not None for option in options)
         adaptive = isinstance(ode.controller, diffrax.PIDController) and not equal
         names = READINGS if adaptive else ("h",)
         told = with_solve(model, costs={name: READINGS[name] for name in names})

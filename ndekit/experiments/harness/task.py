@@ -67,10 +67,10 @@ class AbstractODETask(AbstractTask):
     """Models with an ODE inside, solved from what `model.encoder` makes of `x`."""
 
     def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
-        ode = model.ode
+        ode, y0 = model.ode, model.encoder(jax.tree.map(jnp.asarray, x))
         return record_steps(
             diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
-            model.encoder(jax.tree.map(jnp.asarray, x)), stepsize_controller=ode.controller, max_steps=max_steps,
+            y0, stepsize_controller=ode.controller, max_steps=max_steps,
         )  # fmt: skip
 
 

@@ -6,12 +6,13 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from ..data import Series, hopper, nafld, pad, split, standardize
-from ..data.selection import of_rows, random_rows
-from .harness.measuring import rows_of
-from .harness.series import SeriesParts
+from ...data import Series, hopper, nafld, pad, split, standardize
+from ...data.selection import of_rows, random_rows
+from ...data.series import AnyArray
+from .measuring import rows_of
+from .series import SeriesParts
 
 CHANNELS, TIMES, SHARE = 37, 49, 0.12  # of PhysioNet 2012, which the twin has the shape of
 NOISE = 0.05  # of a reading of the twin
@@ -22,7 +23,7 @@ class Given(eqx.Module):
     """What a model is told: series to be read, and the times at which values are then wanted."""
 
     series: Series
-    ts: Float[Array, "*batch times"]
+    ts: Float[AnyArray, "*batch times"]
 
     def __len__(self) -> int:
         return len(self.series)
@@ -36,9 +37,9 @@ class Wanted(NamedTuple):
         trained, asked: weights of each reading in the loss, and in the metric.
     """
 
-    xs: Float[Array, "*batch times channels"]
-    trained: Float[Array, "*batch times channels"]
-    asked: Float[Array, "*batch times channels"]
+    xs: Float[AnyArray, "*batch times channels"]
+    trained: Float[AnyArray, "*batch times channels"]
+    asked: Float[AnyArray, "*batch times channels"]
 
 
 def twin(sizes: tuple[int, int, int] = (1280, 256, 512)) -> SeriesParts:
