@@ -11,7 +11,7 @@ import numpy
 from ..shapes import Time
 from .programs.run_time_errors import RunTimeError
 from .resets import Resets
-from .times import is_concrete
+from .times import is_concrete, promote_times
 
 _INVALID = RunTimeError("ndekit_invalid_argument", lambda _, text: text)
 
@@ -34,7 +34,7 @@ def checked_first_step(t0: Time, t1: Time, dt0: Time | None, throw: bool) -> Tim
     with jax.numpy_dtype_promotion("standard"):
         backwards = (np.asarray(t1) - np.asarray(t0)) * np.asarray(dt0) < 0
     message = "`dt0` must point from `t0` to `t1`: (t1 - t0) * dt0 >= 0."
-    return _check(dt0, backwards, message, (t0, t1, dt0))
+    return check(dt0, backwards, message, (t0, t1, dt0))
 
 
 def checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt, throw: bool) -> diffrax.SaveAt:
@@ -43,7 +43,7 @@ def checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt, throw: bool) -> diffr
         return saveat
     np = _array_module(t0, t1, sub.ts)
     with jax.numpy_dtype_promotion("standard"):
-        t0, t1, ts = np.asarray(t0), np.asarray(t1), np.asarray(sub.ts)
+        t0, t1, ts = _as_solved(np, t0, t1, sub.ts)
         forwards = t0 <= t1
         disorder = np.any(np.where(forwards, ts[1:] < ts[:-1], ts[1:] > ts[:-1]))
         first, last = np.minimum(t0, t1), np.maximum(t0, t1)
@@ -52,8 +52,8 @@ def checked_ts(t0: Time, t1: Time, saveat: diffrax.SaveAt, throw: bool) -> diffr
         # Without a callback to the host, which cannot be exported: nothing is saved.
         ts = jnp.where(bad, jnp.nan, ts)
         return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
-    ts = _check(sub.ts, disorder, "`saveat.ts` must run from `t0` to `t1` in order.", ())
-    ts = _check(ts, outside, "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
+    ts = check(sub.ts, disorder, "`saveat.ts` must run from `t0` to `t1` in order.", ())
+    ts = check(ts, outside, "`saveat.ts` must lie between `t0` and `t1`.", (t0, t1))
     return eqx.tree_at(lambda s: s.subs.ts, saveat, ts)
 
 
@@ -73,10 +73,9 @@ def checked_resets(resets: Any, ends: tuple[Time, Time], throw: bool) -> Resets 
     if resets.ts.shape[0] == 0:
         return resets
     np = _array_module(resets.ts, *ends)
+    t0, t1, ts = _as_solved(np, *ends, resets.ts)
     with jax.numpy_dtype_promotion("standard"):
-        t0, t1 = map(np.asarray, ends)
         sign = np.where(t0 <= t1, 1, -1)
-        ts = np.asarray(resets.ts)
         grows = np.where(np.isinf(ts), np.inf, ts * sign)
         disorder = np.any(~(grows[1:] >= grows[:-1]))
         early = ~(grows[0] >= t0 * sign)
@@ -87,7 +86,7 @@ def checked_resets(resets: Any, ends: tuple[Time, Time], throw: bool) -> Resets 
     if not throw and not is_concrete(bad := disorder | early):
         return eqx.tree_at(lambda r: r.ts, resets, jnp.where(bad, jnp.nan, ts))
     for bad, message, got in checks:
-        checked = _check(resets.ts, bad, message, got)
+        checked = check(resets.ts, bad, message, got)
         resets = eqx.tree_at(lambda r: r.ts, resets, checked)
     return resets
 
@@ -101,12 +100,20 @@ def refuse_in_diffrax(resets: Resets | None) -> None:
         )
 
 
+def _as_solved(np: Any, *times: Any) -> tuple[Any, ...]:
+    """Times in the dtype in which the solve has them: a number of the user's that is not rounded
+    yet may lie before itself.
+    """
+    dtype = jax.eval_shape(lambda *ts: promote_times(*ts)[0], *times).dtype
+    return tuple(np.asarray(t).astype(dtype) for t in times)
+
+
 def _array_module(*values: Any) -> Any:
     """NumPy while everything is known, so that a check under `jax.jit` is still a check now."""
     return numpy if all(map(is_concrete, values)) else jnp
 
 
-def _check(value: Any, bad: Any, message: str, got: tuple) -> Any:
+def check(value: Any, bad: Any, message: str, got: tuple) -> Any:
     """`value` if not `bad`: an exception now if that is known, at run time if it is traced."""
     if not is_concrete(bad):
         return _INVALID.raised_if(bad, jnp.asarray(value), lambda: jnp.zeros(1), message)

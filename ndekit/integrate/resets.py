@@ -25,6 +25,9 @@ class Resets(eqx.Module):
     beside it at the first reset that it has made, or at `index` 0 and the start of the solve, and
     what comes out of it is dropped. So rows 0 of what `update` looks up must be finite.
 
+    Equal times have one derivative between them, which the first of them has; one at `t0` or `t1`
+    leaves it to these. They can only move together.
+
     Args:
         ts: `(times,)`, running from `t0` to `t1`; equal times are resets one after the other.
             Behind the last one infinity (of any sign) is padding. A reset at `t0` comes before the
@@ -35,7 +38,9 @@ class Resets(eqx.Module):
             all of them, by `t` too.
         steps: how an adaptive controller goes on behind a reset. `"continue"`: with steps as long
             as before. `"anew"`: with an attempt at the whole way to the next reset, and nothing
-            remembered, so that a solve from here on takes the same steps.
+            remembered, so that a solve from here on takes the same steps. For a plain
+            `diffrax.PIDController` without `dtmax`; steps that were chosen before the solve
+            (`ConstantStepSize`, `StepTo`, `StepsPerGap`) are the same either way.
 
     Raises:
         ValueError: if `ts` is not a row of times, one of them is not a number, or `steps` is

@@ -18,7 +18,6 @@ from .flow_states import (
     JumpField,
     Prediction,
     ReadDecaying,
-    ReadJump,
     ResidualTanh,
     StillUnlessFed,
     ZeroDecaying,
@@ -201,7 +200,7 @@ def JumpODE(  # noqa: N802
         start=ZeroJump(channels, hidden_size),
         flow=JumpField(channels, hidden_size, width, depth, key=keys[0]),
         reset=Replace(net(channels, hidden_size, keys[1]), readout),
-        readout=ReadJump(readout),
+        readout=readout,
         channels=channels,
         **options,
     )

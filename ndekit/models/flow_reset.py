@@ -12,10 +12,13 @@ from jaxtyping import Array, Float, Real
 from .. import tree
 from ..data import Series
 from ..integrate import ReplayAdjoint, Resets, Solution, StepsPerGap, diffeqsolve
+from ..integrate.checked import check
 from ..numbers import count, real
 from ..shapes import Args, State, Time
-from .known_flow import AbstractKnownFlow, along, at_times
+from .known_flow import AbstractKnownFlow, Known, along, at_times, past
 from .observations import Memory, Observation, no_memory, observations, remember, single
+
+FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
 
 
 class Flowed(eqx.Module):
@@ -69,7 +72,8 @@ class FlowReset(eqx.Module):
         channels: of the series.
         t0: where the state starts; at the first row if `None`.
         solver: any diffrax solver.
-        controller: of the steps.
+        controller: of the steps: `diffrax.PIDController` without `dtmax`, or one whose steps were
+            chosen before (which `step` cannot take, but for `steps_per_gap`).
         steps_per_gap: instead of the controller's, so many equal steps in each gap.
         dt0: for a controller of constant steps.
         adjoint, costs, max_steps, throw: as for [`ndekit.models.NeuralODE`][].
@@ -144,10 +148,11 @@ class FlowReset(eqx.Module):
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         y0, rows = self.start(static), observations(series, t0)
         if isinstance(self.flow, AbstractKnownFlow):
-            before, after = along(self.flow, self._read, y0, rows)
+            start = Known(y0, _not_later(t0, series, ts))
+            before, after, known = along(self.flow, self._read, start, rows)
             values = None
             if ts is not None:
-                values = at_times(self.flow, (t0, y0), (series, after), ts)
+                values = at_times(self.flow, start, series, known, ts)
             return self._said(series, y0, before, after, values), None
         real = series.is_real
         ready = self._ready(rows)
@@ -158,7 +163,11 @@ class FlowReset(eqx.Module):
             t1 = jnp.maximum(t1, jnp.asarray(ts, t1.dtype)[-1])
         sol = self._solved(y0, t0, t1, args, ts=ts, resets=resets, knots=resets.ts, key=key)
         made: Any = sol.resets
-        values = None if ts is None else sol.ys
+        values = None
+        if ts is not None:  # a solve saves what is at its start after the reset there
+            at_start = jnp.asarray(ts, t0.dtype) == t0
+            start = jax.tree.map(lambda y: jnp.broadcast_to(y, (len(ts), *jnp.shape(y))), y0)
+            values = tree.where(at_start, start, sol.ys)
         return self._said(series, y0, made.before, made.after, values), sol
 
     def init(self, static: Any = None) -> Stream:
@@ -183,6 +192,12 @@ class FlowReset(eqx.Module):
             t: the time of the row, after that of the row before.
             x: the readings, NaN or `mask` False for those that are missing.
         """
+        plain = self.dt0 is None and not isinstance(self.controller, FIXED)
+        if not plain and self.steps_per_gap is None:
+            raise ValueError(
+                "A stream does not know where the steps of a whole series would end: leave `dt0`, "
+                "`ConstantStepSize` and `StepTo` out, or use `steps_per_gap`."
+            )
         dtype = state.t.dtype
         t, x = jnp.asarray(t, dtype), jnp.asarray(x, dtype)
         if x.shape != (self.channels,):
@@ -196,14 +211,14 @@ class FlowReset(eqx.Module):
         state = tree.where(jnp.asarray(state.has_begun), state, begun)
         memory, seen = remember(state.memory, t, x, mask)
         if isinstance(self.flow, AbstractKnownFlow):
-            before = self.flow(t - state.t, state.y)
+            known, before, after = past(self.flow, self._read, Known(state.y, state.t), seen)
         else:
-            knots = t[None]
-            sol = self._solved(state.y, state.t, t, args, knots=knots)
+            sol = self._solved(state.y, state.t, t, args, knots=t[None])
             before = jax.tree.map(lambda y: y[-1], sol.ys)
-        after = self._read(before, seen)
+            after = self._read(before, seen)
+            known = Known(after, t)
         said = (self.readout(before), self.readout(after))
-        return Stream(after, t, memory, jnp.array(True)), said
+        return Stream(known.y, known.t, memory, jnp.array(True)), said
 
     def _ready(self, rows: Observation) -> Any:
         """What the reset makes of all rows at once, before any state is known."""
@@ -246,3 +261,13 @@ class FlowReset(eqx.Module):
         last = tree.read(after, series.length - 1)
         said = None if values is None else read(values)
         return Flowed(predictions(before), predictions(after), self.readout(last), said, last)
+
+
+def _not_later(t0: Any, series: Series, ts: Any) -> Any:
+    """`t0`, if no row comes before it, and the times that are asked for come in order behind it."""
+    t0 = check(t0, t0 > series.ts[0], "The series must not begin before `t0`.", (t0, series.ts[0]))
+    if ts is None:
+        return t0
+    ts = jnp.asarray(ts, t0.dtype)
+    bad = jnp.any(ts < t0) | jnp.any(ts[1:] < ts[:-1])
+    return check(t0, bad, "`ts` must run in order from `t0` on.", (ts,))

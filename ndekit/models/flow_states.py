@@ -145,15 +145,6 @@ class JumpField(eqx.Module):
         return Jumping(h, jnp.zeros_like(y.x), jnp.zeros_like(y.t))
 
 
-class ReadJump(eqx.Module):
-    """The prediction of a neural jump ODE."""
-
-    prediction: Prediction
-
-    def __call__(self, y: Jumping) -> Float[Array, " channels"]:
-        return self.prediction(y)
-
-
 class ResidualTanh(eqx.Module):
     """A tanh network of tanh of its input, plus the input, repeated or averaged to fit."""
 

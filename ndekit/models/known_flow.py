@@ -29,26 +29,41 @@ class Stays(AbstractKnownFlow):
         return y
 
 
+class Known(eqx.Module):
+    """The state behind the last row of which something was read, and when that was."""
+
+    y: State
+    t: Time
+
+
 def along(
-    flow: AbstractKnownFlow, read: Callable, y0: State, rows: Observation
-) -> tuple[State, State]:
-    """The states before and after each row."""
+    flow: AbstractKnownFlow, read: Callable, start: Known, rows: Observation
+) -> tuple[State, State, Known]:
+    """The states before and after each row, and what is known behind it."""
 
-    def one(y: State, row: Observation) -> tuple[State, tuple[State, State]]:
-        before = flow(row.gap, y)
-        after = read(before, row)
-        return after, (before, after)
+    def one(known: Known, row: Observation) -> tuple[Known, tuple[State, State, Known]]:
+        known, before, after = past(flow, read, known, row)
+        return known, (before, after, known)
 
-    return jax.lax.scan(one, y0, rows)[1]
+    return jax.lax.scan(one, start, rows)[1]
 
 
-def at_times(
-    flow: AbstractKnownFlow, start: tuple[Time, State], known: tuple[Series, State], ts: Any
-) -> State:
-    """The states at `ts`, from those after each row; at the time of a row, before it."""
-    (t0, y0), (series, after) = start, known
+def past(
+    flow: AbstractKnownFlow, read: Callable, known: Known, row: Observation
+) -> tuple[Known, State, State]:
+    """What is known behind a row, and the states before and after it. A row of which nothing was
+    read is passed as if it were not there: a decay need not be the same in two parts.
+    """
+    before = flow(row.t - known.t, known.y)
+    after = read(before, row)
+    return tree.where(jnp.any(row.mask), Known(after, row.t), known), before, after
+
+
+def at_times(flow: AbstractKnownFlow, start: Known, series: Series, known: Known, ts: Any) -> State:
+    """The states at `ts`, from what is known behind each row; at the time of a row, before it."""
     rows = jnp.where(series.is_real, series.ts, jnp.inf)
     number = jax.vmap(lambda t: jnp.sum(rows < t))(jnp.asarray(ts))
-    times = jnp.concatenate([t0[None], series.ts])
-    states = jax.tree.map(lambda y0, ys: jnp.concatenate([jnp.asarray(y0)[None], ys]), y0, after)
-    return jax.vmap(lambda n, t: flow(t - times[n], tree.read(states, n)))(number, ts)
+    first = lambda a, b: jnp.concatenate([jnp.asarray(a)[None], b])
+    all_: Known = jax.tree.map(first, start, known)
+    of = lambda n, t: flow(t - all_.t[n], tree.read(all_.y, n))
+    return jax.vmap(of)(number, jnp.asarray(ts, all_.t.dtype))

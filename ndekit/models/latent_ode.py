@@ -22,7 +22,7 @@ from .neural_cde import NeuralCDE
 
 AnyKey = Key[Array, ""] | UInt[Array, "2"]
 Encoder = Literal["gru", "gated", "ode_rnn", "cde"]
-Spread = Literal["log_variance", "absolute"]
+SpreadKind = Literal["log_variance", "absolute"]
 
 
 class LatentPath(eqx.Module):
@@ -88,7 +88,7 @@ class LatentODE(eqx.Module):
     field: Callable
     decoder: Callable
     latent: int = eqx.field(static=True)
-    spread: Spread = eqx.field(static=True)
+    spread: SpreadKind = eqx.field(static=True)
     t0: Time | None
     solver: diffrax.AbstractSolver
     controller: diffrax.AbstractStepSizeController
@@ -108,7 +108,7 @@ class LatentODE(eqx.Module):
         width: int = 20,
         depth: int = 2,
         decoder: Callable | None = None,
-        spread: Spread = "log_variance",
+        spread: SpreadKind = "log_variance",
         t0: Time | None = None,
         key: AnyKey,
         encoder_options: Mapping[str, Any] | None = None,
@@ -121,7 +121,7 @@ class LatentODE(eqx.Module):
         throw: bool = True,
     ):
         counts(channels=channels, latent=latent, encoder_size=encoder_size)
-        check_choice("spread", spread, get_args(Spread))
+        check_choice("spread", spread, get_args(SpreadKind))
         if max_steps is not None:
             count("max_steps", max_steps)
         if dt0 is not None:

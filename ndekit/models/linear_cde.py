@@ -29,7 +29,7 @@ from .cde_control import (
     windows_of,
 )
 from .cde_stream import CDEState, pushed, start_of
-from .linear_flow import Flow, Flowed, Increments, flow_along, flow_matrices, moved
+from .linear_flow import Crossed, Flow, Increments, flow_along, flow_matrices, moved
 from .observations import single
 from .window_time import Beginnings, Stretch
 
@@ -253,7 +253,7 @@ class LinearCDE(eqx.Module):
         """The state behind windows, of that before them."""
         return self._along(stretch, y0, keep=False).last
 
-    def _along(self, stretch: Stretch, y0: Array, keep: bool) -> Flowed:
+    def _along(self, stretch: Stretch, y0: Array, keep: bool) -> Crossed:
         parallel = self.parallel
         if parallel is None:
             parallel = jax.default_backend() != "cpu"

@@ -21,7 +21,7 @@ class Increments(NamedTuple):
     levels: tuple[Float[Array, "windows channels"]]
 
 
-class Flowed(NamedTuple):
+class Crossed(NamedTuple):
     """What comes out of all windows.
 
     Attributes:
@@ -61,7 +61,7 @@ def flow_along(
     chunk: int,
     parallel: bool,
     keep: bool,
-) -> Flowed:
+) -> Crossed:
     """From window to window: in a chunk all matrices are made at once, and again in the reverse
     pass, which so needs the memory of a chunk and not of the whole series.
 
@@ -90,7 +90,7 @@ def flow_along(
     (last, (total, size)), ys = lax.scan(jax.checkpoint(body), (start, sums), given)
     if keep:
         ys = _rows(field, ys.reshape(-1, *ys.shape[2:])[:count])
-    return Flowed(_rows(field, last), _rows(field, total), size, ys)
+    return Crossed(_rows(field, last), _rows(field, total), size, ys)
 
 
 def _chunk(

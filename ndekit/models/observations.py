@@ -18,7 +18,7 @@ class Observation(eqx.Module):
         t: the time.
         x: the readings; 0 for those that are missing.
         mask: which there are.
-        gap: the time since the row before, or since the start of the series.
+        gap: the time since the row before of which something was read, or since the start.
         last: the last reading of each channel before this row; 0 where there was none.
         since: the time since that reading, or since the start.
     """
@@ -32,7 +32,7 @@ class Observation(eqx.Module):
 
 
 class Memory(eqx.Module):
-    """What is remembered of the rows so far."""
+    """What is remembered of the rows so far: `t` is the last at which something was read."""
 
     t: Float[Array, ""]
     last: Float[Array, " channels"]
@@ -46,10 +46,12 @@ def no_memory(t0: Time, channels: int, dtype: Any) -> Memory:
 
 
 def remember(memory: Memory, t: Time, x: Array, mask: Array) -> tuple[Memory, Observation]:
-    """One more row. Streams and whole series go through here."""
+    """One more row; one without a reading leaves nothing to remember. Streams and whole series go
+    through here.
+    """
     seen = Observation(t, x, mask, t - memory.t, memory.last, t - memory.read_at)
     last, read_at = jnp.where(mask, x, memory.last), jnp.where(mask, t, memory.read_at)
-    return Memory(t, last, read_at), seen
+    return Memory(jnp.where(jnp.any(mask), t, memory.t), last, read_at), seen
 
 
 def observations(series: Series, t0: Time) -> Observation:

@@ -10,6 +10,7 @@ from ..data import Series
 from ..numbers import positive, real
 from ..shapes import Scalar
 from .flow_reset import Flowed
+from .observations import single
 
 
 def masked_gaussian(
@@ -52,12 +53,15 @@ def bayes_loss(
         mixing: the weight of the second part.
         noise_std: of an observation, greater than 0.
 
+    Raises:
+        ValueError: for a batch (map over it), or numbers out of range.
+
     Reference: De Brouwer et al. (2019), arXiv 1905.12374, as their code has it: not the product of
     prediction and observation density that the paper has in its place.
     """
     positive("noise_std", noise_std)
     real("mixing", mixing, least=0.0)
-    variance, read = noise_std**2, series.clean()
+    variance, read = noise_std**2, single(series, series.xs.shape[-1], "bayes_loss")
     xs, mask = jnp.asarray(read.xs), jnp.asarray(read.mask)
     mean, log_variance = said.before[:, 0], said.before[:, 1]
     before = -masked_gaussian(xs, mean, mask, log_variance)
@@ -78,11 +82,14 @@ def jump_loss(said: Flowed, series: Series, *, weight: float = 0.5, eps: float =
         weight: $w$, between 0 and 1.
         eps: inside the roots, whose derivative at 0 is infinite.
 
+    Raises:
+        ValueError: for a batch (map over it), or numbers out of range.
+
     Reference: Herrera, Krach and Teichmann (2021), arXiv 2006.04727, (11).
     """
     real("weight", weight, least=0.0, most=1.0)
     positive("eps", eps)
-    series = series.clean()
+    series = single(series, series.xs.shape[-1], "jump_loss")
     norm = lambda x: jnp.sqrt(jnp.sum(jnp.where(series.mask, x, 0) ** 2, axis=-1) + eps)
     off, jump = norm(series.xs - said.after), norm(said.after - said.before)
     each = (2 * weight * off + 2 * (1 - weight) * jump) ** 2

@@ -6,10 +6,12 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Real
 
 from ...numbers import count
 from ...shapes import Time
+from ..times import is_concrete
 
 
 class StepsPerGap(diffrax.AbstractStepSizeController):
@@ -47,6 +49,12 @@ class StepsPerGap(diffrax.AbstractStepSizeController):
         count("number", self.number)
         if self.ts.ndim < 1:
             raise ValueError("`ts` must have an axis of times, `(times,)`, but is one number.")
+        if is_concrete(self.ts):
+            ts = np.asarray(self.ts)
+            ts = ts[..., 1:], ts[..., :-1]
+            behind = np.isinf(ts[0])
+            if np.any(~(ts[0] >= ts[1]) & ~behind) and np.any(~(ts[0] <= ts[1]) & ~behind):
+                raise ValueError(f"`ts` must be in order, but got {np.asarray(self.ts)}.")
 
     def wrap(self, direction: Any) -> "StepsPerGap":
         ts = jnp.where(jnp.isinf(self.ts), jnp.inf, self.ts * direction)

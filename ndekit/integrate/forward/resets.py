@@ -32,12 +32,15 @@ class Resetting:
             theirs from the field.
         room: how many times there are.
         anew: whether an adaptive controller begins anew, with an attempt at the whole way.
+        remembers: whether it is diffrax's rule that goes on with a step as long as one that was cut
+            short; not where another controller around it has a say in where steps end.
     """
 
     update: Converted
     begin: Converted | None
     room: int
     anew: bool = False
+    remembers: bool = False
 
 
 class ResetOperands(eqx.Module):
@@ -129,7 +132,7 @@ def _changed(
 
 def _with_steps_anew(problem: Any, operands: Any, lane: Any, here: Flag) -> Any:
     """The lane, its next attempt one at all that is left, if steps begin anew."""
-    if not problem.resets.anew or problem.own_grid or problem.walk is not None:
+    if not problem.resets.anew:
         return lane
     t_next = jnp.where(here, operands.t1, lane.t_next)
     state = tree.where(here, operands.controller_state0, lane.controller_state)
@@ -188,7 +191,7 @@ def as_long_as_before(
     so the next one is at least as long as this one was to be. Not where the controller's own rule
     is differentiated, nor of steps that were chosen before.
     """
-    if problem.resets is None or problem.own_grid or problem.grid == "pid":
+    if problem.resets is None or not problem.resets.remembers or problem.grid == "pid":
         return t_next
     wanted = lane.awaited.wanted
     long = t + (wanted - lane.t)

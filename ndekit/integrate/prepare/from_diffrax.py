@@ -181,8 +181,14 @@ def _prepare(
     parts = [control, cost_part(placements, around), streams, _conditions(given)]
     parts += [noise_part(motion.noise, given.t0), walk_part(motion.noise, given.t0, memory)]
     parts.append(saved_part(given, motion.noise))
-    with_resets = given.resets, given.reset_ts, given.args, given.direction, given.t0, y0
-    parts.append(resets_part(*with_resets, motion.begin, motion.carry0))
+    controller = given.stepsize_controller
+    if walks(motion.noise) and given.resets is not None and given.resets.steps == "anew":
+        raise ValueError(
+            "`Resets(steps='anew')` has no say along `BrownianMotion`, whose adaptive steps are "
+            "halves of halves. Use `steps='continue'`, or `diffrax.VirtualBrownianTree`."
+        )
+    known = given.resets, given.reset_ts, controller, given.args, given.direction, given.t0, y0
+    parts.append(resets_part(*known, motion.begin, motion.carry0))
     if how.reversible:
         refuse_resets(given.resets)
         parts.append(undoing(given, motion.noise))

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffrax
 import jax
 import jax.numpy as jnp
 
 from ...shapes import Args, State, Time
-from ..control.controllers import frozen
+from ..control.controllers import FIXED, frozen
 from ..forward.resets import ResetOperands, Resetting
 from ..programs.closure_convert import convert
 from ..programs.counted_loops import is_on_host
@@ -24,6 +25,8 @@ def growing(resets: Resets | None, direction: Any, ends: tuple[Time, Time]) -> A
         return None
     t0, t1 = ends
     ts = jnp.asarray(resets.ts).astype(t0.dtype)
+    if ts.shape[0] == 0:  # one that is not made
+        return jnp.full(1, jnp.inf, ts.dtype)
     turned = reflected(ts, direction)
     # Of a solve over no time nobody knows the direction.
     beyond = jnp.isinf(ts) | ((t0 == t1) & (turned != t0))
@@ -31,14 +34,22 @@ def growing(resets: Resets | None, direction: Any, ends: tuple[Time, Time]) -> A
 
 
 def resets_part(
-    resets: Resets | None, ts: Any, args: Args, direction: Any, t0: Time, y0: State,
-    begin: Callable | None = None, carry0: Any = (),
+    resets: Resets | None, ts: Any, controller: Any, args: Args, direction: Any, t0: Time,
+    y0: State, begin: Callable | None = None, carry0: Any = (),
 ) -> Part:  # fmt: skip
     """What a problem has to know of its resets, at times `ts` that grow. `begin`: the solver's
     state at (t, y), after one that was before.
     """
     if resets is None:
         return Part({}, {})
+    plain = type(controller) is diffrax.PIDController and controller.dtmax is None
+    anew = resets.steps == "anew" and type(controller) not in FIXED
+    if anew and not plain:
+        raise ValueError(
+            "`Resets(steps='anew')` begins with an attempt at the whole way to the next reset, "
+            "which a controller with `dtmax`, or one around `diffrax.PIDController`, may forbid. "
+            "Use `diffrax.PIDController` without `dtmax`, `StepsPerGap`, or `steps='continue'`."
+        )
     update = update_of(resets, args, direction, y0)
     program, constants = convert(update, jnp.array(0), t0, y0)
     begins, of_begin = None, []
@@ -46,7 +57,7 @@ def resets_part(
         begins, of_begin = convert(begin, t0, y0, carry0)
     padded = jnp.concatenate([ts, jnp.full(1, jnp.inf, ts.dtype)])
     arrays = ResetOperands(constants, of_begin, frozen(padded))
-    resetting = Resetting(program, begins, ts.shape[0], resets.steps == "anew")
+    resetting = Resetting(program, begins, ts.shape[0], anew, plain)
     return Part(dict(resets=resetting), dict(resets=arrays), True)
 
 
@@ -79,7 +90,7 @@ def turns_with(resets: Resets | None, number: int | None) -> int | None:
 
 def with_stops(stops: Any, ts: Any) -> Any:
     """The times of the user on which steps end, those of resets among them."""
-    if ts is None or ts.shape[0] == 0:
+    if ts is None:
         return stops
     return jnp.sort(ts if stops is None else jnp.concatenate([stops, ts]))
 
@@ -88,7 +99,7 @@ def at_start(
     resets: Resets | None, ts: Any, args: Args, direction: Any, t0: Time, y0: State
 ) -> Any:
     """`y0` after the first reset, if that is made there: what the first step is chosen for."""
-    if resets is None or ts.shape[0] == 0:
+    if resets is None:
         return y0
     after = update_of(resets, args, direction, y0)(jnp.array(0), t0, y0)
     return jax.tree.map(lambda a, b: jnp.where(ts[0] <= t0, a, b), after, y0)
@@ -98,4 +109,5 @@ def reset_states(resets: Resets | None, outcome: Any) -> ResetStates | None:
     if resets is None:
         return None
     made = outcome.resets
-    return ResetStates(resets.ts, made.rows.before, made.rows.after, made.count)
+    rows = jax.tree.map(lambda x: x[: resets.ts.shape[0]], made.rows)
+    return ResetStates(resets.ts, rows.before, rows.after, made.count)
