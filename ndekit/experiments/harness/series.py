@@ -98,7 +98,8 @@ class AbstractSeriesTask(AbstractTask):
         """The accepted steps along the first series, from 0; none of a model that takes none."""
         ode = model.ode
         if not takes_steps(ode):
-            return StepTable(*np.zeros((4, 0)), np.zeros(0, bool))
+            nothing = np.zeros(0)
+            return StepTable(nothing, nothing, nothing, nothing, np.zeros(0, bool))
         equal = model.grid is not None or getattr(ode, "steps_per_gap", None) is not None
         adaptive = isinstance(ode.controller, diffrax.PIDController) and not equal
         names = READINGS if adaptive else ("h",)
