@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import equinox as eqx
 
 from .data import DataError
+from .experiments.harness.arguments import count, number, number_from_zero, numbers
 from .experiments.harness.compare import draw_pictures, metric_of_jobs, table
 from .experiments.harness.provenance import versions
 from .experiments.harness.queue import Visit, reason_of, work
@@ -223,17 +224,17 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     run.add_argument("experiment", help="see `ndekit list`")
     run.add_argument("--regularizer", default="none", help="see `ndekit list` (default: none)")
-    run.add_argument("--coefficient", type=_number, help="constant; default: the preset's own")
-    run.add_argument("--seed", type=_count(0), default=0, help="default: 0")
+    run.add_argument("--coefficient", type=number, help="constant; default: the preset's own")
+    run.add_argument("--seed", type=count(0), default=0, help="default: 0")
     compare = commands.add_parser("compare", help="train a model for each regularizer and seed")
     compare.set_defaults(command=_compare)
     compare.add_argument("experiment", help="see `ndekit list`")
-    compare.add_argument("--seeds", type=_count(1), default=3, help="how many (default: 3)")
+    compare.add_argument("--seeds", type=count(1), default=3, help="how many (default: 3)")
     timing = commands.add_parser("time", help="seconds of the regularizers' updates, in turns")
     timing.set_defaults(command=_time)
     timing.add_argument("experiment", help="see `ndekit list`")
-    timing.add_argument("--updates", type=_count(1), default=100, help="at most (default: 100)")
-    timing.add_argument("--seed", type=_count(0), default=0, help="default: 0")
+    timing.add_argument("--updates", type=count(1), default=100, help="at most (default: 100)")
+    timing.add_argument("--seed", type=count(0), default=0, help="default: 0")
     search = _add_search(commands)
     _add_papers(commands)
     for command in (compare, timing):
@@ -243,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (run, compare, search, timing):
         several = "; several with commas" if command is compare else ""
         command.add_argument("--preset", help=f"see `ndekit list`; default: the first{several}")
-        command.add_argument("--epochs", type=_count(1), help="default: the preset's own")
+        command.add_argument("--epochs", type=count(1), help="default: the preset's own")
         command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
         command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
     for command in (run, compare, search):
@@ -257,11 +258,11 @@ def _add_search(commands: Any) -> argparse.ArgumentParser:
     search.add_argument("experiment", help="see `ndekit list`")
     search.add_argument("--regularizer", required=True, help="see `ndekit list`")
     search.add_argument(
-        "--coefficients", required=True, type=_numbers, help="with commas: 0.01,0.03,0.1"
+        "--coefficients", required=True, type=numbers, help="with commas: 0.01,0.03,0.1"
     )
-    search.add_argument("--seeds", type=_count(1), default=1, help="how many (default: 1)")
+    search.add_argument("--seeds", type=count(1), default=1, help="how many (default: 1)")
     search.add_argument(
-        "--allow", type=_number_from_zero, default=0.003,
+        "--allow", type=number_from_zero, default=0.003,
         help="by how much the metric may be worse than without (default: 0.003, a fraction)",
     )  # fmt: skip
     return search
@@ -270,39 +271,10 @@ def _add_search(commands: Any) -> argparse.ArgumentParser:
 def _add_papers(commands: Any) -> None:
     papers = commands.add_parser("papers", help="train what the published tables lack, for a while")
     papers.set_defaults(command=_papers)
-    papers.add_argument("--minutes", type=_number, default=10.0, help="in all (default: 10)")
+    papers.add_argument("--minutes", type=number, default=10.0, help="in all (default: 10)")
     papers.add_argument("--list", action="store_true", help="only say what is done and missing")
     papers.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
     papers.add_argument("--out", metavar="FOLDER", default=".papers", help="default: .papers")
-
-
-def _count(least: int):
-    def parse(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def _numbers(text: str) -> list[float]:
-    return [_number(part) for part in text.split(",")]
-
-
-def _number(text: str) -> float:
-    if not _number_from_zero(text, "a positive number") > 0:
-        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
-    return float(text)
-
-
-def _number_from_zero(text: str, wanted: str = "a number from 0") -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
-    return value
 
 
 if __name__ == "__main__":

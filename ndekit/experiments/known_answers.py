@@ -83,7 +83,8 @@ class Likelihood(AbstractSeriesTask):
 
 def _nll(said: Any, series: Series) -> Float[Array, ""]:
     read = series.clean()
-    return -masked_gaussian(read.xs, said.before[:, 0], read.mask, said.before[:, 1])
+    xs, mask = jnp.asarray(read.xs), jnp.asarray(read.mask)
+    return -masked_gaussian(xs, said.before[:, 0], mask, said.before[:, 1])
 
 
 def _paths(simulate: Callable[..., ExpectedPaths], sizes: tuple[int, int, int]) -> SeriesParts:

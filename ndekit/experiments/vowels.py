@@ -56,7 +56,7 @@ def _linear_cde(options: Callable, key: Any) -> OfSeries:
 
 
 def _ode_rnn(options: Callable, key: Any) -> OfSeries:
-    given = dict(width=64, depth=2, gap=True, key=key, **options("steps_per_gap"))
+    given: dict[str, Any] = dict(width=64, depth=2, gap=True, key=key, **options("steps_per_gap"))
     return OfSeries(ODERNN(CHANNELS, 40, CLASSES, **given), OfLast())
 
 
@@ -127,7 +127,7 @@ def vowels(dropped: int, *, official: bool = False, folder: str | None = None) -
         series = drop_rows(series, dropped / 100, key=jr.key(7))
     scaling = standardize([series[i] for i in parts[0]])
     x = pad(scaling(series))
-    pairs = [tree for part in parts for tree in (x[part], labels[part])]
+    pairs: list[Any] = [tree for part in parts for tree in (x[part], labels[part])]
     return SeriesParts(*pairs, yardsticks=_yardsticks(pairs))
 
 
@@ -157,8 +157,8 @@ def _yardsticks(pairs: Sequence[Any]) -> dict[str, float]:
 
 
 def _means(series: Series) -> np.ndarray:
-    counted = np.maximum(series.mask.sum(axis=1), 1)
-    return series.xs.sum(axis=1, where=series.mask) / counted
+    xs, mask = np.asarray(series.xs), np.asarray(series.mask)
+    return xs.sum(axis=1, where=mask) / np.maximum(mask.sum(axis=1), 1)
 
 
 _VOWELS = Config(

@@ -272,3 +272,43 @@ def test_bad_calls():
         built("ODERNN", t0=5.0)(series_of(3))
     with pytest.raises(ValueError, match="must have shape"):
         model.step(model.init(), 0.0, jnp.ones(3))
+
+
+@each_model
+def test_a_row_without_a_reading_changes_nothing(name):
+    """The series with an empty row more says the same at its other rows, up to steps of the solve."""
+    tight = dict(controller=diffrax.PIDController(rtol=1e-9, atol=1e-10))
+    options = {} if "equal" in name or name.startswith("GRUD") else tight
+    model, series = built(name, **options), series_of(3, 12)
+    ts = np.insert(series.ts, 2, 0.5 * (series.ts[1] + series.ts[2]))
+    xs = np.insert(np.where(series.mask, series.xs, np.nan), 2, np.nan, axis=0)
+    said, _ = model(series, **static_of(name))
+    more, _ = model(nk.data.Series(ts, xs), **static_of(name))
+    close = dict(rtol=2e-2 if "equal" in name else 1e-7, atol=1e-9)
+    np.testing.assert_allclose(np.asarray(more.before)[[0, 1, 3]], said.before, **close)
+    np.testing.assert_allclose(more.last, said.last, **close)
+
+
+@each_model
+def test_a_forecast_at_the_first_row_does_not_know_it(name):
+    model, series = built(name), series_of(3, 13)
+    said, _ = model(series, jnp.asarray(series.ts), **static_of(name))
+    np.testing.assert_allclose(said.values[0], said.before[0], rtol=1e-12)
+
+
+def test_what_streams_and_losses_refuse():
+    steps = dict(controller=diffrax.ConstantStepSize(), dt0=0.1)
+    model = built("ODERNN", **steps)
+    with pytest.raises(ValueError, match="steps_per_gap"):
+        model.step(model.init(), 0.0, jnp.ones(2))
+    batch = nk.data.pad([series_of(3), series_of(2)])
+    said, _ = jax.vmap(built("JumpODE in equal steps"))(batch)
+    with pytest.raises(ValueError, match="jax.vmap"):
+        nk.models.jump_loss(said, batch)
+    with pytest.raises(ValueError, match="jax.vmap"):
+        nk.models.bayes_loss(said, batch)
+    late = built("GRUD", t0=5.0)
+    with pytest.raises(ValueError, match="begin before `t0`"):
+        late(series_of(3))
+    with pytest.raises(ValueError, match="run in order"):
+        built("GRUD")(series_of(3), jnp.array([1.0, 0.5]))

@@ -98,7 +98,8 @@ class AbstractSeriesTask(AbstractTask):
         """The accepted steps along the first series, from 0; none of a model that takes none."""
         ode = model.ode
         if not takes_steps(ode):
-            return StepTable(*np.zeros((4, 0)), np.zeros(0, bool))
+            nothing = np.zeros(0)
+            return StepTable(nothing, nothing, nothing, nothing, np.zeros(0, bool))
         options = (getattr(model, "grid", None), getattr(ode, "steps_per_gap", None))
         equal = any(option is not None for option in options)
         adaptive = isinstance(ode.controller, diffrax.PIDController) and not equal

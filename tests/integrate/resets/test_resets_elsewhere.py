@@ -319,3 +319,61 @@ def test_times_that_are_found_wrong_on_the_way():
         jax.block_until_ready(eqx.filter_jit(run)(bad, True).ys)
     with pytest.raises(ValueError, match="not a number"):
         nk.Resets(jnp.array([np.nan]), lambda *args: 0)
+
+
+def pulse(t, y, args):
+    """Twenty on a short stretch, else nothing: a step over it does not see it."""
+    return jnp.where((t >= 1.0) & (t < 1.05), 20.0, 0.0)
+
+
+@pytest.mark.parametrize("at", (0.3, 0.9, 1.2))
+def test_a_clipping_controller_keeps_its_stops(at):
+    """Behind a reset, too, steps end where it says, and the field's jumps are seen."""
+    inner = diffrax.PIDController(rtol=1e-2, atol=1e-2)
+    clip = diffrax.ClipStepSizeController(inner, step_ts=jnp.array([0.5, 1.0, 1.5]))
+    resets = nk.Resets(jnp.array([at]), lambda i, t, y, args: y)
+    given = (diffrax.ODETerm(lambda t, y, args: -y), diffrax.Tsit5(), 0.0, 2.0, 0.4, jnp.ones(()))
+    sol = nk.diffeqsolve(
+        *given, stepsize_controller=clip, resets=resets, saveat=diffrax.SaveAt(steps=True)
+    )
+    assert {0.5, 1.0, 1.5, at} <= {round(float(t), 12) for t in sol.ts if np.isfinite(t)}
+    jumps = diffrax.ClipStepSizeController(inner, jump_ts=jnp.array([1.0, 1.05]))
+    given = (diffrax.ODETerm(pulse), diffrax.Tsit5(), 0.0, 2.0, 0.1, jnp.zeros(()))
+    sol = nk.diffeqsolve(*given, stepsize_controller=jumps, resets=resets)
+    np.testing.assert_allclose(sol.ys[-1], 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("controller", (
+    diffrax.ClipStepSizeController(ADAPTIVE, step_ts=np.array([0.5])),
+    diffrax.PIDController(rtol=1e-3, atol=1e-3, dtmax=0.2),
+), ids=("clip", "dtmax"))  # fmt: skip
+def test_steps_anew_are_refused_where_another_has_a_say(controller):
+    resets = nk.Resets(jnp.array([0.5]), lambda i, t, y, args: y, steps="anew")
+    with pytest.raises(ValueError, match="steps='anew'"):
+        nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: -y), diffrax.Tsit5(), 0.0, 1.0, 0.1, jnp.ones(()),
+            stepsize_controller=controller, resets=resets,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("options", (dict(), dict(adjoint=nk.ReplayAdjoint(checkpoints=2))))
+def test_no_times_at_all(options):
+    run = lambda y: nk.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, args: -y), diffrax.Tsit5(), 0.0, 1.0, 0.1, y,
+        resets=nk.Resets(jnp.zeros(0), lambda i, t, y, args: y), **options,
+    )  # fmt: skip
+    sol = run(jnp.ones(2))
+    assert sol.resets.before.shape == (0, 2) and int(sol.resets.count) == 0
+    slope = jax.grad(lambda y: run(y).ys[-1, 0])(jnp.ones(2))
+    np.testing.assert_allclose(slope, [np.exp(-1), 0], rtol=1e-6)
+
+
+def test_a_reset_at_the_start_is_there_in_any_dtype():
+    """0.7 in float32 is less than 0.7; the solve has both in one dtype."""
+    resets = nk.Resets(np.array([0.7, 1.0], np.float32), lambda i, t, y, args: y + 1)
+    with jax.enable_x64(False):
+        sol = nk.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: 0 * y), diffrax.Tsit5(), 0.7, 1.7, 0.1, jnp.ones(1),
+            resets=resets, saveat=diffrax.SaveAt(ts=np.array([0.7, 1.0], np.float32)),
+        )  # fmt: skip
+    assert int(sol.resets.count) == 2 and sol.ys[1, 0] == 2

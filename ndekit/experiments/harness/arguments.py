@@ -1,0 +1,35 @@
+"""Numbers as they stand on a command line, for argparse."""
+
+import argparse
+from collections.abc import Callable
+
+
+def count(least: int) -> Callable[[str], int]:
+    """Whole numbers from this one."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+def numbers(text: str) -> list[float]:
+    return [number(part) for part in text.split(",")]
+
+
+def number(text: str) -> float:
+    if not number_from_zero(text, "a positive number") > 0:
+        raise argparse.ArgumentTypeError(f"expected a positive number, got {text!r}")
+    return float(text)
+
+
+def number_from_zero(text: str, wanted: str = "a number from 0") -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return value
