@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..numbers import counts, positive, real
+from ..numbers import count, counts, positive, real
 from .host_random import AnyKey, generator
 from .selection import of_rows, random_rows
 from .simulated import Simulated
@@ -135,8 +135,7 @@ def damped_pendulum(
 
 def _grid(num: int, num_times: int, t1: float, observed: float, noise_std: float) -> np.ndarray:
     counts(num=num)
-    if num_times < 2:
-        raise ValueError(f"`num_times` must be at least 2, got {num_times}.")
+    count("num_times", num_times, 2)
     positive("t1", t1)
     real("observed", observed, above=0.0, most=1.0)
     real("noise_std", noise_std, least=0.0)

@@ -16,6 +16,8 @@ NAMES = (
     "ou_gan",
     "lorenz_latent_sde",
     "known_answers",
+    "vowels",
+    "latent_ode",
     "windows",
     "states",
 )

@@ -11,35 +11,31 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from .block_product import block_product
+
 # Larger ones are multiplied by the library.
 _SMALL = 8
 # By the bits of a number: the norm up to which Taylor's polynomial is exact to rounding, and its
 # degree. The first term left out, norm^(degree + 1) / (degree + 1)!, is below half a rounding.
 _TAYLOR = {32: (0.6, 8), 64: (0.3, 12)}
 # Squarings for matrices that are a little too large, and the most that there are.
-_FEW, _MOST = 3, 30
+_FEW, _MOST = 3, 12
 
 
 def product(
     a: Float[Array, "*batch row inner matrices"], b: Float[Array, "*batch inner column matrices"]
 ) -> Float[Array, "*batch row column matrices"]:
     """Of each matrix of `a` with that of `b`."""
-    inner = a.shape[-2]
-    if inner > _SMALL:
+    if a.shape[-2] > _SMALL:
         return jnp.einsum("...ikn,...kjn->...ijn", a, b)
-    terms = [a[..., :, k, None, :] * b[..., None, k, :, :] for k in range(inner)]
-    return sum(terms[1:], terms[0])
+    return block_product(a, b)
 
 
 def applied(
     matrices: Float[Array, "*batch row column matrices"], y: Float[Array, "*batch column matrices"]
 ) -> Float[Array, "*batch row matrices"]:
     """Each matrix times its vector."""
-    inner = y.shape[-2]
-    if inner > _SMALL:
-        return jnp.einsum("...ijn,...jn->...in", matrices, y)
-    terms = [matrices[..., :, k, :] * y[..., None, k, :] for k in range(inner)]
-    return sum(terms[1:], terms[0])
+    return product(matrices, y[..., :, None, :])[..., :, 0, :]
 
 
 def identity(like: Float[Array, "*batch row row matrices"]) -> Float[Array, "row row matrices"]:

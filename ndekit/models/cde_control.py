@@ -12,7 +12,7 @@ from .. import controls
 from ..controls import HermitePath, LinearPath, RectilinearPath, Windows
 from ..data import Series
 from ..tree import where
-from .window_time import Stretch, number_that_last
+from .window_time import Beginnings, Stretch, number_that_last
 
 Counts = Literal["none", "each", "rows"]
 Scheme = Literal["hermite", "linear", "rectilinear"]
@@ -22,30 +22,6 @@ Path = HermitePath | LinearPath | RectilinearPath
 def num_channels(size: int, time: bool, counts: Counts) -> int:
     """Of the control of a series with `size` channels."""
     return size + time + {"none": 0, "each": size, "rows": 1}[counts]
-
-
-def single(series: Any, size: int, model: str) -> Series:
-    """The series, cleaned, if it is a single one that the model can take.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if not isinstance(series, Series):
-        raise ValueError(
-            f"`{model}` takes a `nk.data.Series`, got {type(series).__name__}. "
-            "Make one with `nk.data.Series(ts, xs)`."
-        )
-    if jnp.ndim(series.xs) != 2:
-        raise ValueError(
-            f"`{model}` takes one series with `xs` of shape (time, channel), got "
-            f"{series.xs.shape}. Use `jax.vmap(model)(series)` for a batch."
-        )
-    if series.xs.shape[-1] != size:
-        raise ValueError(
-            f"This `{model}` was made for {size} channels, but the series has "
-            f"{series.xs.shape[-1]}."
-        )
-    return series.clean()
 
 
 def first_state(model: Any, x0: Array, static: Array | None) -> Array:
@@ -113,6 +89,10 @@ class _Between(Windows):
     def edges(self, series: Series) -> Array:
         return self.times
 
+    @property
+    def most_steps(self) -> int | None:
+        return None
+
 
 def since_window_began(
     series: Series,
@@ -120,9 +100,8 @@ def since_window_began(
     windows: Windows,
     scheme: Callable[[Series], Any],
     ts: Array,
-) -> tuple[Stretch, Array]:
-    """What the control does from the beginning of the window that a time lies in up to this time:
-    one window for each of `ts`; and how many windows are over by then.
+) -> Beginnings:
+    """What the control does from the beginning of the window that a time lies in up to this time.
 
     So a state inside of a window knows of that part of it alone, not of what is still to come.
     """
@@ -144,7 +123,7 @@ def since_window_began(
     rank = jnp.argsort(order)[len(edges) :]
     over = jnp.cumsum(is_edge, dtype=jnp.int32)[rank] - 1
     rows = jax.tree.map(lambda x: x[rank - 1], so_far)
-    return Stretch(rows, jnp.stack([edges[over], ts], axis=1), jnp.ones_like(over)), over
+    return Beginnings(rows, jnp.stack([edges[over], ts], axis=1), over)
 
 
 def _stretch(rows: Any, edges: Array, number: Array) -> Stretch:

@@ -15,29 +15,28 @@ from ..fields.cde import driven
 from ..integrate import Solution, diffeqsolve
 from ..shapes import Args, Time
 from .cde_control import increment_rate
-from .window_time import EqualSteps, Stretch, cut_at_edges, remembers_rates
+from .window_time import Beginnings, EqualSteps, Stretch, cut_at_edges
 
 # Adaptive steps, unless the user says.
 _MOST = 4096
 
 
 def inside_windows(
-    model: Any, stretch: Stretch, y0: Array, until: tuple[Stretch, Array], key: Any
+    model: Any, stretch: Stretch, y0: Array, until: Beginnings, key: Any
 ) -> Solution:
     """The states at times inside of windows, each from the beginning of its window."""
-    (parts, over) = until
-    begins = jnp.maximum(2 * over - 1, 0).astype(stretch.end.dtype)
+    begins = jnp.maximum(2 * until.over - 1, 0).astype(stretch.end.dtype)
     save = diffrax.SaveAt(ts=jnp.minimum(begins, stretch.end))
     solution = in_windows(model, stretch, y0, save, key=key)
     # Costs are those of the solve along the windows.
     plain = eqx.tree_at(lambda m: m.costs, model, {})
     one = lambda x: x[None]
-    along = lambda row, edges, number, y: in_windows(
-        plain, Stretch(jax.tree.map(one, row), edges, number), y
+    along = lambda row, edges, y: in_windows(
+        plain, Stretch(jax.tree.map(one, row), edges, jnp.ones((), jnp.int32)), y
     )
-    flowed = jax.vmap(along)(parts.rows, parts.edges, parts.number, solution.ys)
+    flowed = jax.vmap(along)(until.rows, until.edges, solution.ys)
     assert flowed.ys is not None
-    return dataclasses.replace(solution, ys=flowed.ys[:, -1], ts=parts.edges[:, 1])
+    return dataclasses.replace(solution, ys=flowed.ys[:, -1], ts=until.edges[:, 1])
 
 
 def in_windows(
@@ -57,11 +56,11 @@ def in_windows(
             return inner(t, y, row)
         return driven(model.field, t, y, increment_rate(row, inside))
 
-    number, jumps = len(stretch.edges) - 1, remembers_rates(model.solver)
-    controller: Any = EqualSteps(model.substeps, jumps)
+    number = len(stretch.edges) - 1
+    controller: Any = EqualSteps(model.substeps)
     most = number * model.substeps
     if model.controller is not None:
-        controller = cut_at_edges(model.controller, jumps)
+        controller = cut_at_edges(model.controller)
         most = max(_MOST, 4 * number)
     if ts is not None:
         saveat = diffrax.SaveAt(ts=stretch.places(ts))

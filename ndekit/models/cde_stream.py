@@ -88,14 +88,14 @@ def pushed(
     new = dict(t=t, xs=xs, counts=counts, number=state.number + 1, static=state.static)
     if state.pending is None:
         rows = jnp.stack([waited - before, after - waited])
-        y = model.flowed(Stretch(rows, edges, jnp.where(is_first, 0, 2)), y0)
+        y = model.flowed(Stretch(rows, edges, jnp.where(is_first, 0, 2).astype(jnp.int32)), y0)
         return CDEState(y=y, pending=None, **new), y
     nothing = LogSignature.identity(len(after), model.order)
     segment = lambda dx, dt: LogSignature.segment(dx, dt, model.order)
     longer = state.pending @ segment(waited - before, t - state.t) @ segment(after - waited, 0.0)
     pending = where(is_first, nothing, longer)
     window = _stacked(pending)
-    y = model.flowed(Stretch(window, edges[:2], jnp.where(is_first, 0, 1)), y0)
+    y = model.flowed(Stretch(window, edges[:2], jnp.where(is_first, 0, 1).astype(jnp.int32)), y0)
     # A window holds as many steps from reading to reading: the first reading is none.
     closes = is_first | (state.number % model.windows.count == 0)
     kept = where(closes, nothing, pending)

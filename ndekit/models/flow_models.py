@@ -147,6 +147,7 @@ def GRUODEBayes(  # noqa: N802
     Reference: De Brouwer, Simm, Arany and Moreau (2019), "GRU-ODE-Bayes", arXiv 1905.12374.
     """
     counts(channels=channels, hidden_size=hidden_size, prepared=prepared)
+    count("prediction_width", prediction_width)
     count("static_size", static_size, 0)
     keys = jr.split(key, 4)
     predict = eqx.nn.MLP(hidden_size, 2 * channels, prediction_width, 1, key=keys[0])
@@ -192,6 +193,7 @@ def JumpODE(  # noqa: N802
     arXiv 2006.04727.
     """
     counts(channels=channels, hidden_size=hidden_size, width=width)
+    count("depth", depth, 0)
     keys = jr.split(key, 3)
     net = lambda size, out, key: ResidualTanh(size, out, width, depth, key=key)
     readout = Prediction(net(hidden_size, channels, keys[2]), "h")

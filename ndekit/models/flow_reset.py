@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Real
 from .. import tree
 from ..data import Series
 from ..integrate import ReplayAdjoint, Resets, Solution, StepsPerGap, diffeqsolve
-from ..numbers import count
+from ..numbers import count, real
 from ..shapes import Args, State, Time
 from .known_flow import AbstractKnownFlow, along, at_times
-from .observations import Memory, Observation, no_memory, observations, remember
+from .observations import Memory, Observation, no_memory, observations, remember, single
 
 
 class Flowed(eqx.Module):
@@ -111,6 +111,8 @@ class FlowReset(eqx.Module):
             count("steps_per_gap", self.steps_per_gap)
         if self.max_steps is not None:
             count("max_steps", self.max_steps)
+        if self.dt0 is not None:
+            real("dt0", self.dt0)
         if isinstance(self.flow, AbstractKnownFlow) and self.costs:
             raise ValueError(
                 f"This flow is known in closed form and takes no steps, so it has no costs "
@@ -138,7 +140,7 @@ class FlowReset(eqx.Module):
         Returns:
             Predictions, and the solution of the solve; `None` of a flow in closed form.
         """
-        series = self._checked(series)
+        series = single(series, self.channels, "FlowReset")
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         y0, rows = self.start(static), observations(series, t0)
         if isinstance(self.flow, AbstractKnownFlow):
@@ -202,20 +204,6 @@ class FlowReset(eqx.Module):
         after = self._read(before, seen)
         said = (self.readout(before), self.readout(after))
         return Stream(after, t, memory, jnp.array(True)), said
-
-    def _checked(self, series: Series) -> Series:
-        if not isinstance(series, Series) or series.ts.ndim != 1:
-            got = f"one of shape {series.ts.shape}" if isinstance(series, Series) else repr(series)
-            raise ValueError(
-                f"`series` must be a single `nk.data.Series`, but got {got}. Use `jax.vmap` for a "
-                "batch."
-            )
-        if series.xs.shape[-1] != self.channels:
-            raise ValueError(
-                f"The model reads {self.channels} channels, but the series has "
-                f"{series.xs.shape[-1]}."
-            )
-        return series.clean()
 
     def _ready(self, rows: Observation) -> Any:
         """What the reset makes of all rows at once, before any state is known."""

@@ -45,7 +45,7 @@ class Surprise(eqx.Module):
         self.cell = eqx.nn.GRUCell(channels * prepared, hidden_size, key=keys[0])
         scale = (2 / (4 + prepared)) ** 0.5
         self.weight = scale * jr.normal(keys[1], (channels, prepared, 4))
-        self.bias = jnp.full((channels, prepared), 0.1)
+        self.bias = jnp.full((channels, prepared), 0.1, self.weight.dtype)  # or it is weakly typed
         self.prediction = prediction
 
     def __call__(self, y: Float[Array, " hidden"], row: Observation) -> Float[Array, " hidden"]:

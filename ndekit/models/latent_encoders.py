@@ -80,6 +80,25 @@ def ode_rnn_encoder(
     return Backwards(model)
 
 
+def gated_encoder(
+    channels: int, size: int, out: int, *, width: int = 50, units: int = 100, key: Any,
+    **options: Any,
+) -> Backwards:  # fmt: skip
+    """The ODE-RNN's gate without its flow, told the time to the row behind, as Pal et al. (2021)
+    have it; then a tanh network with one hidden layer.
+    """
+    keys = jax.random.split(key)
+    model = FlowReset(
+        start=_NoSpread(size),
+        flow=Stays(),
+        reset=GatedReset(channels, size, units, gap=True, key=keys[0]),
+        readout=Prediction(eqx.nn.MLP(2 * size, out, width, 1, jnp.tanh, key=keys[1]), "both"),
+        channels=channels,
+        **options,
+    )
+    return Backwards(model)
+
+
 class Spread(eqx.Module):
     """A mean and a spread, as states of an encoder."""
 
@@ -106,20 +125,22 @@ class _MeanFlows(eqx.Module):
 
 
 class GatedReset(eqx.Module):
-    """(mean, std) by an update gate and a reset gate, as of a GRU."""
+    """(mean, std) by an update gate and a reset gate, as of a GRU; perhaps told the time since."""
 
     update: eqx.nn.MLP
     forget: eqx.nn.MLP
     candidate: eqx.nn.MLP
+    gap: bool = eqx.field(static=True)
 
-    def __init__(self, channels: int, size: int, units: int, *, key: Any):
-        keys, given = jax.random.split(key, 3), 2 * size + 2 * channels
+    def __init__(self, channels: int, size: int, units: int, *, gap: bool = False, key: Any):
+        keys, given = jax.random.split(key, 3), 2 * size + 2 * channels + int(gap)
+        self.gap = gap
         net = lambda out, key: eqx.nn.MLP(given, out, units, 1, jnp.tanh, key=key)
         self.update, self.forget = net(size, keys[0]), net(size, keys[1])
         self.candidate = net(2 * size, keys[2])
 
     def __call__(self, y: Spread, row: Observation) -> Spread:
-        read = [row.x, row.mask.astype(row.x.dtype)]
+        read = [row.x, row.mask.astype(row.x.dtype), *([row.gap[None]] if self.gap else [])]
         seen = jnp.concatenate([y.mean, y.std, *read])
         keep, reset = jax.nn.sigmoid(self.update(seen)), jax.nn.sigmoid(self.forget(seen))
         told = jnp.concatenate([reset * y.mean, reset * y.std, *read])

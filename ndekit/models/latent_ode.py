@@ -14,14 +14,14 @@ from ..data import Series
 from ..fields import MLP
 from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
-from ..numbers import counts
+from ..numbers import count, counts, real
 from ..shapes import Time
-from .latent_encoders import gru_encoder, ode_rnn_encoder
+from .latent_encoders import gated_encoder, gru_encoder, ode_rnn_encoder
 from .latent_prior import Normal
 from .neural_cde import NeuralCDE
 
 AnyKey = Key[Array, ""] | UInt[Array, "2"]
-Encoder = Literal["gru", "ode_rnn", "cde"]
+Encoder = Literal["gru", "gated", "ode_rnn", "cde"]
 Spread = Literal["log_variance", "absolute"]
 
 
@@ -51,8 +51,9 @@ class LatentODE(eqx.Module):
     Args:
         channels: of the series.
         latent: of the state $z$.
-        encoder: `"gru"` (told the time between rows), `"ode_rnn"` (flows between rows), `"cde"` (a
-            neural CDE along the whole series); or a module `encoder(series, key=...)` that gives
+        encoder: `"gru"` (told the time between rows), `"gated"` (the same with the state of an
+            ODE-RNN, a mean and a spread), `"ode_rnn"` (flows between rows), `"cde"` (a neural CDE
+            along the whole series); or a module `encoder(series, key=...)` that gives
             $2\,$`latent` numbers and a solution or `None`.
         encoder_size: of the encoder's state.
         width, depth: of the field $f$, tanh.
@@ -121,14 +122,20 @@ class LatentODE(eqx.Module):
     ):
         counts(channels=channels, latent=latent, encoder_size=encoder_size)
         check_choice("spread", spread, get_args(Spread))
+        if max_steps is not None:
+            count("max_steps", max_steps)
+        if dt0 is not None:
+            real("dt0", dt0)
         keys = jr.split(key, 3)
         if isinstance(encoder, str):
             check_choice("encoder", encoder, get_args(Encoder))
             options, sizes = dict(encoder_options or {}), (channels, encoder_size, 2 * latent)
-            encoder = _ENCODERS[encoder](*sizes, key=keys[0], **options)
+            reads: Callable = _ENCODERS[encoder](*sizes, key=keys[0], **options)
         elif encoder_options:
             raise ValueError("`encoder_options` are for an encoder that is chosen by its name.")
-        self.encoder, self.latent, self.spread, self.t0 = encoder, latent, spread, t0
+        else:
+            reads = encoder
+        self.encoder, self.latent, self.spread, self.t0 = reads, latent, spread, t0
         self.field = MLP(latent, width, depth, key=keys[1])
         self.decoder = eqx.nn.Linear(latent, channels, key=keys[2]) if decoder is None else decoder
         self.solver, self.controller, self.adjoint = solver, controller, adjoint
@@ -139,7 +146,7 @@ class LatentODE(eqx.Module):
         series: Series,
         ts: Real[Array, " times"] | None = None,
         *,
-        key: AnyKey,
+        key: AnyKey | None = None,
         samples: int = 1,
     ) -> tuple[LatentPath, Solution]:
         """Samples of the posterior, given a series.
@@ -148,22 +155,31 @@ class LatentODE(eqx.Module):
             series: a single one.
             ts: the times of the values, from $t_0$ on, in order; those of the series if `None`, the
                 last one repeated in the padding.
-            key: draws the samples, and what costs draw.
+            key: draws the samples, and what costs draw; if `None`, there is one path, from the
+                mean of the posterior.
             samples: how many, from 1.
 
         Returns:
             The path, and the solution; each of its leaves has a leading axis of samples.
+
+        Raises:
+            ValueError: for several samples without a key.
         """
         counts(samples=samples)
+        if key is None and samples > 1:
+            raise ValueError(f"{samples} samples must be drawn by a `key`, but got none.")
         series = series.clean()
-        draw, solve, encode = jr.split(key, 3)
+        draw, solve, encode = (None,) * 3 if key is None else jr.split(key, 3)
         posterior, encoded = self._encoded(series, encode)
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         if ts is None:
             ts = jnp.where(series.is_real, series.ts, series.ts[series.length - 1])
-        z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
+        keys, z0 = None, posterior.mean[None]
+        if key is not None:
+            keys = jr.split(solve, samples)
+            z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
         run = lambda z0, key: self.decode(z0, ts, t0=t0, key=key)
-        values, sol = jax.vmap(run)(z0, jr.split(solve, samples))
+        values, sol = jax.vmap(run)(z0, keys)
         return LatentPath(values, z0, posterior, encoded), sol
 
     def posterior(self, series: Series, *, key: Any = None) -> Normal:
@@ -217,4 +233,4 @@ def _cde_encoder(channels: int, size: int, out: int, *, key: Any, **options: Any
     return _CDEEncoder(NeuralCDE(channels, size, out, key=key, **options))
 
 
-_ENCODERS = {"gru": gru_encoder, "ode_rnn": ode_rnn_encoder, "cde": _cde_encoder}
+_ENCODERS = {"gru": gru_encoder, "gated": gated_encoder, "ode_rnn": ode_rnn_encoder, "cde": _cde_encoder}

@@ -26,12 +26,12 @@ from .cde_control import (
     pieces_of,
     scheme_of,
     since_window_began,
-    single,
     windows_of,
 )
 from .cde_stream import CDEState, pushed, start_of
 from .linear_flow import Flow, Flowed, Increments, flow_along, flow_matrices, moved
-from .window_time import Stretch
+from .observations import single
+from .window_time import Beginnings, Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None
 Reduce = Literal["last", "mean"]
@@ -145,7 +145,7 @@ class LinearCDE(eqx.Module):
         scale: float = 0.25,
         flow: Flow = "exp",
         reduce: Reduce = "last",
-        chunk: int = 128,
+        chunk: int = 64,
         parallel: bool | None = None,
         time: bool = True,
         counts: Counts = "none",
@@ -219,10 +219,9 @@ class LinearCDE(eqx.Module):
             if self.reduce == "mean":
                 last = jnp.where(stretch.number > 0, flowed.total / number, y0)
             return self.readout(last), LinearSolution(stretch.edges[-1:], flowed.last[None], size)
-        (parts, over), ys = until, flowed.ys
-        assert ys is not None
-        ys = self._cross(parts.rows, jnp.concatenate([y0[None], ys])[over])
-        return self.readout(ys), LinearSolution(parts.edges[:, 1], ys, size)
+        assert flowed.ys is not None
+        ys = self._cross(until.rows, jnp.concatenate([y0[None], flowed.ys])[until.over])
+        return self.readout(ys), LinearSolution(until.edges[:, 1], ys, size)
 
     def init(self, static: Float[Array, " static"] | None = None) -> CDEState:
         """The state of a stream before its first reading, for `step`.
@@ -258,7 +257,7 @@ class LinearCDE(eqx.Module):
         parallel = self.parallel
         if parallel is None:
             parallel = jax.default_backend() != "cpu"
-        is_real = jnp.arange(len(stretch.edges) - 1) < stretch.number
+        is_real = jnp.arange(len(stretch.edges) - 1, dtype=jnp.int32) < stretch.number
         return flow_along(
             self.field, as_levels(stretch.rows), y0, is_real, flow=self.flow, chunk=self.chunk,
             parallel=parallel, keep=keep,
@@ -275,13 +274,11 @@ def as_levels(rows: Any) -> Any:
     return rows if isinstance(rows, LogSignature) else Increments((rows,))
 
 
-def _inside_pieces(stretch: Stretch, ts: Array) -> tuple[Stretch, Array]:
-    """What the control does from the beginning of the piece that a time lies in up to this time:
-    one window for each of `ts`; and how many pieces are over by then.
-    """
+def _inside_pieces(stretch: Stretch, ts: Array) -> Beginnings:
+    """What the control does from the beginning of the piece that a time lies in up to this time."""
     places = stretch.places(ts)
     over = jnp.floor(places / 2).astype(jnp.int32)
     rows, inside, t = jax.vmap(stretch.at)(places)
     rows = rows * inside[:, None].astype(rows.dtype)
     edges = jnp.stack([stretch.edges[over], t], axis=1)
-    return Stretch(rows, edges, jnp.ones_like(over)), over
+    return Beginnings(rows, edges, over)

@@ -40,7 +40,8 @@ class Flowed(NamedTuple):
 def flow_matrices(field: LinearField, window: Any, flow: Flow) -> tuple[Array, Array]:
     r"""$\exp(\Omega)$ of each window, or $I + \Omega$; and the mean square of what makes it."""
     omega = field.generator(window)
-    matrices = identity(omega) + omega if flow == "euler" else exponential(omega)
+    one = jnp.broadcast_to(identity(omega), omega.shape)
+    matrices = one + omega if flow == "euler" else exponential(omega)
     return matrices, jnp.mean(omega**2, axis=(-3, -2, -1))
 
 

@@ -26,11 +26,11 @@ from .cde_control import (
     pieces_of,
     scheme_of,
     since_window_began,
-    single,
     windows_of,
 )
 from .cde_solves import in_time, in_windows, inside_windows
 from .cde_stream import CDEState, pushed, start_of
+from .observations import single
 from .window_time import Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..data import Series
-from ..numbers import positive
+from ..numbers import positive, real
 from ..shapes import Scalar
 from .flow_reset import Flowed
 
@@ -56,6 +56,7 @@ def bayes_loss(
     prediction and observation density that the paper has in its place.
     """
     positive("noise_std", noise_std)
+    real("mixing", mixing, least=0.0)
     variance, read = noise_std**2, series.clean()
     xs, mask = jnp.asarray(read.xs), jnp.asarray(read.mask)
     mean, log_variance = said.before[:, 0], said.before[:, 1]
@@ -79,6 +80,8 @@ def jump_loss(said: Flowed, series: Series, *, weight: float = 0.5, eps: float =
 
     Reference: Herrera, Krach and Teichmann (2021), arXiv 2006.04727, (11).
     """
+    real("weight", weight, least=0.0, most=1.0)
+    positive("eps", eps)
     series = series.clean()
     norm = lambda x: jnp.sqrt(jnp.sum(jnp.where(series.mask, x, 0) ** 2, axis=-1) + eps)
     off, jump = norm(series.xs - said.after), norm(said.after - said.before)

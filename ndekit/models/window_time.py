@@ -7,7 +7,7 @@ edge belongs to the window that ends there or to the one that begins. No step st
 all edges are exact in float32.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -61,6 +61,20 @@ class Stretch(eqx.Module):
         return jnp.minimum(2 * k.astype(inside.dtype) + inside, self.end)
 
 
+class Beginnings(NamedTuple):
+    """For each of some times, the window that it lies in up to it.
+
+    Attributes:
+        rows: what drives the state from the window's beginning to this time.
+        edges: the two times.
+        over: how many windows are over before.
+    """
+
+    rows: Any
+    edges: Float[Array, "ts 2"]
+    over: Int[Array, " ts"]
+
+
 def number_that_last(durations: Float[Array, " windows"]) -> Int[Array, ""]:
     """How many windows there are up to the last one that takes any time."""
     behind = jnp.arange(1, len(durations) + 1, dtype=jnp.int32)
@@ -71,7 +85,6 @@ class EqualSteps(diffrax.AbstractStepSizeController):
     """`substeps` steps of equal length in each window."""
 
     substeps: int = eqx.field(static=True)
-    says_jump: bool = eqx.field(static=True)
 
     def wrap(self, direction: Any) -> "EqualSteps":
         return self
@@ -87,7 +100,6 @@ class EqualSteps(diffrax.AbstractStepSizeController):
         error_order: Any, controller_state: None,
     ) -> tuple:  # fmt: skip
         start, jumps = _over_gap(t1)
-        jumps = jumps if self.says_jump else False
         return True, start, self._next_end(start), jumps, None, diffrax.RESULTS.successful
 
     def _next_end(self, t: Time) -> Time:
@@ -103,14 +115,13 @@ class AdaptiveSteps(diffrax.AbstractAdaptiveStepSizeController):
     """The steps of an adaptive controller, cut where a window ends."""
 
     controller: Any
-    says_jump: bool = eqx.field(static=True)
 
     rtol = property(lambda self: self.controller.rtol)  # pyright: ignore
     atol = property(lambda self: self.controller.atol)  # pyright: ignore
     norm = property(lambda self: self.controller.norm)  # pyright: ignore
 
     def wrap(self, direction: Any) -> "AdaptiveSteps":
-        return cut_at_edges(self.controller.wrap(direction), self.says_jump)
+        return cut_at_edges(self.controller.wrap(direction))
 
     def init(
         self, terms: Any, t0: Time, t1: Time, y0: State, dt0: Any, args: Args, func: Any,
@@ -130,11 +141,11 @@ class AdaptiveSteps(diffrax.AbstractAdaptiveStepSizeController):
         behind, jumps = _over_gap(start)
         jumps = (jumps & accepted) | jumped
         end = jnp.minimum(behind + (end - start), _window_end(behind))
-        return accepted, behind, end, jumps if self.says_jump else False, state, result
+        return accepted, behind, end, jumps, state, result
 
 
-def cut_at_edges(controller: Any, says_jump: bool) -> AdaptiveSteps:
-    return AdaptiveSteps(controller=controller, says_jump=says_jump)  # pyright: ignore
+def cut_at_edges(controller: Any) -> AdaptiveSteps:
+    return AdaptiveSteps(controller=controller)  # pyright: ignore
 
 
 def _window_end(t: Time) -> Time:
@@ -142,17 +153,8 @@ def _window_end(t: Time) -> Time:
 
 
 def _over_gap(t: Time) -> tuple[Time, Any]:
-    """Where the next step starts, and whether in another window."""
+    """Where the next step starts, and whether in another window: the field jumps there, and what a
+    step has seen of it at its end is of no use to the next.
+    """
     at_end = t >= _window_end(t)
     return jnp.where(at_end, _window_end(t) + 1, t), at_end
-
-
-def remembers_rates(solver: diffrax.AbstractSolver) -> bool:
-    """Whether a step begins with what the step before has computed of the field at its end, which
-    across an edge belongs to the window before.
-    """
-    tableau = getattr(solver, "tableau", None)
-    if isinstance(solver, diffrax.Euler):
-        return False
-    known = isinstance(tableau, diffrax.ButcherTableau)
-    return bool(tableau.fsal) if known else True

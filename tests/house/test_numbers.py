@@ -34,8 +34,47 @@ FIT = dict(
     evaluate=lambda w: {"loss": 0.0},
 )
 SOLVE = dict(term=diffrax.ODETerm(FIELD), solver=diffrax.Tsit5(), t0=0.0, t1=1.0, dt0=0.1)
+SERIES = nk.data.Series([0.0, 0.5], np.ones((2, 1)))
+SIZES = dict(channels=1, hidden_size=4, key=KEY)
+SAID = nk.models.Flowed(jnp.zeros((2, 1)), jnp.zeros((2, 1)), None, None, None)
+GAUSSIAN = nk.models.Flowed(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)), None, None, None)
+PATH = nk.models.LatentODE(1, 2, key=KEY)(SERIES, key=KEY)[0]
 # What each takes besides the number in question.
 GIVEN = {
+    "data.Buckets": dict(series=[SERIES], batch_size=1, key=KEY),
+    "data.buckets": dict(series=[SERIES], batch_size=1, key=KEY),
+    "data.black_scholes": dict(num=2, key=KEY),
+    "data.brusselator": dict(num=2, key=KEY),
+    "data.damped_pendulum": dict(num=2, key=KEY),
+    "data.double_ou": dict(num=2, key=KEY),
+    "data.double_ou_filter": dict(
+        series=nk.data.Series([[0.0, 0.5]], np.ones((1, 2, 2))), mean=np.zeros((1, 2))
+    ),
+    "data.drop_rows": dict(series=SERIES, key=KEY),
+    "data.nafld": dict(folder="/nowhere"),
+    "data.ornstein_uhlenbeck": dict(num=2, key=KEY),
+    "data.pad": dict(series=[SERIES]),
+    "data.spirals": dict(num=2, key=KEY),
+    "fields.CDEField": dict(SIZES, width=4, depth=1),
+    "fields.GRUFlow": dict(hidden_size=2, key=KEY),
+    "fields.LinearField": SIZES,
+    "fields.LogField": dict(field=nk.fields.CDEField(2, 1, 4, 1, key=KEY)),
+    "models.FlowReset": dict(
+        start=lambda s: jnp.zeros(2), flow=FIELD, reset=lambda y, row: y, readout=lambda y: y,
+        channels=1,
+    ),
+    "models.GRUD": dict(SIZES, out_size=1),
+    "models.GRUDt": dict(SIZES, out_size=1),
+    "models.GRUODEBayes": SIZES,
+    "models.JumpODE": SIZES,
+    "models.LatentODE": dict(channels=1, latent=2, key=KEY),
+    "models.LinearCDE": dict(SIZES, out_size=1),
+    "models.NeuralCDE": dict(SIZES, out_size=1),
+    "models.ODERNN": dict(SIZES, out_size=1),
+    "models.bayes_loss": dict(said=GAUSSIAN, series=SERIES),
+    "models.jump_loss": dict(said=SAID, series=SERIES),
+    "models.latent_bound": dict(path=PATH, series=SERIES, noise_std=0.1),
+    "regularize.schedules.kl_anneal": {},
     "data.Batches": dict(arrays=np.zeros(4), key=KEY, batch_size=2),
     "data.mnist": dict(folder="/nowhere"),
     "deploy.Correction": dict(size=2, width=4, key=KEY),
@@ -65,12 +104,27 @@ GIVEN = {
     "train.fit": FIT,
 }  # fmt: skip
 # Records of what a function found; nobody gives these numbers.
-FOUND = {"data.Dataset", "deploy.FixedSteps", "deploy.Scheme", "train.FitResult"}
+FOUND = {
+    "data.Dataset",
+    "data.ExpectedPaths",
+    "data.Scaling",
+    "deploy.FixedSteps",
+    "deploy.Scheme",
+    "train.FitResult",
+}
 # Made by another of these, which checks.
 MADE = {"models.Generator"}
 # Zero or less is meant here: none, or the other direction.
-ZERO = {"num_validation", "start", "end", "depth", "degree", "gain", "decay", "value"}
-EITHER_SIGN = {"dt0"}  # of a solve that runs backwards
+ZERO = {
+    "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
+    "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
+    "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
+}  # fmt: skip
+# Of a solve that runs backwards; of processes that may go anywhere.
+EITHER_SIGN = {
+    "dt0", "drift", "mean", "correlation", "data.ornstein_uhlenbeck.start",
+    "data.spirals.decay",
+}  # fmt: skip
 NO_COUNTS = (2.5, 2.0, math.nan, math.inf, True, "3", None, np.array(1.5), np.array([1, 2]))
 NO_NUMBERS = (math.nan, math.inf, -math.inf, True, "3", 1j, np.array([1.0, 2.0]))
 
@@ -115,14 +169,15 @@ def test_the_law_looks_at_something():
     }
 
 
-def bad_values(argument, kind, thing):
+def bad_values(name, argument, kind, thing):
     bad = list(NO_COUNTS if kind == "int" else NO_NUMBERS)
     said = str(inspect.signature(thing).parameters[argument].annotation)
     if "None" in said or argument == "max_steps":  # without a bound, in models
         bad = [value for value in bad if value is not None]
-    if argument not in EITHER_SIGN:
+    names = {argument, f"{name}.{argument}"}
+    if not names & EITHER_SIGN:
         bad.append(-1 if kind == "int" else -1.0)
-    if argument not in ZERO | EITHER_SIGN:
+    if not names & (ZERO | EITHER_SIGN):
         bad.append(0 if kind == "int" else 0.0)
     return bad
 
@@ -133,7 +188,7 @@ def bad_values(argument, kind, thing):
 )
 def test_what_is_no_number_of_its_kind_is_refused_by_name(name, thing, argument, kind):
     assert name in GIVEN, f"a new function with numbers: what else does {name} take?"
-    for value in bad_values(argument, kind, thing):
+    for value in bad_values(name, argument, kind, thing):
         with pytest.raises(ValueError, match=f"`{argument}` must"):
             thing(**{**GIVEN[name], argument: value})
 

@@ -8,6 +8,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 
 import ndekit as nk
 
@@ -32,7 +33,8 @@ MODELS = {
         CHANNELS, hidden_size=3, solver=diffrax.Euler(), steps_per_gap=1, key=jr.key(5), **kw
     ),
 }
-each_model = pytest.mark.parametrize("name", MODELS)
+OFTEN = ("ODERNN", "GRUD", "GRUODEBayes", "JumpODE in equal steps")
+each_model = pytest.mark.parametrize("name", slow_but(OFTEN, list(MODELS)))
 
 
 def in_float64(model):
@@ -260,7 +262,7 @@ def test_bad_calls():
     model = built("ODERNN")
     with pytest.raises(ValueError, match="jax.vmap"):
         model(nk.data.pad([series_of(3), series_of(2)]))
-    with pytest.raises(ValueError, match="reads 2 channels"):
+    with pytest.raises(ValueError, match="was made for 2 channels"):
         model(nk.data.Series([0.0, 1.0], np.ones((2, 1))))
     with pytest.raises(ValueError, match="starts from `static`"):
         built("GRUODEBayes, imputing")(series_of(3))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import diffrax
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
@@ -69,7 +70,7 @@ class AbstractODETask(AbstractTask):
         ode = model.ode
         return record_steps(
             diffrax.ODETerm(ode.field), ode.solver, ode.t0, ode.t1, ode.dt0,  # pyright: ignore
-            model.encoder(jnp.asarray(x)), stepsize_controller=ode.controller, max_steps=max_steps,
+            model.encoder(jax.tree.map(jnp.asarray, x)), stepsize_controller=ode.controller, max_steps=max_steps,
         )  # fmt: skip
 
 

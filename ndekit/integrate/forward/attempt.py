@@ -180,9 +180,7 @@ def judge(problem: Problem, operands: Operands, lane: Lane, t_end: Time, trial: 
         operands.controller, lane.t, t_end, lane.y, trial.y1, trial.error, lane.controller_state
     )
     t = jnp.minimum(t, operands.t1)
-    if problem.resets is not None and problem.grid in ("constant", "owned"):
-        if not problem.own_grid:
-            t_next = as_long_as_before(lane, t, t_next, t_end, accepted)
+    t_next = as_long_as_before(problem, lane, t, t_next, t_end, accepted)
     if problem.walk is None:  # a walk finds the end of the next step itself
         t_next, stuck = keep_moving(operands, t, t_next, accepted, t_end)
         t, t_next, state = _grid(problem, operands, lane, t_end, trial, accepted, t, t_next, state)

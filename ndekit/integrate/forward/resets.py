@@ -181,10 +181,15 @@ def cut_at(t: Time, t_next: Time, stops: Any) -> Time:
     return jnp.where(is_cut, stop, t_next)
 
 
-def as_long_as_before(lane: Any, t: Time, t_next: Time, t_end: Time, accepted: Flag) -> Time:
+def as_long_as_before(
+    problem: Any, lane: Any, t: Time, t_next: Time, t_end: Time, accepted: Flag
+) -> Time:
     """The end of the next step after one that a reset cut short: that was no fault of the state's,
-    so the next one is at least as long as this one was to be.
+    so the next one is at least as long as this one was to be. Not where the controller's own rule
+    is differentiated, nor of steps that were chosen before.
     """
+    if problem.resets is None or problem.own_grid or problem.grid == "pid":
+        return t_next
     wanted = lane.awaited.wanted
     long = t + (wanted - lane.t)
     return jnp.where(accepted & (wanted > t_end) & (long > t_next), long, t_next)

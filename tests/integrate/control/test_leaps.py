@@ -28,7 +28,7 @@ class FromSideToSide(diffrax.AbstractStepSizeController):
 
 
 def solve(rates, adjoint=nk.ReplayAdjoint(), solver=diffrax.Heun(), **options):
-    """A field that is another one in each interval: a stage on the wrong side reads another rate."""
+    """A field of its own in each interval: a stage on the wrong side reads another rate."""
     field = lambda t, y, args: -args[jnp.floor(t).astype(int)] * y
     return nk.diffeqsolve(
         diffrax.ODETerm(field), solver, 0.0, 4.0 - 1e-9, None, jnp.ones(()), rates,

@@ -9,6 +9,7 @@ import numpy as np
 import optimistix as optx
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 from support.reset_oracle import by_gaps
 
 import ndekit as nk
@@ -39,6 +40,7 @@ ODE_SOLVERS = (
     diffrax.LeapfrogMidpoint(), nk.AsynchronousLeapfrog(), nk.Reversible(diffrax.Heun()),
     diffrax.HalfSolver(diffrax.Midpoint()),
 )  # fmt: skip
+OFTEN = (ODE_SOLVERS[0], ODE_SOLVERS[1], ODE_SOLVERS[2], ODE_SOLVERS[4])
 FINDER = optx.Newton(rtol=1e-10, atol=1e-10)
 IMPLICIT = (diffrax.Kvaerno3(root_finder=FINDER), diffrax.ImplicitEuler(root_finder=FINDER))
 
@@ -72,7 +74,7 @@ def gap_loss(solver, w, u, y0, ts, t0=T0, t1=T1, **options):
     return weighed(*found)
 
 
-@pytest.mark.parametrize("solver", ODE_SOLVERS + IMPLICIT, ids=name)
+@pytest.mark.parametrize("solver", slow_but(OFTEN, ODE_SOLVERS + IMPLICIT), ids=name)
 def test_is_a_solve_for_each_gap(solver):
     """Values, and derivatives by parameters of flow and update, the state, all times."""
     given = (*parameters(), jnp.asarray(Y0), jnp.array(TS), jnp.asarray(T0), jnp.asarray(T1))
@@ -100,12 +102,22 @@ def test_adaptive_steps_are_those_of_its_grid():
     assert_tree_close(found, wanted, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("adjoint", (
-    nk.ReplayAdjoint(checkpoints=3), nk.ReplayAdjoint(keep="stages"),
-    nk.ReplayAdjoint(step_sizes="differentiable"), nk.ReplayAdjoint(checkpoints=2, keep="stages"),
-), ids=("3 checkpoints", "stages", "differentiable", "2 checkpoints of stages"))  # fmt: skip
-@pytest.mark.parametrize("solver", (diffrax.Tsit5(), IMPLICIT[0], diffrax.Heun()), ids=name)
+ADJOINTS = {
+    "3 checkpoints": nk.ReplayAdjoint(checkpoints=3),
+    "stages": nk.ReplayAdjoint(keep="stages"),
+    "differentiable": nk.ReplayAdjoint(step_sizes="differentiable"),
+    "2 checkpoints of stages": nk.ReplayAdjoint(checkpoints=2, keep="stages"),
+}
+
+
+@pytest.mark.parametrize("adjoint", slow_but(["3 checkpoints", "stages"], list(ADJOINTS)))
+@pytest.mark.parametrize(
+    "solver",
+    slow_but([ODE_SOLVERS[1], ODE_SOLVERS[2]], [ODE_SOLVERS[2], IMPLICIT[0], ODE_SOLVERS[1]]),
+    ids=name,
+)
 def test_adjoints_agree(solver, adjoint):
+    adjoint = ADJOINTS[adjoint]
     (w, u), y0, ts = parameters(2), jnp.asarray(Y0), jnp.array(TS)
     controller = diffrax.ConstantStepSize()
     run = lambda *a, **kw: loss(solver, *a, dt0=DT0, stepsize_controller=controller, **kw)
@@ -242,8 +254,8 @@ def test_a_number_of_evaluations_that_is_true():
 
 
 def test_steps_anew_are_those_of_a_solve_from_there():
-    """The same steps, values and derivatives as one adaptive solve for each gap, each beginning with
-    an attempt at all of it.
+    """The same steps, values and derivatives as one adaptive solve for each gap, each of which
+    begins with an attempt at all of it.
     """
     (w, u), y0, ts = parameters(5), jnp.asarray(Y0), jnp.array([0.1, 0.9, 0.95])
     controller = diffrax.PIDController(rtol=1e-4, atol=1e-6, pcoeff=0.3, icoeff=0.4)

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 from support.reset_oracle import by_gaps
 
 import ndekit as nk
@@ -59,15 +60,22 @@ def value(shared, xs, ts, y0, **options):
     return jnp.sum(jnp.sin(sol.ys)) + jnp.sum(rows**2) + 1e3 * sol.costs["error"]
 
 
-@pytest.mark.parametrize("options", (
-    dict(), dict(solver=diffrax.Heun(), stepsize_controller=diffrax.ConstantStepSize(), dt0=0.11),
-    dict(adjoint=nk.ReplayAdjoint(checkpoints=2)), dict(adjoint=nk.ReplayAdjoint(keep="stages")),
-    dict(solver=diffrax.Kvaerno3()),
-), ids=("Tsit5", "Heun", "2 checkpoints", "stages", "Kvaerno3"))  # fmt: skip
+CONSTANT = dict(stepsize_controller=diffrax.ConstantStepSize(), dt0=0.11)
+SOLVES = {
+    "Tsit5": dict(),
+    "Heun": dict(CONSTANT, solver=diffrax.Heun()),
+    "2 checkpoints": dict(adjoint=nk.ReplayAdjoint(checkpoints=2)),
+    "stages": dict(adjoint=nk.ReplayAdjoint(keep="stages")),
+    "Kvaerno3": dict(solver=diffrax.Kvaerno3()),
+}
+
+
+@pytest.mark.parametrize("options", slow_but(["Tsit5", "Heun"], list(SOLVES)))
 def test_lanes_are_as_alone(options):
     """Each with its own times; what stands in the padding has no say, nor a gradient. Adaptive
     steps follow from error estimates, which programs round differently.
     """
+    options = SOLVES[options]
     close = dict(rtol=1e-9 if "dt0" in options else 1e-6, atol=1e-9)
     ts, xs = series((5, 1, 3), 6)
     y0 = jnp.stack([Y0, -Y0, 2 * Y0])
@@ -285,7 +293,7 @@ def depths_of(word, text):
     ("early", dict(ts=jnp.array([-1.0, 0.5])), "before `t0`"),
     ("shape", dict(update=lambda i, t, y, args: y[:1]), "structure, shapes and dtypes"),
     ("dtype", dict(update=lambda i, t, y, args: y.astype(jnp.float32)), "shapes and dtypes"),
-    ("undone", dict(adjoint=nk.ReversibleAdjoint(), solver=diffrax.ReversibleHeun()), "cannot undo"),
+    ("undo", dict(adjoint=nk.ReversibleAdjoint(), solver=diffrax.ReversibleHeun()), "cannot undo"),
     ("direct", dict(adjoint=diffrax.DirectAdjoint()), "ndekit's own loop"),
     ("meter", dict(progress_meter=diffrax.TextProgressMeter()), "ndekit's own loop"),
 ), ids=lambda x: x if isinstance(x, str) else "")  # fmt: skip
