@@ -60,8 +60,8 @@ class States(AbstractSeriesTask):
         wanted = jnp.where(asked, targets, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(prediction, wanted)
         right = jnp.argmax(prediction, axis=-1) == wanted
-        mean = lambda x: jnp.sum(jnp.where(asked, x, 0)) / jnp.sum(asked)
-        return mean(losses), mean(right)
+        mean = lambda x: jnp.sum(jnp.where(asked, x, 0)) / jnp.sum(asked.astype(prediction.dtype))
+        return mean(losses), mean(right.astype(prediction.dtype))
 
 
 def letters_of(group: Group) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The engine and its models beside diffrax: rows for pytest-benchmark. No time is asserted anywhere."""
+"""Engine and models beside diffrax: rows for pytest-benchmark. No time is asserted anywhere."""
 
 import collections
 

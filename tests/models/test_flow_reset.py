@@ -276,7 +276,7 @@ def test_bad_calls():
 
 @each_model
 def test_a_row_without_a_reading_changes_nothing(name):
-    """The series with an empty row more says the same at its other rows, up to steps of the solve."""
+    """The series with an empty row more says the same at its other rows, up to its steps."""
     tight = dict(controller=diffrax.PIDController(rtol=1e-9, atol=1e-10))
     options = {} if "equal" in name or name.startswith("GRUD") else tight
     model, series = built(name, **options), series_of(3, 12)
