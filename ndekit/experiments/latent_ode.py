@@ -88,7 +88,8 @@ class OneByOne(eqx.Module):
                 stats = {**stats, **{n: stats[n] + path.encoder.stats[n] for n in counted}}
             return Said(path.values[0], path.posterior), Work(costs, stats)
 
-        return jax.vmap(along)(x.series, x.ts, keys)
+        ts: Any = x.ts
+        return jax.vmap(along)(x.series, ts, keys)
 
 
 def _judged(

@@ -175,7 +175,7 @@ class LatentODE(eqx.Module):
         if ts is None:
             ts = jnp.where(series.is_real, series.ts, series.ts[series.length - 1])
         keys, z0 = None, posterior.mean[None]
-        if key is not None:
+        if draw is not None and solve is not None:
             keys = jr.split(solve, samples)
             z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
         run = lambda z0, key: self.decode(z0, ts, t0=t0, key=key)

@@ -106,7 +106,7 @@ def visits(folder: str | None = None) -> SeriesParts:
     sizes = tuple(len(part) for part in parts)
     chosen = [people.series[i] for part in parts for i in part]
     scaling = standardize(chosen[: sizes[0]], times=False)
-    batch = pad(scaling(chosen))
+    batch: Any = pad(scaling(chosen))  # as NumPy's arrays
     real = np.arange(batch.ts.shape[1]) < batch.length[:, None]
     last = np.take_along_axis(batch.ts, batch.length[:, None] - 1, axis=1)
     ts = np.where(real, batch.ts, last) - batch.ts[:, :1]
@@ -183,7 +183,8 @@ def _forecasts(wanted: Wanted, train: slice) -> dict[str, Callable[[Given], np.n
         return np.broadcast_to(values[:, None], wanted.xs.shape)
 
     def averages(given: Given) -> np.ndarray:
-        return given.series.xs.sum(1) / np.maximum(given.series.mask.sum(1), 1)
+        series: Any = given.series
+        return series.xs.sum(1) / np.maximum(series.mask.sum(1), 1)
 
     def shrunken(given: Given) -> np.ndarray:
         """The weight, and by which factor it is drawn to the mean, are best on training data."""
