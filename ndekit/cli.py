@@ -93,7 +93,7 @@ def _list(options: argparse.Namespace) -> int:
     for experiment, presets in EXPERIMENTS.items():
         print(experiment)
         for name, config in presets.items():
-            print(f"  --preset {name:<13}{config.about}")
+            print(f"  --preset {name:<12} {config.about}")
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
         print(f"  {name:<22}{regularizer.about}")
