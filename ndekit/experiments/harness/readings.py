@@ -1,7 +1,7 @@
 """Series for latent ODEs: what of them is read, and what is asked about them."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.random as jr
@@ -113,7 +113,8 @@ def visits(folder: str | None = None) -> SeriesParts:
     early = real & (ts <= 0.5 * ts[:, -1:])
     ts = (ts / DECADE).astype(np.float32)
     late = batch.mask & ~early[..., None]
-    trained, asked = np.zeros((2, *batch.xs.shape), np.float32)
+    trained = np.zeros(batch.xs.shape, np.float32)
+    asked = np.zeros_like(trained)
     for part in _slices(sizes):
         trained[part], asked[part] = mask_weights(batch.mask[part]), mask_weights(late[part])
     given = Given(of_rows(ts, batch.xs.astype(np.float32), batch.mask, early), ts)
