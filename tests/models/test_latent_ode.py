@@ -179,7 +179,7 @@ def test_training_lowers_the_bound():
     (dict(encoder="lstm"), "encoder"), (dict(spread="variance"), "spread"),
     (dict(latent=0), "latent"),
     (dict(encoder=lambda s, key: 0, encoder_options={"gap": True}), "by its name"),
-), ids=str)  # fmt: skip
+), ids=("encoder", "spread", "latent", "options"))  # fmt: skip
 @pytest.mark.usefixtures("types_unchecked")
 def test_bad_options(change, words):
     with pytest.raises(ValueError, match=words):
