@@ -162,7 +162,7 @@ class LinearCDE(eqx.Module):
         check_choice("flow", flow, get_args(Flow))
         check_choice("reduce", reduce, get_args(Reduce))
         check_choice("counts", counts, get_args(Counts))
-        counts_of(channels=channels, out_size=out_size, chunk=chunk)
+        counts_of(channels=channels, hidden_size=hidden_size, out_size=out_size, chunk=chunk)
         count("static_size", static_size, 0)
         positive("per", per)
         inputs = num_channels(channels, time, counts)

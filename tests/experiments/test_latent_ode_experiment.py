@@ -185,6 +185,7 @@ def test_a_share_of_the_rows_and_the_first_are_read():
     assert 0 < straight < data.yardsticks["each channel's mean"]
 
 
+@pytest.mark.slow
 def test_every_preset_trains_to_a_row(monkeypatch, tmp_path, capsys):
     presets = {"twin": TWIN, "gru": GRU, "ode_rnn": ODE_RNN}
     monkeypatch.setitem(registry.EXPERIMENTS, "latent_ode", presets)

@@ -143,6 +143,7 @@ def test_models_of_windows_take_a_step_a_window(preset):
     assert work.stats["num_steps"].tolist() == [-(-(rows - 1) // 20)] * 3
 
 
+@pytest.mark.slow
 def test_both_run_from_the_command_line(monkeypatch, tmp_path, capsys):
     small = dict(epochs=1, batch_size=4, predict_batch=4, updates_per_call=2)
     of_windows = windows.PRESETS["sign2_depth2_every20"]._replace(

@@ -64,7 +64,10 @@ JUMPS, ADAPTIVE, DOUBLE = (
 )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+OWN = [name for name in CONFIGS if not name.startswith("latent_ode")]  # which regularises more
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_what_controls_an_error_can_be_regularised(name):
     """A random end means nothing where the ends are those of the data."""
     config = CONFIGS[name]
@@ -224,6 +227,7 @@ def tiny(monkeypatch):
     monkeypatch.setitem(registry.EXPERIMENTS, "known_answers", presets)
 
 
+@pytest.mark.slow
 def test_rows_and_tables_have_yardsticks_and_the_most_steps(tiny, tmp_path, capsys):
     command = ["compare", "known_answers", "--seeds", "1", "--out", str(tmp_path)]
     assert main([*command, "--regularizers", "none,steps"]) == 0
@@ -250,6 +254,7 @@ def test_presets_with_different_metrics_are_not_compared(tiny, tmp_path, capsys)
     assert not row.read_rows(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_search_and_turns_take_series(tiny, tmp_path, capsys):
     command = ["search", "known_answers", "--regularizer", "steps", "--coefficients", "0.1"]
     assert main([*command, "--out", str(tmp_path)]) == 0

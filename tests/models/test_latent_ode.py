@@ -12,6 +12,7 @@ import optax
 import pytest
 from scipy.stats import multivariate_normal, norm
 from support.close import assert_tree_close
+from support.marks import slow_but
 
 import ndekit as nk
 
@@ -37,7 +38,7 @@ def series_of(length, seed=0, channels=2):
     return nk.data.Series(np.cumsum(rng.uniform(0.1, 0.4, length)), xs)
 
 
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("encoder", slow_but(["gru"], ENCODERS))
 def test_padding_is_harmless(encoder):
     """Each series of a batch has the bound and the gradient that it has alone."""
     each = [series_of(n, n) for n in (5, 2, 4)]

@@ -29,7 +29,7 @@ KINDS = {
 }
 
 # The others take their time to compile.
-QUICK = ("linear", "affine", "rectilinear")
+QUICK = ("rectilinear",)
 EACH_KIND = [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
 
 
@@ -73,7 +73,7 @@ def dense(field):
 
 
 @pytest.mark.parametrize("kind", ["linear", "diagonal", "dense", "affine", "skew"])
-@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("parallel", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_states_are_products_of_matrix_exponentials(kind, parallel, getkey, x64):
     model = make(getkey(), parallel=parallel, **KINDS[kind])
     one = series(getkey())
@@ -102,6 +102,7 @@ def test_the_mean_is_that_of_the_states_behind_all_windows(getkey, x64):
         assert_tree_close(model(given)[0], model.readout(jnp.mean(behind, axis=0)), rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 3))])
 def test_three_solvers_of_one_field_agree_as_windows_shrink(order, getkey, x64):
     """By exponentials, by steps along the log-field, and by steps along the control."""
@@ -197,7 +198,7 @@ def test_padding_changes_neither_value_nor_gradient(kind, getkey):
     assert close_to_solver(jax.tree.leaves(jax.grad(total)(arrays)), summed, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["rectilinear", "order 3"])
+@pytest.mark.parametrize("kind", ["rectilinear", pytest.param("order 3", marks=pytest.mark.slow)])
 def test_a_stream_is_the_batch_call_of_every_prefix(kind, getkey):
     model, one = make(getkey(), **KINDS[kind]), series(getkey(), 10)
     on_the_way, _ = model(one, "readings")
@@ -210,6 +211,7 @@ def test_a_stream_is_the_batch_call_of_every_prefix(kind, getkey):
             assert close_to_solver(prediction, model(prefix)[0], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_skew_matrices_keep_the_norm_over_a_long_series(getkey):
     model = make(getkey(), skew=True)
     ts = jnp.arange(3000.0) / 100

@@ -31,7 +31,7 @@ KINDS = {
 }
 
 # The others take their time to compile.
-QUICK = ("rectilinear", "order 2")
+QUICK = ("rectilinear",)
 EACH_KIND = [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS]
 
 
@@ -167,8 +167,8 @@ def test_gradients_are_finite_differences(kind, getkey, x64):
     assert not np.any(np.asarray(gradient[1])[~np.asarray(one.mask)])
 
 
-@pytest.mark.parametrize("kind", ["rectilinear", "order 3"])
-@pytest.mark.parametrize("static", [0, 2])
+@pytest.mark.parametrize("kind", ["rectilinear", pytest.param("order 3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("static", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_stream_is_the_batch_call_of_every_prefix(kind, static, getkey):
     model = make(getkey(), static_size=static, start=0.3, **KINDS[kind])
     one = series(getkey(), 10)
@@ -186,7 +186,7 @@ def test_a_stream_is_the_batch_call_of_every_prefix(kind, static, getkey):
     assert np.std(on_the_way, axis=0).min() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["rectilinear", "order 3"])
+@pytest.mark.parametrize("kind", ["rectilinear", pytest.param("order 3", marks=pytest.mark.slow)])
 def test_a_prediction_knows_nothing_of_what_comes_later(kind, getkey):
     model, one = make(getkey(), **KINDS[kind]), series(getkey(), 8, gaps=False)
     one = jax.tree.map(jnp.asarray, one)
@@ -249,6 +249,7 @@ def test_errors_of_deeper_log_signatures_fall_faster(getkey, x64):
     assert errors[3, 8] < errors[2, 8] < errors[1, 8]
 
 
+@pytest.mark.slow
 def test_a_field_that_knows_the_time_is_told_that_of_the_series(getkey, x64):
     """dy = sin(t) dt, through every form of the solve."""
     one = Series(np.linspace(1.0, 3.0, 40), np.zeros((40, 1)))
@@ -311,6 +312,7 @@ def test_steps_are_counted_of_each_sample(scheme, getkey):
         assert 0 < float(solution.costs["steps"])
 
 
+@pytest.mark.slow
 def test_equal_steps_are_as_many_as_said(getkey):
     one = series(getkey(), 9)
     for options, number in (({}, 8), (dict(scheme="rectilinear"), 16), (dict(order=2), 1),

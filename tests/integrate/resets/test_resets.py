@@ -40,7 +40,7 @@ ODE_SOLVERS = (
     diffrax.LeapfrogMidpoint(), nk.AsynchronousLeapfrog(), nk.Reversible(diffrax.Heun()),
     diffrax.HalfSolver(diffrax.Midpoint()),
 )  # fmt: skip
-OFTEN = (ODE_SOLVERS[0], ODE_SOLVERS[1], ODE_SOLVERS[2], ODE_SOLVERS[4])
+OFTEN = ODE_SOLVERS[:3]
 FINDER = optx.Newton(rtol=1e-10, atol=1e-10)
 IMPLICIT = (diffrax.Kvaerno3(root_finder=FINDER), diffrax.ImplicitEuler(root_finder=FINDER))
 
