@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from ..data import Series
+from ..data.series import check_series
 from ..numbers import real
 
 _COUNTS = ("missing", "each", "rows", "none")
@@ -52,11 +53,7 @@ def channels(
         assert nk.controls.channels(series).xs[1].tolist() == [0.5, 1.0, 0.0]
         ```
     """
-    if not isinstance(series, Series):
-        raise ValueError(
-            f"`channels` needs a `nk.data.Series`, got {type(series).__name__}. "
-            "Make one with `nk.data.Series(ts, xs)`."
-        )
+    check_series(series, "channels")
     if counts not in _COUNTS:
         raise ValueError(f"`counts` must be one of {', '.join(_COUNTS)}, got {counts!r}.")
     real("per", per, above=0.0)

@@ -35,21 +35,6 @@ class Gaps(NamedTuple):
     since: Float[Array, "time channel"]
 
 
-def checked(series: Any, of: str) -> Series:
-    """The series, cleaned, if it is a single one."""
-    if not isinstance(series, Series):
-        raise ValueError(
-            f"`{of}` needs a `nk.data.Series`, got {type(series).__name__}. "
-            "Make one with `nk.data.Series(ts, xs)`."
-        )
-    if np.ndim(series.xs) != 2:
-        raise ValueError(
-            f"`{of}` takes one series with `xs` of shape (time, channel), got {series.xs.shape}. "
-            f"Use `jax.vmap({of})(series)` for a batch."
-        )
-    return series.clean()
-
-
 def gaps(series: Series, start: Any) -> Gaps:
     """What surrounds each row; `start` fills the first row, or the first reading where `None`."""
     xs, mask = _with_first_row(series, start)

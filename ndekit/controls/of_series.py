@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..data import Series
-from .filling import checked
+from ..data.series import single
 from .log_signature import LogSignature, checked_depth
 from .paths import LinearPath, RectilinearPath
 from .polygon import in_rows, level_sums
@@ -62,7 +62,7 @@ def logsignature(
     long time series", arXiv 2009.08295.
     """
     checked_depth(depth)
-    series = checked(series, "logsignature")
+    series = single(series, "logsignature")
     if windows is None:
         whole = logsignature(series, depth, _whole(series), control=control)
         return jax.tree.map(lambda x: x[0], whole)

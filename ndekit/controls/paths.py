@@ -3,13 +3,37 @@
 from typing import Any
 
 import diffrax
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .lookup import piece_at
 
 
-class LinearPath(diffrax.AbstractPath):
+class AbstractTimedPath(diffrax.AbstractPath):
+    """A path whose places are the times of its series, at rest behind the last row."""
+
+    knots: eqx.AbstractVar[Array]
+    length: eqx.AbstractVar[Array]
+
+    @property
+    def t0(self) -> Float[Array, ""]:
+        return self.knots[0]
+
+    @property
+    def t1(self) -> Float[Array, ""]:
+        return self.knots[jnp.maximum(self.length - 1, 0)]
+
+    def parameter(self, t: Any, left: bool = False) -> Float[Array, ""]:
+        """Where on the path the time `t` of the series lies: at `t`, held between the ends."""
+        return jnp.clip(jnp.asarray(t).astype(self.knots.dtype), self.t0, self.t1)
+
+    def time(self, parameter: Any) -> Float[Array, ""]:
+        """The time of the series at this place of the path."""
+        return self.parameter(parameter)
+
+
+class LinearPath(AbstractTimedPath):
     """Straight lines from knot to knot.
 
     The derivative jumps at the knots. Let steps end there: `diffrax.StepTo(path.knots)`, or
@@ -30,14 +54,6 @@ class LinearPath(diffrax.AbstractPath):
     slopes: Float[Array, "knots channel"]
     length: Int[Array, ""]
 
-    @property
-    def t0(self) -> Float[Array, ""]:
-        return self.knots[0]
-
-    @property
-    def t1(self) -> Float[Array, ""]:
-        return self.knots[jnp.maximum(self.length - 1, 0)]
-
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> Float[Array, " channel"]:
         """The values at `t0`, or their increment from `t0` to `t1`."""
         if t1 is not None:
@@ -48,14 +64,6 @@ class LinearPath(diffrax.AbstractPath):
     def derivative(self, t: Any, left: bool = True) -> Float[Array, " channel"]:
         """The slopes of the piece that ends at or holds `t`; that begins at `t` if not `left`."""
         return self.slopes[piece_at(self.knots, t, left)]
-
-    def parameter(self, t: Any, left: bool = False) -> Float[Array, ""]:
-        """Where on the path the time `t` of the series lies: at `t`, held between the ends."""
-        return jnp.clip(jnp.asarray(t).astype(self.knots.dtype), self.t0, self.t1)
-
-    def time(self, parameter: Any) -> Float[Array, ""]:
-        """The time of the series at this place of the path."""
-        return self.parameter(parameter)
 
 
 class RectilinearPath(diffrax.AbstractPath):
@@ -130,7 +138,7 @@ class RectilinearPath(diffrax.AbstractPath):
         return jnp.clip(i.astype(jnp.int32), 0, len(self.knots) - 1)
 
 
-class HermitePath(diffrax.AbstractPath):
+class HermitePath(AbstractTimedPath):
     r"""A cubic $a + b u + c u^2 + d u^3$ behind each knot, with $u$ the time since it.
 
     Attributes:
@@ -145,14 +153,6 @@ class HermitePath(diffrax.AbstractPath):
     coefficients: Float[Array, "knots 4 channel"]
     length: Int[Array, ""]
 
-    @property
-    def t0(self) -> Float[Array, ""]:
-        return self.knots[0]
-
-    @property
-    def t1(self) -> Float[Array, ""]:
-        return self.knots[jnp.maximum(self.length - 1, 0)]
-
     def evaluate(self, t0: Any, t1: Any = None, left: bool = True) -> Float[Array, " channel"]:
         """The values at `t0`, or their increment from `t0` to `t1`."""
         if t1 is not None:
@@ -164,14 +164,6 @@ class HermitePath(diffrax.AbstractPath):
         """The rates at `t`."""
         u, (_, b, c, d) = self._at(t, left)
         return b + u * (2 * c + u * (3 * d))
-
-    def parameter(self, t: Any, left: bool = False) -> Float[Array, ""]:
-        """Where on the path the time `t` of the series lies: at `t`, held between the ends."""
-        return jnp.clip(jnp.asarray(t).astype(self.knots.dtype), self.t0, self.t1)
-
-    def time(self, parameter: Any) -> Float[Array, ""]:
-        """The time of the series at this place of the path."""
-        return self.parameter(parameter)
 
     def _at(self, t: Any, left: bool) -> tuple[Array, Array]:
         i = piece_at(self.knots, t, left)

@@ -8,8 +8,9 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..data import Series
+from ..data.series import single
 from ..numbers import count
-from .filling import checked, gaps, of_rows
+from .filling import gaps, of_rows
 from .paths import HermitePath, LinearPath, RectilinearPath
 
 
@@ -43,7 +44,7 @@ def linear(series: Series, *, start: Any = None) -> LinearPath:
         assert path.evaluate(1.0) == 3.0 and path.derivative(2.0) == 1.0
         ```
     """
-    series = checked(series, "linear")
+    series = single(series, "linear")
     found = gaps(series, start)
     ts = jnp.asarray(series.ts)
     xs = of_rows(found.xs, found.before) + found.since * found.slope
@@ -80,7 +81,7 @@ def hermite(series: Series, *, start: Any = None) -> HermitePath:
     Reference: Morrill, Kidger, Yang and Lyons (2021), "Neural controlled differential equations
     for online prediction tasks", arXiv 2106.11028, section 3.
     """
-    series = checked(series, "hermite")
+    series = single(series, "hermite")
     found = gaps(series, start)
     # The slope of the gap that ends at the last reading; the first gap has its own.
     previous = of_rows(found.slope, jnp.maximum(found.before - 1, 0))
@@ -135,7 +136,7 @@ def rectilinear(series: Series, *, start: Any = 0.0, time: int | None = 0) -> Re
         assert jnp.allclose(path.evaluate(path.parameter(4.0, left=True)), jnp.array([4.0, 3.0]))
         ```
     """
-    series = checked(series, "rectilinear")
+    series = single(series, "rectilinear")
     _check_time(series, time)
     found = gaps(series, start)
     held = of_rows(found.xs, found.before)

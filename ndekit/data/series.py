@@ -143,6 +143,34 @@ class Series(eqx.Module):
         return self.batch_shape
 
 
+def check_series(series: Any, of: str) -> None:
+    if not isinstance(series, Series):
+        raise ValueError(
+            f"`{of}` needs a `nk.data.Series`, got {type(series).__name__}. "
+            "Make one with `nk.data.Series(ts, xs)`."
+        )
+
+
+def single(series: Any, of: str, channels: int | None = None) -> Series:
+    """The series, cleaned, if it is a single one that `of` can take: with so many `channels`.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    check_series(series, of)
+    if np.ndim(series.xs) != 2:
+        raise ValueError(
+            f"`{of}` takes one series with `xs` of shape (time, channel), got {series.xs.shape}. "
+            f"Use `jax.vmap({of if channels is None else 'model'})(series)` for a batch."
+        )
+    if channels is not None and series.num_channels != channels:
+        raise ValueError(
+            f"This `{of}` was made for {channels} channels, but the series has "
+            f"{series.num_channels}."
+        )
+    return series.clean()
+
+
 def unchecked(ts: Any, xs: Any, mask: Any, length: Any) -> Series:
     """A series of arrays that are known to be one."""
     return jax.tree.unflatten(_structure(), (ts, xs, mask, length))

@@ -1,24 +1,23 @@
 """Spoken vowels with dropped rows, by models of series with as many parameters each."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ..controls import Windows
 from ..data import Series, drop_rows, pad, standardize, ucr
 from ..fields import CDEField
 from ..models import GRUD, ODERNN, Flowed, GRUDt, GRUODEBayes, LinearCDE, NeuralCDE
-from .harness.classification import ACCURACY, judge_classes
+from .harness.classification import AbstractSeriesClassification
 from .harness.config import Config
 from .harness.regularizers import Regularizer
-from .harness.series import AbstractSeriesTask, NoSolve, OfSeries, SeriesParts, series_options
-from .harness.task import Metric
+from .harness.series import NoSolve, OfSeries, SeriesParts, series_options
 
 CHANNELS, CLASSES = 12, 9
 DROPPED = (0, 30, 50, 70)  # percent of the rows
@@ -87,10 +86,8 @@ MODELS: dict[str, Callable[[Callable, Any], OfSeries]] = {
 }
 
 
-class Vowels(AbstractSeriesTask):
+class Vowels(AbstractSeriesClassification):
     """Series to classes by cross-entropy."""
-
-    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: SeriesParts, *, key: Key[Array, ""]
@@ -98,14 +95,6 @@ class Vowels(AbstractSeriesTask):
         solver = diffrax.Tsit5() if config.equal_steps is None else diffrax.Heun()
         options = lambda equal: series_options(config, regularizer, solver, equal)
         return MODELS[config.model](options, key)
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
 
 
 def vowels(dropped: int, *, official: bool = False, folder: str | None = None) -> SeriesParts:

@@ -2,21 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import diffrax
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Key
 
 from ..controls import Windows
 from ..data import Series
 from ..models import NeuralCDE
-from .harness.classification import ACCURACY, judge_classes
+from .harness.classification import AbstractSeriesClassification
 from .harness.config import Config
 from .harness.regularizers import Regularizer
-from .harness.series import AbstractSeriesTask, OfSeries, SeriesParts, series_options
-from .harness.task import Metric
+from .harness.series import OfSeries, SeriesParts, series_options
 
 # Channels, from 1, of the terms of the signature whose signs are asked for.
 TERM = (3, 6, 1, 4)
@@ -25,10 +24,9 @@ BURST_ROWS, BURST, FREQUENCIES, NOISE = 200, 20, (1.0, 1.1), 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Windowed(AbstractSeriesTask):
+class Windowed(AbstractSeriesClassification):
     """Two classes by a neural CDE along log-signatures to a depth, in windows of some readings."""
 
-    metric: ClassVar[Metric] = ACCURACY
     order: int
     window: int
 
@@ -43,14 +41,6 @@ class Windowed(AbstractSeriesTask):
                 key=key, **options,
             )
         )  # fmt: skip
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
 
 
 def signature_term(increments: np.ndarray, word: Sequence[int]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The product of small matrices as one operation of JAX.
 
 Written out, it is a few products of long vectors. JAX's derivative of that writes every entry into
-zeros of the whole size and adds these up, which takes twenty times as long as the product; but the
+zeros of the whole size and adds these up, which takes many times as long as the product; but the
 derivative of a product is a product. So it is an operation of its own, bilinear, that knows this.
 """
 

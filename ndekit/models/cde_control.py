@@ -11,6 +11,7 @@ from jaxtyping import Array
 from .. import controls
 from ..controls import HermitePath, LinearPath, RectilinearPath, Windows
 from ..data import Series
+from ..fields.choices import check_choice
 from ..tree import where
 from .window_time import Beginnings, Stretch, number_that_last
 
@@ -37,6 +38,14 @@ def first_state(model: Any, x0: Array, static: Array | None) -> Array:
             f"got `static` of shape {got}."
         )
     return model.initial(x0 if static is None else jnp.concatenate([x0, static]))
+
+
+def times_asked(series: Series, ts: Any) -> Any:
+    """The times at which predictions are wanted; `None` for the end alone."""
+    if not isinstance(ts, str):
+        return ts
+    check_choice("ts", ts, ("readings",))
+    return series.ts
 
 
 def scheme_of(name: Scheme, time: bool, start: Any) -> Callable[[Series], Any]:

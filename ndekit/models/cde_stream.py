@@ -3,6 +3,8 @@
 Its model says by `flowed(stretch, y0)` how a state crosses windows, the one way that it has.
 """
 
+import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +17,31 @@ from ..shapes import Time
 from ..tree import where
 from .cde_control import first_state
 from .window_time import Stretch
+
+
+class AbstractStreamed(eqx.Module):
+    """A controlled equation that can be told one reading after the other."""
+
+    readout: eqx.AbstractVar[Callable]
+
+    @abc.abstractmethod
+    def flowed(self, stretch: Stretch, y0: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
+        """The state behind windows, of that before them."""
+
+    def step(
+        self, state: "CDEState", t: Time, x: Float[Array, " channels"], mask: Any = None
+    ) -> tuple["CDEState", Float[Array, " out"]]:
+        """One more reading of a stream, and the prediction from all that is known by then: the same
+        that the model gives of the whole series at its last row.
+
+        Args:
+            state: of `init`, or of the last `step`.
+            t: the time of the reading, after that of the last one.
+            x: its numbers, `(channels,)`.
+            mask: which are there; by default those that are not NaN.
+        """
+        state, y = pushed(self, state, t, x, mask)
+        return state, self.readout(y)
 
 
 class CDEState(eqx.Module):

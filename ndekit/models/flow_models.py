@@ -14,12 +14,12 @@ from .flow_reset import FlowReset
 from .flow_resets import GRUReset, Replace, Surprise
 from .flow_states import (
     Decays,
+    Fed,
     FromStatic,
     JumpField,
     Prediction,
     ReadDecaying,
     ResidualTanh,
-    StillUnlessFed,
     ZeroDecaying,
     ZeroJump,
     Zeros,
@@ -158,7 +158,7 @@ def GRUODEBayes(  # noqa: N802
         start = FromStatic(static_size, hidden_size, key=keys[3])
     return FlowReset(
         start=start,
-        flow=StillUnlessFed(flow, readout if impute else None),
+        flow=Fed(flow, readout) if impute else flow,
         reset=Surprise(channels, hidden_size, prepared, readout, key=keys[2]),
         readout=readout,
         channels=channels,

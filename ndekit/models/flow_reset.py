@@ -11,12 +11,13 @@ from jaxtyping import Array, Float, Real
 
 from .. import tree
 from ..data import Series
+from ..data.series import single
 from ..integrate import ReplayAdjoint, Resets, Solution, StepsPerGap, diffeqsolve
 from ..integrate.checked import check
 from ..numbers import count, real
 from ..shapes import Args, State, Time
 from .known_flow import AbstractKnownFlow, Known, along, at_times, past
-from .observations import Memory, Observation, no_memory, observations, remember, single
+from .observations import Memory, Observation, no_memory, observations, remember
 
 FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
 
@@ -144,7 +145,7 @@ class FlowReset(eqx.Module):
         Returns:
             Predictions, and the solution of the solve; `None` of a flow in closed form.
         """
-        series = single(series, self.channels, "FlowReset")
+        series = single(series, "FlowReset", self.channels)
         t0 = series.ts[0] if self.t0 is None else jnp.asarray(self.t0, series.ts.dtype)
         y0, rows = self.start(static), observations(series, t0)
         if isinstance(self.flow, AbstractKnownFlow):

@@ -51,14 +51,14 @@ class Prediction(eqx.Module):
         return out if self.shape is None else out.reshape(self.shape)
 
 
-class StillUnlessFed(eqx.Module):
-    """A flow that is told the prediction, if there is one to be told."""
+class Fed(eqx.Module):
+    """A flow that is told the prediction."""
 
     flow: Callable
-    prediction: Callable | None
+    prediction: Callable
 
     def __call__(self, t: Time, y: Array, args: Args = None) -> Array:
-        return self.flow(t, y, None if self.prediction is None else self.prediction(y).ravel())
+        return self.flow(t, y, self.prediction(y).ravel())
 
 
 class Decaying(eqx.Module):

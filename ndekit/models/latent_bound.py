@@ -12,6 +12,7 @@ from ..fields.choices import check_choice
 from ..numbers import positive
 from ..shapes import Scalar
 from .latent_ode import LatentPath
+from .latent_prior import Normal
 from .series_losses import masked_gaussian
 
 Bound = Literal["elbo", "iwae", "published"]
@@ -76,8 +77,7 @@ def _of_series(
 ) -> Scalar:  # fmt: skip
     likely = jax.vmap(lambda x: masked_gaussian(xs, x, mask, log_variance))(values)
     if bound == "elbo":
-        divergence = 0.5 * jnp.sum(jnp.exp(2 * log_std) + mean**2 - 1 - 2 * log_std)
-        return jnp.mean(likely) - beta * divergence
+        return jnp.mean(likely) - beta * _from_standard(mean, log_std)
     noise = (z0 - mean[None]) * jnp.exp(-log_std)[None]
     log_prior = -0.5 * jnp.sum(z0**2, axis=-1)
     log_posterior = -0.5 * jnp.sum(noise**2, axis=-1) - jnp.sum(log_std)
@@ -96,5 +96,11 @@ def _published(path: LatentPath, series: Series, log_variance: float, beta: Any)
 
     likely = jax.vmap(of_sample, in_axes=-3)(path.values)
     mean, log_std = path.posterior
-    divergence = 0.5 * jnp.mean(jnp.exp(2 * log_std) + mean**2 - 1 - 2 * log_std)
+    divergence = _from_standard(mean, log_std) / mean.shape[-1]
     return -jax.nn.logsumexp(likely - beta * divergence)
+
+
+def _from_standard(mean: Array, log_std: Array) -> Scalar:
+    """The divergence of a posterior from N(0, 1), in the mean over leading axes."""
+    nothing = jnp.zeros(mean.shape[-1], mean.dtype)
+    return Normal(mean, log_std).kl(Normal(nothing, nothing))

@@ -12,11 +12,11 @@ from jaxtyping import Array, Float, Key, UInt
 from .. import controls
 from ..controls import LogSignature, Windows
 from ..data import Series
+from ..data.series import single
 from ..fields import Affine, LinearField
 from ..fields.choices import check_choice
 from ..numbers import count, positive
 from ..numbers import counts as counts_of
-from ..shapes import Time
 from .cde_checks import kind_of
 from .cde_control import (
     Counts,
@@ -26,11 +26,11 @@ from .cde_control import (
     pieces_of,
     scheme_of,
     since_window_began,
+    times_asked,
     windows_of,
 )
-from .cde_stream import CDEState, pushed, start_of
+from .cde_stream import AbstractStreamed, CDEState, start_of
 from .linear_flow import Crossed, Flow, Increments, flow_along, flow_matrices, moved
-from .observations import single
 from .window_time import Beginnings, Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None
@@ -52,7 +52,7 @@ class LinearSolution(NamedTuple):
     generator_size: Float[Array, ""]
 
 
-class LinearCDE(eqx.Module):
+class LinearCDE(AbstractStreamed):
     r"""$dy = \sum_i A_i y\, dX^i$ with $y(t_0) = \zeta_\theta(X(t_0))$, along a control $X$ that is
     made of a series; the prediction is a read-out of $y$.
 
@@ -196,10 +196,8 @@ class LinearCDE(eqx.Module):
         Returns:
             Predictions, `(out,)` or `(ts, out)`, and a [`ndekit.models.LinearSolution`][].
         """
-        series = single(series, self.channels, "LinearCDE")
-        if isinstance(ts, str):
-            check_choice("ts", ts, ("readings",))
-        at: Any = series.ts if isinstance(ts, str) else ts
+        series = single(series, "LinearCDE", self.channels)
+        at = times_asked(series, ts)
         control = controls.channels(series, self.time, self.counts, per=self.per)
         scheme = scheme_of(self.scheme, self.time, self.start)
         if self.windows is not None:
@@ -233,21 +231,6 @@ class LinearCDE(eqx.Module):
         if self.reduce != "last":
             raise ValueError("A stream reads out its last state: use `reduce='last'`.")
         return start_of(self, static)
-
-    def step(
-        self, state: CDEState, t: Time, x: Float[Array, " channels"], mask: Any = None
-    ) -> tuple[CDEState, Float[Array, " out"]]:
-        """One more reading of a stream, and the prediction from all that is known by then: the same
-        that the model gives of the whole series at its last row.
-
-        Args:
-            state: of `init`, or of the last `step`.
-            t: the time of the reading, after that of the last one.
-            x: its numbers, `(channels,)`.
-            mask: which are there; by default those that are not NaN.
-        """
-        state, y = pushed(self, state, t, x, mask)
-        return state, self.readout(y)
 
     def flowed(self, stretch: Stretch, y0: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
         """The state behind windows, of that before them."""

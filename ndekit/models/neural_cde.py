@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, UInt
 from .. import controls
 from ..controls import Windows
 from ..data import Series
+from ..data.series import single
 from ..fields import Affine, CDEField
 from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution
@@ -26,17 +27,17 @@ from .cde_control import (
     pieces_of,
     scheme_of,
     since_window_began,
+    times_asked,
     windows_of,
 )
 from .cde_solves import in_time, in_windows, inside_windows
-from .cde_stream import CDEState, pushed, start_of
-from .observations import single
+from .cde_stream import AbstractStreamed, CDEState, start_of
 from .window_time import Stretch
 
 Times = Float[Array, " ts"] | Literal["readings"] | None
 
 
-class NeuralCDE(eqx.Module):
+class NeuralCDE(AbstractStreamed):
     r"""$dy = f_\theta(y)\, dX$ with $y(t_0) = \zeta_\theta(X(t_0))$, along a control $X$ that is
     made of a series; the prediction is a read-out of $y$.
 
@@ -73,7 +74,7 @@ class NeuralCDE(eqx.Module):
             `(hidden, channels of the control)`.
         solver: any diffrax solver.
         controller: a diffrax step size controller for adaptive steps. By default steps are
-            equal, `substeps` of them in each window: that trains as well, and is the faster.
+            equal, `substeps` of them in each window: that is the faster.
         substeps: steps from reading to reading, or in each window.
         dt0: the first step of adaptive steps; `None` lets the controller choose.
         adjoint: how to differentiate the solve.
@@ -200,10 +201,8 @@ class NeuralCDE(eqx.Module):
         Returns:
             Predictions, `(out,)` or `(ts, out)`, and a solution whose `ys` are the states there.
         """
-        series = single(series, self.channels, "NeuralCDE")
-        if isinstance(ts, str):
-            check_choice("ts", ts, ("readings",))
-        at: Any = series.ts if isinstance(ts, str) else ts
+        series = single(series, "NeuralCDE", self.channels)
+        at = times_asked(series, ts)
         control = controls.channels(series, self.time, self.counts, per=self.per)
         scheme = scheme_of(self.scheme, self.time, self.start)
         if self.windows is not None:
@@ -231,21 +230,6 @@ class NeuralCDE(eqx.Module):
             ValueError: if the scheme is not causal, or windows are not counted in readings.
         """
         return start_of(self, static)
-
-    def step(
-        self, state: CDEState, t: Time, x: Float[Array, " channels"], mask: Any = None
-    ) -> tuple[CDEState, Float[Array, " out"]]:
-        """One more reading of a stream, and the prediction from all that is known by then: the same
-        that the model gives of the whole series at its last row.
-
-        Args:
-            state: of `init`, or of the last `step`.
-            t: the time of the reading, after that of the last one.
-            x: its numbers, `(channels,)`.
-            mask: which are there; by default those that are not NaN.
-        """
-        state, y = pushed(self, state, t, x, mask)
-        return state, self.readout(y)
 
     def flowed(self, stretch: Stretch, y0: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
         """The state behind windows, of that before them."""

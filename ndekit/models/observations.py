@@ -59,27 +59,3 @@ def observations(series: Series, t0: Time) -> Observation:
     memory = no_memory(t0, series.xs.shape[-1], series.xs.dtype)
     rows: Any = (series.ts, series.xs, series.mask)
     return jax.lax.scan(lambda memory, row: remember(memory, *row), memory, rows)[1]
-
-
-def single(series: Any, size: int, model: str) -> Series:
-    """The series, cleaned, if it is a single one that the model can take.
-
-    Raises:
-        ValueError: if it is not.
-    """
-    if not isinstance(series, Series):
-        raise ValueError(
-            f"`{model}` takes a `nk.data.Series`, got {type(series).__name__}. "
-            "Make one with `nk.data.Series(ts, xs)`."
-        )
-    if jnp.ndim(series.xs) != 2:
-        raise ValueError(
-            f"`{model}` takes one series with `xs` of shape (time, channel), got "
-            f"{series.xs.shape}. Use `jax.vmap(model)(series)` for a batch."
-        )
-    if series.xs.shape[-1] != size:
-        raise ValueError(
-            f"This `{model}` was made for {size} channels, but the series has "
-            f"{series.xs.shape[-1]}."
-        )
-    return series.clean()

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..data import Series
+from ..data.series import single
 from ..numbers import positive, real
 from ..shapes import Scalar
 from .flow_reset import Flowed
-from .observations import single
 
 
 def masked_gaussian(
@@ -61,7 +61,7 @@ def bayes_loss(
     """
     positive("noise_std", noise_std)
     real("mixing", mixing, least=0.0)
-    variance, read = noise_std**2, single(series, series.xs.shape[-1], "bayes_loss")
+    variance, read = noise_std**2, single(series, "bayes_loss")
     xs, mask = jnp.asarray(read.xs), jnp.asarray(read.mask)
     mean, log_variance = said.before[:, 0], said.before[:, 1]
     before = -masked_gaussian(xs, mean, mask, log_variance)
@@ -89,7 +89,7 @@ def jump_loss(said: Flowed, series: Series, *, weight: float = 0.5, eps: float =
     """
     real("weight", weight, least=0.0, most=1.0)
     positive("eps", eps)
-    series = single(series, series.xs.shape[-1], "jump_loss")
+    series = single(series, "jump_loss")
     norm = lambda x: jnp.sqrt(jnp.sum(jnp.where(series.mask, x, 0) ** 2, axis=-1) + eps)
     off, jump = norm(series.xs - said.after), norm(said.after - said.before)
     each = (2 * weight * off + 2 * (1 - weight) * jump) ** 2

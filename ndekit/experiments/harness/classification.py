@@ -12,6 +12,7 @@ from ...data import Dataset
 from ...fields import MLP, Affine
 from ...models import ODEClassifier
 from .regularizers import Regularizer
+from .series import AbstractSeriesTask
 from .solves import ode_of
 from .task import AbstractODETask, Metric
 
@@ -35,6 +36,20 @@ class Classification(AbstractODETask):
         )  # fmt: skip
         ode = ode_of(config, field, regularizer)
         return ODEClassifier(eqx.nn.Identity(), ode, Affine(size, data.num_classes, key=head_key))
+
+    def judge(
+        self,
+        prediction: Float[Array, "batch classes"],
+        targets: Int[Array, " batch"],
+        step: Any = None,
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        return judge_classes(prediction, targets)
+
+
+class AbstractSeriesClassification(AbstractSeriesTask):
+    """Series to classes, by cross-entropy."""
+
+    metric: ClassVar[Metric] = ACCURACY
 
     def judge(
         self,

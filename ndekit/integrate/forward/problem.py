@@ -19,6 +19,14 @@ from ..steppers.explicit import ExplicitRungeKutta
 from ..steppers.stepper import AbstractStepper
 
 
+class ResetOperands(eqx.Module):
+    """The arrays of resets."""
+
+    update: list[Any]  # what `update` closes over
+    begin: list[Any]  # what beginning anew closes over
+    ts: Any  # with infinity behind; without a derivative, which is that of the owned times
+
+
 class Operands(eqx.Module):
     """Every array that a solve depends on, with time reflected so that it grows."""
 
@@ -55,7 +63,8 @@ class Operands(eqx.Module):
     walk: list[Any] = eqx.field(default_factory=list)  # what going to the next step closes over
     # Differentiable: what values between the ends of a step close over.
     between: list[Any] = eqx.field(default_factory=list)
-    resets: Any = None  # `resets.ResetOperands`; differentiable, but for times, which are `stops`
+    # Differentiable, but for times, which are among `stops`.
+    resets: Any = None  # `ResetOperands`, where there are resets
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,27 @@ class Between:
     program: Converted
     block: int
     sure_steps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Resetting:
+    """What is known of resets at compile time.
+
+    Attributes:
+        update: (index, t, y) -> y.
+        begin: (t, y, the solver's state before) -> its state there, of steppers that cannot make
+            theirs from the field.
+        room: how many times there are.
+        anew: whether an adaptive controller begins anew, with an attempt at the whole way.
+        remembers: whether it is diffrax's rule that goes on with a step as long as one that was cut
+            short; not where another controller around it has a say in where steps end.
+    """
+
+    update: Converted
+    begin: Converted | None
+    room: int
+    anew: bool = False
+    remembers: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +150,7 @@ class Problem:
     noise: Converted | None = None  # what a step draws, by its ends, if it draws itself
     walk: Converted | None = None  # to the next step of adaptive noise, by where it begins
     between: Between | None = None  # values at `ts`, where the solver's interpolation has no say
-    resets: Any = None  # changes of the state at known times: `resets.Resetting`
+    resets: Any = None  # changes of the state at known times: `Resetting`
     returns_state: bool = False  # whether the solver's last state is asked for
     keeps_stages: bool = False
     steps_at_once: bool = False  # whether one lane alone is replayed many steps at once

@@ -3,7 +3,6 @@ than the next one.
 """
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -17,38 +16,9 @@ from ... import tree
 from ...shapes import Count, Flag, State, Time
 from ..control.cut_short import reaches
 from ..control.user_times import as_owned
-from ..programs.closure_convert import Converted
 from ..programs.lanes import Lanes
 from . import stepping
-
-
-@dataclass(frozen=True, eq=False)
-class Resetting:
-    """What is known of resets at compile time.
-
-    Attributes:
-        update: (index, t, y) -> y.
-        begin: (t, y, the solver's state before) -> its state there, of steppers that cannot make
-            theirs from the field.
-        room: how many times there are.
-        anew: whether an adaptive controller begins anew, with an attempt at the whole way.
-        remembers: whether it is diffrax's rule that goes on with a step as long as one that was cut
-            short; not where another controller around it has a say in where steps end.
-    """
-
-    update: Converted
-    begin: Converted | None
-    room: int
-    anew: bool = False
-    remembers: bool = False
-
-
-class ResetOperands(eqx.Module):
-    """The arrays of resets."""
-
-    update: list[Any]  # what `update` closes over
-    begin: list[Any]  # what beginning anew closes over
-    ts: Any  # with infinity behind; without a derivative, which is that of the owned times
+from .problem import Operands, Problem
 
 
 class Awaited(eqx.Module):
@@ -66,13 +36,13 @@ class ResetRows(eqx.Module):
     after: State
 
 
-def first_awaited(problem: Any, operands: Any, t_next: Time) -> Awaited | None:
+def first_awaited(problem: Problem, operands: Operands, t_next: Time) -> Awaited | None:
     if problem.resets is None:
         return None
     return Awaited(jnp.array(0), operands.resets.ts[0], t_next)
 
 
-def empty_rows(problem: Any, operands: Any) -> ResetRows | None:
+def empty_rows(problem: Problem, operands: Operands) -> ResetRows | None:
     if problem.resets is None:
         return None
     room = problem.resets.room + 1
@@ -82,7 +52,7 @@ def empty_rows(problem: Any, operands: Any) -> ResetRows | None:
 
 
 def arrive(
-    problem: Any, lanes: Lanes, flat: list, lane: Any, rows: ResetRows | None
+    problem: Problem, lanes: Lanes, flat: list, lane: Any, rows: ResetRows | None
 ) -> tuple[Any, ResetRows | None]:
     """The lanes before their next attempts: past the resets at which they stand."""
     if problem.resets is None:
@@ -108,7 +78,7 @@ def _stands_at_reset(lane: Any) -> Flag:
 
 
 def _changed(
-    problem: Any, operands: Any, lane: Any, rows: ResetRows, here: Flag
+    problem: Problem, operands: Operands, lane: Any, rows: ResetRows, here: Flag
 ) -> tuple[Any, ResetRows]:
     """One lane past its reset, if it stands there."""
     now, ts = lane.awaited, operands.resets.ts
@@ -130,7 +100,7 @@ def _changed(
     return _with_steps_anew(problem, operands, lane, here), rows
 
 
-def _with_steps_anew(problem: Any, operands: Any, lane: Any, here: Flag) -> Any:
+def _with_steps_anew(problem: Problem, operands: Operands, lane: Any, here: Flag) -> Any:
     """The lane, its next attempt one at all that is left, if steps begin anew."""
     if not problem.resets.anew:
         return lane
@@ -141,14 +111,14 @@ def _with_steps_anew(problem: Any, operands: Any, lane: Any, here: Flag) -> Any:
 
 
 def reset(
-    problem: Any, operands: Any, index: Count, t: Time, y: State, carry: Any
+    problem: Problem, operands: Operands, index: Count, t: Time, y: State, carry: Any
 ) -> tuple[State, Any]:
     """The state after a reset, and the solver's state with which steps begin there."""
     after = problem.resets.update(operands.resets.update, index, t, y)
     return after, begin(problem, operands, t, after, carry)
 
 
-def begin(problem: Any, operands: Any, t: Time, y: State, carry: Any) -> Any:
+def begin(problem: Problem, operands: Operands, t: Time, y: State, carry: Any) -> Any:
     """The solver's state at the start of a step that follows no other; `carry`: what it was."""
     if problem.resets.begin is not None:
         return problem.resets.begin(operands.resets.begin, t, y, carry)
@@ -157,7 +127,7 @@ def begin(problem: Any, operands: Any, t: Time, y: State, carry: Any) -> Any:
     return problem.stepper.init(stepping.dynamics_of(problem, operands), t, y)
 
 
-def _cut_short(problem: Any, operands: Any, lane: Any) -> Any:
+def _cut_short(problem: Problem, operands: Operands, lane: Any) -> Any:
     """The lane, its next attempt ending at its next reset at the latest."""
     now = lane.awaited
     is_cut = reaches(lane.t_next, now.t)
@@ -168,7 +138,7 @@ def _cut_short(problem: Any, operands: Any, lane: Any) -> Any:
     return dataclasses.replace(lane, t_next=t_next, clipped=clipped, awaited=awaited)
 
 
-def own_time(problem: Any, operands: Any, t: Time) -> Time:
+def own_time(problem: Problem, operands: Operands, t: Time) -> Time:
     """The time of a reset, with its derivative where there is one."""
     return as_owned(t, problem.owned_times(operands)) if problem.moving else t
 
@@ -185,7 +155,7 @@ def cut_at(t: Time, t_next: Time, stops: Any) -> Time:
 
 
 def as_long_as_before(
-    problem: Any, lane: Any, t: Time, t_next: Time, t_end: Time, accepted: Flag
+    problem: Problem, lane: Any, t: Time, t_next: Time, t_end: Time, accepted: Flag
 ) -> Time:
     """The end of the next step after one that a reset cut short: that was no fault of the state's,
     so the next one is at least as long as this one was to be. Not where the controller's own rule
@@ -198,7 +168,9 @@ def as_long_as_before(
     return jnp.where(accepted & (wanted > t_end) & (long > t_next), long, t_next)
 
 
-def with_resets(problem: Any, operands: Any, made: tuple, ended: tuple, state: tuple) -> tuple:
+def with_resets(
+    problem: Problem, operands: Operands, made: tuple, ended: tuple, state: tuple
+) -> tuple:
     """The (y, carry) with which steps go on behind one that `ended` (at t, accepted or not), from
     those at its end and the rows of the resets that were `made` (rows, how many).
     """

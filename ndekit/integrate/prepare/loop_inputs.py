@@ -39,14 +39,14 @@ class LoopInputs:
     progress_meter: diffrax.AbstractProgressMeter
     resets: Resets | None = None
 
-    @property
+    @functools.cached_property
     def direction(self) -> Any:
         """1 if the user's time grows, else -1."""
         has_one = lambda x: hasattr(x, "direction")
         of_terms = jax.tree.leaves(self.terms, is_leaf=has_one)
         return jnp.asarray(next(x.direction for x in of_terms if has_one(x)))
 
-    @property
+    @functools.cached_property
     def reset_ts(self) -> Any:
         return growing(self.resets, self.direction, (self.t0, self.t1))
 

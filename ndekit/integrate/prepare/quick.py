@@ -112,7 +112,7 @@ def solve_by_engine(
     stepper, error_order = explicit_runge_kutta(solver), solver.error_order(terms)
     assert stepper is not None  # by `can_solve`
     around = Surroundings(times.t0, y0, key, max_steps, times.ts)
-    parts, first = _with_resets((resets, controller), args, direction, times, y0)
+    parts, first = _with_resets(resets, controller, args, direction, times, y0)
     parts.append(cost_part(placements, around))
     steps_by = controller, CutShort if cuts(controller, resets) else None
     given = field, solver, stepper, times, (y0, first), steps_by, error_order, parts
@@ -140,12 +140,11 @@ def solve_by_engine(
 
 
 def _with_resets(
-    steps_by: tuple[Resets | None, Any], args: Args, direction: Any, times: "_Times", y0: State
+    resets: Resets | None, controller: Any, args: Args, direction: Any, times: "_Times", y0: State
 ) -> tuple[list[Part], State]:
     """The parts of a problem that know of resets, and the state for which the first step is
     chosen.
     """
-    resets, controller = steps_by
     ts = growing(resets, direction, times[:2])
     of_resets = resets_part(resets, ts, controller, args, direction, times.t0, y0)
     parts = [of_resets, Part({}, dict(stops=with_stops(None, ts)))]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ...shapes import Args, State, Time
 from ..control.controllers import FIXED, frozen
-from ..forward.resets import ResetOperands, Resetting
+from ..forward.problem import ResetOperands, Resetting
 from ..programs.closure_convert import convert
 from ..programs.counted_loops import is_on_host
 from ..resets import Resets, ResetStates
