@@ -10,17 +10,18 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from .flow_states import Jumping
+from .gru_cell import GRUCell
 from .observations import Observation
 
 
 class GRUReset(eqx.Module):
     """A GRU cell that is told what was read, which of it is there, and perhaps the time since."""
 
-    cell: eqx.nn.GRUCell
+    cell: GRUCell
     gap: bool = eqx.field(static=True)
 
     def __init__(self, channels: int, hidden_size: int, *, gap: bool = False, key: Any):
-        self.cell = eqx.nn.GRUCell(2 * channels + int(gap), hidden_size, key=key)
+        self.cell = GRUCell(2 * channels + int(gap), hidden_size, key=key)
         self.gap = gap
 
     def __call__(self, y: Float[Array, " hidden"], row: Observation) -> Float[Array, " hidden"]:
@@ -33,7 +34,7 @@ class GRUReset(eqx.Module):
 class Surprise(eqx.Module):
     """A GRU cell that is told of each channel what was predicted, and how far off it was."""
 
-    cell: eqx.nn.GRUCell
+    cell: GRUCell
     weight: Float[Array, "channels prepared four"]
     bias: Float[Array, "channels prepared"]
     prediction: Callable
@@ -42,7 +43,7 @@ class Surprise(eqx.Module):
         self, channels: int, hidden_size: int, prepared: int, prediction: Callable, *, key: Any
     ):
         keys = jr.split(key)
-        self.cell = eqx.nn.GRUCell(channels * prepared, hidden_size, key=keys[0])
+        self.cell = GRUCell(channels * prepared, hidden_size, key=keys[0])
         scale = (2 / (4 + prepared)) ** 0.5
         self.weight = scale * jr.normal(keys[1], (channels, prepared, 4))
         self.bias = jnp.full((channels, prepared), 0.1, self.weight.dtype)  # or it is weakly typed

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import Array, Float
 
 from ..shapes import Args, Time
+from .gru_cell import GRUCell
 from .known_flow import AbstractKnownFlow
 
 
@@ -94,12 +95,12 @@ class Decays(AbstractKnownFlow):
 class ReadDecaying(eqx.Module):
     """A row into a GRU-D: what is missing decays towards the mean 0."""
 
-    cell: eqx.nn.GRUCell
+    cell: GRUCell
     weight: Float[Array, " channels"]
     bias: Float[Array, " channels"]
 
     def __init__(self, channels: int, hidden_size: int, *, key: Any):
-        self.cell = eqx.nn.GRUCell(2 * channels, hidden_size, key=key)
+        self.cell = GRUCell(2 * channels, hidden_size, key=key)
         self.weight, self.bias = jr.uniform(jr.fold_in(key, 1), (2, channels))
 
     def __call__(self, y: Decaying, row: Any) -> Decaying:

@@ -48,8 +48,8 @@ IN_LOOPS = [
     Mutant(
         name="records-filled-first",
         module="ndekit.integrate.forward.loop",
-        old="return empty_record(*given, operands=flat)",
-        new="return empty_record(*given)",
+        old="return empty_record(*given, operands=flat, by_lane=_by_lane(problem, lanes))",
+        new="return empty_record(*given, by_lane=_by_lane(problem, lanes))",
         what="a mapped gradient fills its whole record before the first step",
         tests=(
             "tests/integrate/test_memory_and_lanes.py::test_a_record_of_all_steps_is_not_filled_before_they_are_made",

@@ -25,6 +25,26 @@ IN_REPLAY = [
         ),
     ),
     Mutant(
+        name="steps-of-other-lanes",
+        module="ndekit.integrate.forward.record",
+        old="now = jnp.where(accepted, step.astype(latest.dtype), latest[step])",
+        new="now = jnp.full_like(latest[step], step)",
+        what="a lane is replayed by attempts that only others accepted",
+        tests=(
+            "tests/integrate/replay/test_steps_of_lanes.py::test_turns_back_are_the_steps_of_the_slowest_lane",
+        ),
+    ),
+    Mutant(
+        name="rows-of-the-first-lane",
+        module="ndekit.integrate.programs.lanes",
+        old="_rows(flat(x), i * number + lane)",
+        new="_rows(flat(x), i * number)",
+        what="every lane is replayed from the states of the first one",
+        tests=(
+            "tests/integrate/replay/test_steps_of_lanes.py::test_gradient_is_that_of_each_lane_alone[end]",
+        ),
+    ),
+    Mutant(
         name="carry-cut-off",
         module="ndekit.integrate.replay.step_vjp",
         old="return Advanced(trial.y1, carry, readings, info, at_steps, after)",

@@ -117,7 +117,16 @@ def _empty_record(problem: Problem, lanes: Lanes, flat: list) -> Record:
     if problem.steps_at_once:
         stages = jax.tree.map(lambda y: jnp.stack([y] * problem.num_stages), lane.y)
     given = lane.t, state, details, stages, most, checkpoints
-    return empty_record(*given, operands=flat)
+    return empty_record(*given, operands=flat, by_lane=_by_lane(problem, lanes))
+
+
+def _by_lane(problem: Problem, lanes: Lanes) -> bool:
+    """Whether each lane shall be replayed by its own steps: those that the others took while it
+    tried in vain are nothing to it. Not where rejected attempts are replayed too, nor where nothing
+    is ever rejected; nor where a step takes less than to look it up.
+    """
+    may_reject = problem.norm is not None
+    return bool(lanes.levels) and may_reject and not problem.moving and not lanes.last
 
 
 def _num_checkpoints(problem: Problem, lanes: Lanes, row_bytes: int, noise_bytes: int) -> int:
@@ -178,7 +187,7 @@ def _turn(problem: Problem, lanes: Lanes, flat: list, loop: _Loop, way: _Way) ->
             stages = jax.tree.map(lambda *rows: jnp.stack(rows), *stages)
         else:
             state = (*recorded_state(problem, before), proposal.memo)
-        record = record.append(state, stages, lane.t, noted, wanted)
+        record = record.append(state, stages, lane.t, noted, proposal.accepted, wanted)
     number = loop.number + 1
     if way.counts:
         return _Loop(lane, streams, record, number, loop.go, rows)

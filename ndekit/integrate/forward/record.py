@@ -1,6 +1,7 @@
 """The record of a solve: the times of every step, and the states at checkpoints."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -72,17 +73,22 @@ class Record(eqx.Module):
     rows: Rows | AllRows | None  # none where steps are undone
     stages: Any  # the arguments of the stages of every step, where they are noted
     num_steps: Count
+    # `latest[n]` is the last step before row n that the lane accepted, or -1, where each lane is
+    # replayed by its own steps.
+    latest: Any
     max_steps: int = eqx.field(static=True)
     # Steps that the loops write to a record of their own before it is copied here; 0 for none.
     page: int = eqx.field(static=True, default=0)
     counts: bool = eqx.field(static=True, default=False)  # whether all rows are written
 
-    def step(self, number: Count, state: tuple[State, Any, Any]) -> RecordedStep:
-        """A step, from the state before it."""
-        t0, t1, details = self.times[number], self.times[number + 1], None
+    def step(
+        self, number: Count, state: tuple[State, Any, Any], read: Callable = tree.read
+    ) -> RecordedStep:
+        """A step, from the state before it; `read(x, i)` is row `i` of an array."""
+        t0, t1, details = read(self.times, number), read(self.times, number + 1), None
         accepted = t1 > t0
         if self.details is not None:
-            details = tree.read(self.details, number)
+            details = read(self.details, number)
             t1 = details.t_end
             accepted = t1 > t0 if details.accepted is None else details.accepted
         return RecordedStep(t0, t1, *state, accepted, details)
@@ -106,25 +112,28 @@ class Record(eqx.Module):
         stages: Any,
         t_next: Time,
         details: Details | None,
+        accepted: Flag,
         wanted: Flag,
     ) -> "Record":
         """With a step from `state`, or with its `stages`, the next one starting at `t_next`; that
         one takes its place unless this one is wanted.
         """
-        step, rows = self.num_steps, self.rows
+        step, rows, latest = self.num_steps, self.rows, self.latest
+        if latest is not None:
+            now = jnp.where(accepted, step.astype(latest.dtype), latest[step])
+            latest = tree.write(latest, now, step + 1)
         if rows is not None and state is not None:
             rows = rows.put(state, step, wanted)
         stages = self.stages if stages is None else tree.write(self.stages, stages, step)
         times = tree.write(self.times, t_next, step + 1)
         details = tree.write(self.details, details, step)
         num_steps = step + wanted.astype(step.dtype)
-        return dataclasses.replace(
-            self, times=times, details=details, rows=rows, stages=stages, num_steps=num_steps
-        )
+        kept = dict(times=times, details=details, rows=rows, stages=stages, latest=latest)
+        return dataclasses.replace(self, num_steps=num_steps, **kept)
 
     def without_states(self) -> "Record":
         """The grid alone."""
-        return dataclasses.replace(self, rows=None, stages=None)
+        return dataclasses.replace(self, rows=None, stages=None, latest=None)
 
     def new_page(self) -> "Record":
         """An empty record of a few steps, from where this one ends."""
@@ -140,7 +149,7 @@ class Record(eqx.Module):
         parts = lambda r: (r.times, r.details, r.rows, r.stages)
         times, details, rows, stages = jax.tree.map(put, parts(self), parts(page))
         num_steps = step + page.num_steps
-        return Record(times, details, rows, stages, num_steps, self.max_steps, self.page)
+        return Record(times, details, rows, stages, num_steps, None, self.max_steps, self.page)
 
     def page_from(self, first: Count) -> "Record":
         """A page of steps."""
@@ -151,7 +160,7 @@ class Record(eqx.Module):
 
     def _page(self, times: Any, kept: tuple, num_steps: Count) -> "Record":
         details, rows, stages = kept
-        return Record(times, details, rows, stages, num_steps, max_steps=self.page)
+        return Record(times, details, rows, stages, num_steps, None, max_steps=self.page)
 
 
 def empty_record(
@@ -162,10 +171,12 @@ def empty_record(
     max_steps: int,
     checkpoints: int,
     operands: Any = (),
+    by_lane: bool = False,
 ) -> Record:
     """Rows and times for all lanes; the lane axes of `t0`, `state0` and `details` come after the
     rows. `state0`: what a row holds. `stages`: like those of one step, if there shall be room for
     them; where they are noted nothing is mapped. `operands`: what all but those is mapped with.
+    `by_lane`: whether lanes shall be replayed each by its own steps, if all states are there.
     """
     row_bytes = tree.num_bytes(state0)
     page, has_all = 0, checkpoints >= max_steps
@@ -182,7 +193,11 @@ def empty_record(
     times = tree.write(allocate(max_steps + 1 + page)(t0), t0, 0)
     details = jax.tree.map(allocate(max_steps + page), details)
     stages = jax.tree.map(allocate(max_steps + page, ()), stages)
-    return Record(times, details, rows, stages, jnp.array(0), max_steps, page)
+    latest = None
+    if by_lane and has_all and not page:
+        nobody = jnp.full_like(t0, -1, jnp.int32)
+        latest = tree.write(allocate(max_steps + 1)(nobody), nobody, 0)
+    return Record(times, details, rows, stages, jnp.array(0), latest, max_steps, page)
 
 
 def shared_by_lanes(record: Record) -> list[Any]:

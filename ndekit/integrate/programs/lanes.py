@@ -7,12 +7,16 @@ parameters that all lanes share is contracted over lanes inside a matrix product
 kept once a lane; (iii) the engine chooses where the lane axis stands.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from ... import tree
+from .counted_loops import is_on_host
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,22 @@ class Lanes:
 
         return mapped
 
+    def at_own_rows(self, look: Callable, index: Any) -> Any:
+        """`look(read, i)` in all lanes (not `last`) at once, each with its own `i` of `index`:
+        `read(x, i)` is the lane's part of row `i`, of arrays with one row for each step in front of
+        the lanes.
+        """
+        shape = jnp.shape(index)
+        number = math.prod(shape)
+        lane = jnp.arange(number, dtype=index.dtype)
+
+        def read(x: Any, i: Any) -> Any:
+            flat = lambda x: x.reshape(-1, *x.shape[1 + len(shape) :])
+            return jax.tree.map(lambda x: _rows(flat(x), i * number + lane), x)
+
+        found = look(read, index.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), found)
+
     @property
     def axis_of_rows(self) -> int:
         """Where the lanes of an array stand that has one row for each step in front."""
@@ -82,3 +102,11 @@ class Lanes:
             )
             seen = [n + flag for n, flag in zip(seen, flags, strict=True)]
         return (*shape, *reversed(sizes)) if self.last else (*sizes, *shape)
+
+
+def _rows(x: Any, places: Any) -> Any:
+    if x.ndim == 1 or not is_on_host():
+        return x.at[places].get(mode="promise_in_bounds")
+    # By the size of what a gather reads from, XLA's CPU compiler divides it among threads, which
+    # takes ten times as long as the rows one by one.
+    return jax.lax.map(lambda i: tree.read(x, i), places)

@@ -36,8 +36,8 @@ _BLOCK_OF_STRETCH = 128
 
 class _Walk(eqx.Module):
     ct: Cotangents
-    # The stack of checkpoints; or the state after the step, where steps are undone; or nothing,
-    # where all are there.
+    # The stack of checkpoints; or the state after the step, where steps are undone; or where all
+    # are there, nothing, or which step is the next of each lane.
     states: Any
     step: Count
 
@@ -56,10 +56,12 @@ def replay(
     ct, record = _at_the_end(pass_, solved.outcome), solved.recording.record
     if steps_at_once:
         return collect(pass_, perturbed, _walked_at_once(pass_, ct))
-    states = solved.recording.end
+    states, number = solved.recording.end, record.num_steps
     if isinstance(record.rows, Rows):
         states = stack_of(record.rows, record.num_steps)
-    ct = _walked(pass_, _Walk(ct, states, record.num_steps - 1)).ct
+    if record.latest is not None:
+        states, number = record.latest[record.num_steps], jnp.max(solved.outcome.num_accepted)
+    ct = _walked(pass_, _Walk(ct, states, number - 1)).ct
     return collect(pass_, perturbed, before_resets(pass_, ct, None))
 
 
@@ -170,8 +172,9 @@ def _grid_at_the_end(pass_: Replay, outcome: Outcome) -> Grid:
 def _turn(pass_: Replay, walk: _Walk, stays: bool = False) -> _Walk:
     """Go one step back; or stay where there is none left, if it may be so."""
     go_before = _arrive if pass_.problem.undo is None else _undo
-    if isinstance(pass_.recording.record.rows, AllRows):
-        go_before = _look_up
+    record = pass_.recording.record
+    if isinstance(record.rows, AllRows):
+        go_before = _look_up if record.latest is None else _look_up_by_lane
     number = jnp.maximum(walk.step, 0) if stays else walk.step
     states, step = go_before(pass_, walk.states, number)
     if stays:
@@ -195,6 +198,18 @@ def _look_up(pass_: Replay, nothing: Any, wanted: Count) -> tuple[Any, RecordedS
     """The state before step `wanted`, where the record has all."""
     record: Any = pass_.recording.record
     return nothing, record.step(wanted, tree.read(record.rows.states, wanted))
+
+
+def _look_up_by_lane(pass_: Replay, steps: Count, _: Count) -> tuple[Count, RecordedStep]:
+    """Each lane before the last of its own steps that are left."""
+    record: Any = pass_.recording.record
+
+    def look(read: Any, row: Count) -> tuple:
+        step = record.step(row, read(record.rows.states, row), read)
+        return read(record.latest, row), step
+
+    before, step = pass_.lanes.at_own_rows(look, jnp.maximum(steps, 0))
+    return before, step.only_if(steps >= 0)
 
 
 def _undo(pass_: Replay, after: tuple, wanted: Count) -> tuple[tuple, RecordedStep]:
