@@ -31,7 +31,7 @@ IN_REPLAY = [
         new="now = jnp.full_like(latest[step], step)",
         what="a lane is replayed by attempts that only others accepted",
         tests=(
-            "tests/integrate/replay/test_steps_of_lanes.py::test_turns_back_are_the_steps_of_the_slowest_lane",
+            "tests/integrate/replay/test_steps_of_lanes.py::test_gradient_is_that_of_each_lane_alone[times]",
         ),
     ),
     Mutant(
