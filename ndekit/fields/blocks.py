@@ -17,7 +17,7 @@ from .block_product import block_product
 _SMALL = 8
 # By the bits of a number: the norm up to which Taylor's polynomial is exact to rounding, and its
 # degree. The first term left out, norm^(degree + 1) / (degree + 1)!, is below half a rounding.
-_TAYLOR = {32: (0.6, 8), 64: (0.3, 12)}
+_TAYLOR = {16: (0.6, 8), 32: (0.6, 8), 64: (0.3, 12)}
 # Squarings for matrices that are a little too large, and the most that there are.
 _FEW, _MOST = 3, 12
 

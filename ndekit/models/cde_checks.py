@@ -3,6 +3,7 @@
 from typing import Any, get_args
 
 import diffrax
+import jax.numpy as jnp
 
 from ..controls import Windows
 from ..fields.choices import check_choice
@@ -40,6 +41,17 @@ def check_sizes(
     count("static_size", static, 0)
     if max_steps is not None:
         count("max_steps", max_steps)
+
+
+def check_dtype(dtype: Any) -> None:
+    """Increments of a control are differences of times and readings, of which half precision leaves
+    two or three digits.
+    """
+    if dtype is not None and jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            f"`dtype` must have 32 bits at least, got {jnp.dtype(dtype).name}: differences of "
+            "times and readings need them. Use `jnp.float32`."
+        )
 
 
 def check_steps(controller: Any, dt0: Any, substeps: int) -> None:

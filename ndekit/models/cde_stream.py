@@ -16,6 +16,7 @@ from ..controls.windows import EveryCount
 from ..shapes import Time
 from ..tree import where
 from .cde_control import first_state
+from .observations import in_order
 from .window_time import Stretch
 
 
@@ -104,6 +105,7 @@ def pushed(
         )
     mask = ~jnp.isnan(x) & (True if mask is None else jnp.asarray(mask, bool))
     is_first = state.number == 0
+    t = in_order(t, state.t, ~is_first)
     start = jnp.broadcast_to(jnp.asarray(model.start, x.dtype), x.shape)
     xs = jnp.where(mask, jnp.where(mask, x, 0), jnp.where(is_first, start, state.xs))
     counts = state.counts + _counted(model, mask)

@@ -17,7 +17,7 @@ from ..integrate.checked import check
 from ..numbers import count, real
 from ..shapes import Args, State, Time
 from .known_flow import AbstractKnownFlow, Known, along, at_times, past
-from .observations import Memory, Observation, no_memory, observations, remember
+from .observations import Memory, Observation, in_order, no_memory, observations, remember
 
 FIXED = (diffrax.ConstantStepSize, diffrax.StepTo)
 
@@ -205,9 +205,7 @@ class FlowReset(eqx.Module):
             raise ValueError(f"`x` must have shape ({self.channels},), but has {x.shape}.")
         mask = ~jnp.isnan(x) & (True if mask is None else jnp.asarray(mask, bool))
         x = jnp.where(mask, x, 0)
-        t = eqx.error_if(
-            t, state.has_begun & (t < state.t), "The rows of a stream must be in order of time."
-        )
+        t = in_order(t, state.t, state.has_begun)
         begun = Stream(state.y, t, no_memory(t, self.channels, dtype), True)
         state = tree.where(jnp.asarray(state.has_begun), state, begun)
         memory, seen = remember(state.memory, t, x, mask)

@@ -17,7 +17,7 @@ from ..fields import Affine, LinearField
 from ..fields.choices import check_choice
 from ..numbers import count, positive
 from ..numbers import counts as counts_of
-from .cde_checks import kind_of
+from .cde_checks import check_dtype, kind_of
 from .cde_control import (
     Counts,
     Scheme,
@@ -92,7 +92,7 @@ class LinearCDE(AbstractStreamed):
             `"rectilinear"`.
         static_size: how many numbers beside the series the first state is given.
         key: draws the weights.
-        dtype: of the parameters; JAX's default float if `None`.
+        dtype: of the parameters, of 32 bits or more; JAX's default float if `None`.
 
     Raises:
         ValueError: for sizes, names or numbers out of range, or options that do not go together;
@@ -165,6 +165,7 @@ class LinearCDE(AbstractStreamed):
         counts_of(channels=channels, hidden_size=hidden_size, out_size=out_size, chunk=chunk)
         count("static_size", static_size, 0)
         positive("per", per)
+        check_dtype(dtype)
         inputs = num_channels(channels, time, counts)
         keys = jr.split(key, 3)
         self.initial = Affine(inputs + static_size, hidden_size, key=keys[0], dtype=dtype)

@@ -18,7 +18,7 @@ from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution
 from ..numbers import positive
 from ..shapes import Time
-from .cde_checks import check_sizes, check_steps, kind_of
+from .cde_checks import check_dtype, check_sizes, check_steps, kind_of
 from .cde_control import (
     Counts,
     Scheme,
@@ -86,7 +86,7 @@ class NeuralCDE(AbstractStreamed):
             4096 adaptive ones.
         throw: whether a failed solve raises; if not, look at `solution.result`.
         key: draws the weights.
-        dtype: of the parameters; JAX's default float if `None`.
+        dtype: of the parameters, of 32 bits or more; JAX's default float if `None`.
 
     Raises:
         ValueError: for sizes, names or numbers out of range, or options that do not go together;
@@ -165,6 +165,7 @@ class NeuralCDE(AbstractStreamed):
         check_choice("counts", counts, get_args(Counts))
         check_sizes(channels, hidden_size, out_size, static_size, substeps, max_steps)
         positive("per", per)
+        check_dtype(dtype)
         check_steps(controller, dt0, substeps)
         inputs = num_channels(channels, time, counts)
         keys = jr.split(key, 3)

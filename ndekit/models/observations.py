@@ -54,6 +54,12 @@ def remember(memory: Memory, t: Time, x: Array, mask: Array) -> tuple[Memory, Ob
     return Memory(jnp.where(jnp.any(mask), t, memory.t), last, read_at), seen
 
 
+def in_order(t: Time, last: Time, has_begun: Any) -> Time:
+    """The time of a stream's next row, if it does not come before the last one."""
+    before = jnp.asarray(has_begun) & (t < last)
+    return eqx.error_if(t, before, "The rows of a stream must be in order of time.")
+
+
 def observations(series: Series, t0: Time) -> Observation:
     """All rows of a clean series."""
     memory = no_memory(t0, series.xs.shape[-1], series.xs.dtype)

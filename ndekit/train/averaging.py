@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PyTree
 
 from ..numbers import count, real
+from .trained import trained
 
 
 class WeightAverage(eqx.Module):
@@ -56,7 +57,7 @@ class WeightAverage(eqx.Module):
     def __init__(self, model: PyTree, *, start: int = 0, decay: float = 1.0):
         count("start", start, 0)
         real("decay", decay, least=0.0, most=1.0)
-        self.weights = eqx.filter(model, eqx.is_inexact_array)
+        self.weights = trained(model)
         self.number = jnp.zeros((), jnp.int32)
         self.start, self.decay = start, float(decay)
 
@@ -69,7 +70,7 @@ class WeightAverage(eqx.Module):
             share = jnp.maximum(1 / counted.astype(mean.real.dtype), 1 - self.decay)
             return mean + share * (new - mean)
 
-        weights = jax.tree.map(step, self.weights, eqx.filter(model, eqx.is_inexact_array))
+        weights = jax.tree.map(step, self.weights, trained(model))
         is_after = lambda average: (average.weights, average.number)
         return eqx.tree_at(is_after, self, (weights, self.number + 1))
 

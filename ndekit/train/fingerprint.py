@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from .loss import in_one_form
+from .trained import trained, trained_and_rest
 from .update import stepped
 
 # Where an object stands in memory, as Python prints it: another place in each process.
@@ -108,7 +109,7 @@ def _numbers(tree: PyTree) -> list[bytes]:
 
 def _loss_program(loss_fn: Any, model: PyTree, batch: PyTree, carry: PyTree, key: Array) -> list:
     """Of the gradient too: how a solve is differentiated is not in its value."""
-    params, static = eqx.partition(model, eqx.is_inexact_array)
+    params, static = trained_and_rest(model)
     in_full = in_one_form(loss_fn)
 
     def loss_and_grad(params: PyTree, batch: PyTree, step: Array, key: Array, carry: PyTree) -> Any:
@@ -122,7 +123,7 @@ def _loss_program(loss_fn: Any, model: PyTree, batch: PyTree, carry: PyTree, key
 def _update_program(
     optimizer: optax.GradientTransformation | optax.MultiSteps, model: PyTree, opt_state: PyTree
 ) -> list[bytes]:
-    params = eqx.filter(model, eqx.is_inexact_array)
+    params = trained(model)
 
     def total(params: PyTree) -> tuple[Array, None]:
         real = [jnp.sum(jnp.abs(leaf)) for leaf in jax.tree.leaves(params)]

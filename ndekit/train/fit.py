@@ -19,6 +19,7 @@ from .progress import ProgressBar
 from .remarks import remarks_of
 from .result import FitResult
 from .resume import Beginning, begin, logger
+from .trained import strongly_typed, trained
 
 
 def fit(
@@ -45,6 +46,8 @@ def fit(
     stop: Callable[[], bool] | None = None,
 ) -> FitResult:
     r"""Minimise `loss_fn` over the floating-point arrays of a model, with one compiled update.
+
+    Arrays of step size controllers (the times of a `diffrax.StepTo`, tolerances) stay as they are.
 
     Given a `checkpoint_dir`, a run that was killed goes on where its last checkpoint stands and
     ends bit for bit where it would have ended: update $i$ depends on the model, the optimiser's
@@ -120,6 +123,7 @@ def fit(
         )
         ```
     """
+    model = strongly_typed(model)
     _check_arguments(model, loss_fn, batch_fn, optimizer, key, evaluate, patience, monitor)
     if after_evaluate is not None and (carry is None or evaluate is None):
         raise ValueError("`after_evaluate` changes the carry: pass `carry` and `evaluate` too.")
@@ -156,7 +160,7 @@ def fit(
 
 def _first_state(plan: loop.Plan, model: PyTree, carry: PyTree) -> checkpoint.State:
     with jax.numpy_dtype_promotion("standard"):  # as for its updates
-        opt_state = plan.optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+        opt_state = plan.optimizer.init(trained(model))
     return checkpoint.State(
         model=model,
         opt_state=opt_state,
@@ -201,7 +205,7 @@ def _check_arguments(
     model: PyTree, loss_fn: Any, batch_fn: Any, optimizer: Any, key: Any, evaluate: Any,
     patience: Any, monitor: str,
 ) -> None:  # fmt: skip
-    if not any(map(eqx.is_inexact_array, jax.tree.leaves(model))):
+    if not jax.tree.leaves(trained(model)):
         raise ValueError(
             "`model` has no floating-point arrays, so there is nothing to train. Python numbers "
             "and arrays of integers stay as they are: make them `jnp.asarray(x, float)`."

@@ -14,6 +14,7 @@ from jaxtyping import Array, Int, PyTree, Real
 
 from .. import tree
 from .loss import checked_metrics, in_one_form
+from .trained import trained_and_rest
 
 Row = dict[str, Any]
 
@@ -35,7 +36,7 @@ def run_updates(
     optimizer: optax.GradientTransformation | optax.MultiSteps,
 ) -> tuple[PyTree, PyTree, PyTree, dict[str, Real[Array, " updates"]]]:
     """The updates numbered `steps`, each with its own of the `batches` stacked on a first axis."""
-    params, static = eqx.partition(model, eqx.is_inexact_array)
+    params, static = trained_and_rest(model)
     in_full = in_one_form(loss_fn)
 
     def update(before: tuple, now: tuple) -> tuple[tuple, dict[str, Array]]:

@@ -42,6 +42,13 @@ def test_rotations_stay_rotations_in_float32(norm, getkey):
     assert np.max(np.abs(found - by_scipy(a))) < 1e-6 * max(1, 4 * norm)
 
 
+def test_half_precision_is_right_to_its_rounding(getkey):
+    a = jr.normal(getkey(), (20, 3, 3, 2)).astype(jnp.bfloat16)
+    found = exponential(a)
+    assert found.dtype == jnp.bfloat16
+    assert np.max(np.abs(found.astype(float) - by_scipy(a))) < 0.03 * np.max(by_scipy(a))
+
+
 @pytest.mark.parametrize("norm", [0.1, 2.0, 20.0])
 def test_derivatives_are_those_of_frechet(norm, x64, getkey):
     a = jr.normal(getkey(), (3, 4, 4, 2)) * norm / 6

@@ -209,6 +209,8 @@ def test_a_stream_is_the_batch_call_of_every_prefix(kind, getkey):
         if i in (0, 3, 9):
             prefix = Series(one.ts[: i + 1], one.xs[: i + 1], one.mask[: i + 1])
             assert close_to_solver(prediction, model(prefix)[0], rtol=1e-7)
+    with pytest.raises(Exception, match="in order of time"):
+        jax.block_until_ready(step(state, one.ts[0], one.xs[0])[1])
 
 
 @pytest.mark.slow
@@ -266,6 +268,7 @@ BAD = {
     "chunk": (dict(chunk=0), "chunk"),
     "blocks": (dict(block_size=3), "multiple of `block_size`"),
     "windows": (dict(windows=4), "windows"),
+    "half precision": (dict(dtype=jnp.bfloat16), "32 bits"),
 }
 
 

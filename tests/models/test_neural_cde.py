@@ -184,6 +184,8 @@ def test_a_stream_is_the_batch_call_of_every_prefix(kind, static, getkey):
             prefix = Series(one.ts[: i + 1], one.xs[: i + 1], one.mask[: i + 1])
             assert close_to_solver(prediction, model(prefix, static=extra)[0], rtol=1e-7)
     assert np.std(on_the_way, axis=0).min() > 1e-3
+    with pytest.raises(Exception, match="in order of time"):
+        jax.block_until_ready(step(state, one.ts[0], one.xs[0])[1])
 
 
 @pytest.mark.parametrize("kind", ["rectilinear", pytest.param("order 3", marks=pytest.mark.slow)])
@@ -358,6 +360,7 @@ BAD = {
     "no adaptive controller": (dict(controller=diffrax.ConstantStepSize()), "adaptive"),
     "max_steps": (dict(max_steps=0), "max_steps"),
     "static": (dict(static_size=-1), "static_size"),
+    "half precision": (dict(dtype=jnp.float16), "32 bits"),
 }
 
 

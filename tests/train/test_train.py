@@ -2,6 +2,7 @@
 
 import json
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,40 @@ def sgd_by_hand(num_updates):
         x, y = batch_fn(step)
         weights = weights - 0.1 * 2 / 8 * x.T @ (x @ weights - y)
     return weights.astype(np.float32)
+
+
+class Gridded(eqx.Module):
+    weights: jax.Array
+    controller: diffrax.StepTo
+
+
+def test_the_grid_of_a_controller_is_not_trained():
+    """By weight decay it would be, whether or not it has a derivative."""
+    ts = jnp.linspace(0.0, 1.0, 5)
+    loss = lambda model, batch, step, *, key: (
+        jnp.sum(model.weights**2) + jnp.sum(model.controller.ts**2),
+        {},
+    )
+    model = Gridded(jnp.ones(3), diffrax.StepTo(ts))
+    trained = run(model=model, loss_fn=loss, optimizer=optax.adamw(0.1, weight_decay=0.1)).model
+    np.testing.assert_array_equal(trained.controller.ts, ts)
+    assert not np.any(trained.weights == 1)
+
+
+def test_weak_types_cost_no_second_compilation():
+    def num_traces(model):
+        traces = []
+
+        def noting(model, batch, step, *, key):
+            traces.append(step)
+            return loss_fn(model, batch, step, key=key)
+
+        run(num_updates=6, model=model, loss_fn=noting)
+        return len(traces)
+
+    weak = jnp.full(3, 0.5)
+    assert weak.weak_type
+    assert num_traces(weak) == num_traces(jnp.full(3, 0.5, jnp.float32))
 
 
 @pytest.mark.parametrize("updates_per_call", [1, 4, 7])
