@@ -27,6 +27,7 @@ from .integrate import (
     BrownianMotion,
     EachStep,
     EveryStep,
+    ExponentialAB,
     OneStep,
     Recorder,
     ReplayAdjoint,
@@ -36,6 +37,8 @@ from .integrate import (
     ReversibleAdjoint,
     Solution,
     StepsPerGap,
+    UniPC,
+    VariableAB,
     diffeqsolve,
 )
 from .regularize import (
@@ -63,6 +66,7 @@ __all__ = [
     "BrownianMotion",
     "EachStep",
     "EveryStep",
+    "ExponentialAB",
     "JacobianNorm",
     "Kinetic",
     "LossBudget",
@@ -83,6 +87,8 @@ __all__ = [
     "StepStiffness",
     "Taylor",
     "TrajectoryPolynomial",
+    "UniPC",
+    "VariableAB",
     "cache_compilations",
     "controls",
     "data",

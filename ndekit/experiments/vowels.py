@@ -46,6 +46,10 @@ def _ncde(options: Callable, key: Any, **more: Any) -> OfSeries:
     )
 
 
+def _ncde_hermite(options: Callable, key: Any) -> OfSeries:
+    return _ncde(options, key, scheme="hermite")
+
+
 def _log_ncde(options: Callable, key: Any) -> OfSeries:
     return _ncde(options, key, order=2, windows=Windows.every(4))
 
@@ -77,6 +81,7 @@ def _gru_d(options: Callable, key: Any) -> OfSeries:
 
 MODELS: dict[str, Callable[[Callable, Any], OfSeries]] = {
     "ncde": _ncde,
+    "ncde_hermite": _ncde_hermite,
     "log_ncde": _log_ncde,
     "linear_cde": _linear_cde,
     "ode_rnn": _ode_rnn,

@@ -12,8 +12,10 @@ from .outside.recorder import Recorder
 from .resets import Resets, ResetStates
 from .solution import Solution
 from .solvers.auto_switch import AutoSwitch
+from .solvers.multistep import ExponentialAB, VariableAB
 from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
 from .solvers.sosri import SOSRI
+from .solvers.unipc import UniPC
 
 __all__ = [
     "AbstractPlacement",
@@ -26,6 +28,7 @@ __all__ = [
     "BrownianMotion",
     "EachStep",
     "EveryStep",
+    "ExponentialAB",
     "OneStep",
     "Recorder",
     "ReplayAdjoint",
@@ -37,5 +40,7 @@ __all__ = [
     "Solution",
     "Step",
     "StepsPerGap",
+    "UniPC",
+    "VariableAB",
     "diffeqsolve",
 ]

@@ -12,7 +12,7 @@ from .cde_control import Scheme
 
 
 def kind_of(
-    order: int, windows: Windows | None, scheme: Scheme | None
+    order: int, windows: Windows | None, scheme: Scheme | None, *, adaptive: bool = False
 ) -> tuple[int, Windows | None, Scheme]:
     if count("order", order) > 3:
         raise ValueError(f"`order` must be 1, 2 or 3, got {order}.")
@@ -24,7 +24,9 @@ def kind_of(
             "Use for example `nk.controls.Windows.every(8)`."
         )
     if scheme is None:
-        scheme = "hermite" if windows is None else "linear"
+        # Equal steps of Heun's method take the increments of a line exactly, and not those of a
+        # cubic; adaptive steps may cross the readings of a smooth control.
+        scheme = "hermite" if windows is None and adaptive else "linear"
     check_choice("scheme", scheme, get_args(Scheme))
     if windows is not None and scheme == "hermite":
         raise ValueError(

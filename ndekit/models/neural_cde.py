@@ -60,7 +60,9 @@ class NeuralCDE(AbstractStreamed):
             reading for order 1, and every 8 readings above.
         scheme: how readings become a control: `"hermite"` (smooth; order 1 without windows),
             `"linear"`, or `"rectilinear"`, the one that knows nothing of what comes later, for
-            predictions on the way and for `step`. By default the first that is allowed.
+            predictions on the way and for `step`. By default `"hermite"` for adaptive steps without
+            windows, else `"linear"`: a step of Heun's method along a line takes exactly its
+            increment.
         time: whether the time is a channel of the control.
         counts: of readings so far, as further channels: `"each"` (one for each channel: whenever
             something is missing), `"rows"` (one in all), `"none"`.
@@ -161,7 +163,9 @@ class NeuralCDE(AbstractStreamed):
         key: Key[Array, ""] | UInt[Array, "2"],
         dtype: jnp.dtype | type | None = None,
     ):
-        self.order, self.windows, self.scheme = kind_of(order, windows, scheme)
+        self.order, self.windows, self.scheme = kind_of(
+            order, windows, scheme, adaptive=controller is not None
+        )
         check_choice("counts", counts, get_args(Counts))
         check_sizes(channels, hidden_size, out_size, static_size, substeps, max_steps)
         positive("per", per)

@@ -110,7 +110,7 @@ def with_ndekit(adjoint):
     batch = jax.tree.map(jnp.asarray, batch)
     field = nk.fields.CDEField(HIDDEN, 3, WIDTH, 1, activation=jax.nn.relu, key=jr.key(0))
     model = nk.models.NeuralCDE(
-        2, HIDDEN, 1, field=field, solver=ThreeEighths(), key=jr.key(0)
+        2, HIDDEN, 1, field=field, scheme="hermite", solver=ThreeEighths(), key=jr.key(0)
     )  # fmt: skip
     affine = lambda m: [m.initial, *m.field.layers, m.readout]
     where = lambda m: [x for layer in affine(m) for x in (layer.weight, layer.bias)]

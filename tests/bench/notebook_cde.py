@@ -67,10 +67,10 @@ class Peer(eqx.Module):
 def of_ndekit(peer: Peer, channels: int) -> nk.models.NeuralCDE:
     """The same with the same weights, along the series as it is."""
     key = jr.key(0)
-    options = {}
+    options: dict = {"scheme": "hermite"}
     if not peer.on_grid:
         adaptive = diffrax.PIDController(rtol=1e-3, atol=1e-6)
-        options = dict(solver=diffrax.Tsit5(), controller=adaptive)
+        options |= dict(solver=diffrax.Tsit5(), controller=adaptive)
     field = nk.fields.CDEField(
         HIDDEN, channels + 1, WIDTH, DEPTH, activation=jax.nn.softplus, key=key
     )

@@ -20,8 +20,8 @@ from ndekit.models import NeuralCDE
 
 PID = diffrax.PIDController(rtol=1e-4, atol=1e-6)
 KINDS = {
-    "hermite": {},
-    "linear": dict(scheme="linear"),
+    "hermite": dict(scheme="hermite"),
+    "linear": {},
     "rectilinear": dict(scheme="rectilinear", counts="each", per=10.0),
     "order 2": dict(order=2, windows=Windows.every(3)),
     "order 3": dict(order=3, windows=Windows.every(3), scheme="rectilinear", counts="rows"),
