@@ -117,7 +117,10 @@ def test_end_is_that_of_diffrax_on_a_fine_grid(kind, getkey, x64):
 
 
 @pytest.mark.parametrize("kind", EACH_KIND)
-def test_padding_changes_neither_value_nor_gradient(kind, getkey):
+def test_padding_changes_neither_value_nor_gradient(kind, getkey, request):
+    if "controller" in KINDS[kind]:
+        # In float32 rounding decides which steps are taken, and how many.
+        request.getfixturevalue("x64")
     model, key = make(getkey(), **KINDS[kind]), getkey()
     ones = [series(k, rows) for k, rows in zip(jr.split(key, 3), (9, 6, 11), strict=True)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *[padded(one, 13) for one in ones])
@@ -145,7 +148,7 @@ def test_padding_changes_neither_value_nor_gradient(kind, getkey):
 def test_gradients_are_finite_differences(kind, getkey, x64):
     options = KINDS[kind]
     if "controller" in options:  # on its own grid the slope is another question
-        options = options | dict(controller=diffrax.PIDController(rtol=1e-9, atol=1e-9))
+        options = options | dict(controller=diffrax.PIDController(rtol=1e-11, atol=1e-11))
     model, one = make(getkey(), **options), series(getkey())
     arrays, rest = eqx.partition(model, eqx.is_inexact_array)
 
@@ -162,8 +165,9 @@ def test_gradients_are_finite_differences(kind, getkey, x64):
         jnp.sum(g * a) for g, a in zip(*map(jax.tree.leaves, (gradient, along)), strict=True)
     )
     at = jax.jit(lambda h: loss(*jax.tree.map(lambda x, a: x + h * a, (arrays, xs), along)))
-    h = 1e-5
-    assert_tree_close(slope, (at(h) - at(-h)) / (2 * h), rtol=1e-5)
+    # Steps of another length leave differences of the tolerance's size, to be divided by h.
+    h, rtol = (1e-4, 1e-4) if "controller" in options else (1e-5, 1e-5)
+    assert_tree_close(slope, (at(h) - at(-h)) / (2 * h), rtol=rtol)
     assert not np.any(np.asarray(gradient[1])[~np.asarray(one.mask)])
 
 
