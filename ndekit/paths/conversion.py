@@ -80,8 +80,10 @@ def convert(
     if dst == "noise":
         return noise
     if dst == "velocity":
-        return here.velocity_of_score(x, value, data, noise) if src == "score" else (
-            times(here.dadt, data) + times(here.dmdt, noise)
+        return (
+            here.velocity_of_score(x, value, data, noise)
+            if src == "score"
+            else (times(here.dadt, data) + times(here.dmdt, noise))
         )
     return here.score_of_velocity(x, value, noise) if src == "velocity" else -over(noise, here.m)
 

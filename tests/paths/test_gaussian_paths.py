@@ -125,9 +125,7 @@ def test_the_levels_of_noise_that_papers_stop_at():
 @pytest.mark.parametrize("variance", [0.25, 1 - 1e-9, 1.0, 1 + 1e-7, 9.0])
 def test_log_variance_is_linear_in_time(variance):
     path, ts = nk.paths.LogVariance(variance), random_times(20)
-    assert_tree_close(
-        np.asarray(path.a(ts) ** 2 * variance + path.m(ts) ** 2), variance**ts, 1e-12
-    )
+    assert_tree_close(np.asarray(path.a(ts) ** 2 * variance + path.m(ts) ** 2), variance**ts, 1e-12)
     slope = jax.grad(lambda v: nk.paths.LogVariance(v).a(0.3))(variance)
     near = [nk.paths.LogVariance(variance * (1 + h)).a(0.3) for h in (-1e-5, 1e-5)]
     assert_tree_close(float(slope), float(near[1] - near[0]) / (2e-5 * variance), 1e-4)

@@ -1,11 +1,13 @@
 """One field along several paths: the same samples, by another way."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.close import assert_tree_close, close_to_rounding
+import scipy.integrate
+from support.close import assert_tree_close
 from support.gaussian_paths import PATHS, bent
 
 import ndekit as nk
@@ -41,13 +43,12 @@ def mixture_field(path):
 
 def end_of(field, path, start, sigma_max=20.0, sigma_min=0.01):
     t0, t1 = path.t_of_sigma(sigma_max), path.t_of_sigma(sigma_min)
-    y0 = path.a(t0) * start
-    sol = diffrax.diffeqsolve(
-        diffrax.ODETerm(field), diffrax.Dopri8(), t0, t1, None, y0, max_steps=2000,
-        stepsize_controller=diffrax.PIDController(rtol=1e-10, atol=1e-12),
-        adjoint=diffrax.DirectAdjoint(),
+    program = jax.jit(lambda t, x: field(t, x, None))
+    sol = scipy.integrate.solve_ivp(
+        lambda t, x: np.asarray(program(t, x)), (float(t0), float(t1)),
+        np.asarray(path.a(t0) * start), method="DOP853", rtol=1e-10, atol=1e-12,
     )  # fmt: skip
-    return sol.ys[0] / path.a(t1)
+    return sol.y[:, -1] / float(path.a(t1))
 
 
 SOLVED = ("CondOT", "VP", "LearnedPath")
@@ -59,7 +60,8 @@ def test_every_path_between_the_same_levels_of_noise_ends_in_the_same_sample():
     moved = scale_time(mixture_field(PATHS["CondOT"]()), PATHS["CondOT"](), PATHS["VP"]())
     ends["moved"] = end_of(moved, PATHS["VP"](), start)
     for name, end in ends.items():
-        assert_tree_close(end, ends["CondOT"], 1e-7), name
+        worst = np.max(np.abs(end - ends["CondOT"]))
+        assert worst < 1e-8, f"{name}: {worst}"
     assert not np.allclose(ends["CondOT"], MEANS[0], atol=0.05)  # it went somewhere of its own
 
 
@@ -71,10 +73,11 @@ def test_a_moved_field_is_the_field_of_the_other_path(dst):
     @jax.jit
     @jax.vmap
     def both(t, x):
-        return moved(t, x), direct(t, x)
+        return moved(t, x), direct(t, x, None)
 
     draw = np.random.default_rng(0)
-    got, expected = both(jnp.asarray(draw.uniform(0.02, 0.98, 50)), jnp.asarray(draw.normal(size=(50, 2))))
+    ts, xs = draw.uniform(0.02, 0.98, 50), draw.normal(size=(50, 2))
+    got, expected = both(jnp.asarray(ts), jnp.asarray(xs))
     assert_tree_close(got, expected, 1e-6, 1e-8)
 
 
@@ -83,18 +86,22 @@ def test_a_field_is_moved_to_a_diagonal_path_exactly():
     dst = bent(nk.paths.LearnedPath(0.01, 20.0, size=2))
     assert dst.a(0.3).shape == (2,) and dst.sigma(0.3).shape == ()
     moved, direct = scale_time(mixture_field(src), src, dst), mixture_field(src)
-    x, h, t = jnp.array([0.4, -1.0]), 1e-5, 0.3
+    x, t = jnp.array([0.4, -1.0]), jnp.asarray(0.3)
 
     # Along a solution of the source, scaled: the velocity is its derivative.
     def trajectory(t):
         src_t = src.t_of_sigma(dst.sigma(t))
         return src_t, dst.a(t) / src.a(src_t)
 
-    src_t, scale = trajectory(t)
-    slopes = jax.jacfwd(trajectory)(t)
-    expected = slopes[1] * x + scale * slopes[0] * direct(src_t, x, None)
-    assert_tree_close(moved(t, scale * x), expected, 1e-8)
-    assert h
+    @jax.jit
+    def both(t):
+        src_t, scale = trajectory(t)
+        slopes = jax.jacfwd(trajectory)(t)
+        expected = slopes[1] * x + scale * slopes[0] * direct(src_t, x, None)
+        return moved(t, scale * x), expected
+
+    got, expected = both(t)
+    assert_tree_close(got, expected, 1e-8)
 
 
 def test_gradients_reach_the_path_that_a_field_is_moved_to():
@@ -102,14 +109,13 @@ def test_gradients_reach_the_path_that_a_field_is_moved_to():
     x = jnp.array([0.4, -1.0])
 
     def size(warp):
-        import equinox as eqx
-
         path = eqx.tree_at(lambda p: p.warp, dst, warp)
         return jnp.sum(scale_time(mixture_field(src), src, path)(0.3, x) ** 2)
 
-    slope = jax.grad(size)(dst.warp)
+    slope = jax.jit(jax.grad(size))(dst.warp)
     step = 1e-6 * jnp.eye(len(dst.warp))
-    numeric = jnp.stack([(size(dst.warp + e) - size(dst.warp - e)) / 2e-6 for e in step])
+    around = jax.jit(jax.vmap(size))
+    numeric = (around(dst.warp[None] + step) - around(dst.warp[None] - step)) / 2e-6
     assert_tree_close(slope, numeric, 1e-5, 1e-8)
 
 
@@ -130,7 +136,8 @@ def test_of_gaussian_data_one_step_is_exact_in_the_normalised_variable(name, sol
 
     z0 = jnp.array([0.8, -1.7])
     sol = nk.diffeqsolve(diffrax.ODETerm(field), solver, t0, t1, t1 - t0, z0)
-    assert close_to_rounding(sol.ys[0], z0)
+    # What is left is rounding, multiplied by the velocity's demand near the data.
+    assert_tree_close(sol.ys[0], z0, 1e-9)
 
 
 @pytest.mark.parametrize("name", ["CondOT", "Trigonometric", "VP"])
