@@ -62,7 +62,8 @@ class ExactOT(eqx.Module):
     ) -> tuple[Float[Array, "n *shape"], Float[Array, "n *shape"]]:
         check_batches(x0, x1)
         costs = pair_costs(x0, x1, condition, self.condition_weight)
-        # Rows that are not finite would keep the search from its end.
-        costs = jnp.where(jnp.isfinite(costs), costs, jnp.finfo(costs.dtype).max / 1e6)
+        # What is not finite would keep the search from its end. A row at one price with all has no
+        # say in who goes with whom.
+        costs = jnp.where(jnp.isfinite(costs), costs, 0)
         rows, columns = optax.assignment.hungarian_algorithm(costs)
         return x0[jnp.zeros_like(rows).at[columns].set(rows)], x1

@@ -50,7 +50,8 @@ def check_batches(x0: Array, x1: Array) -> None:
 def _squared_distances(x0: Array, x1: Array) -> Array:
     """By one product of matrices, about the mean of both, where it cancels least."""
     x0, x1 = x0.reshape(len(x0), -1), x1.reshape(len(x1), -1)
-    centre = 0.5 * (jnp.mean(x0, axis=0) + jnp.mean(x1, axis=0))[None]
+    both = jnp.concatenate([x0, x1])
+    centre = jnp.mean(jnp.where(jnp.isfinite(both), both, 0), axis=0)[None]
     x0, x1 = x0 - centre, x1 - centre
     squares = jnp.sum(x0**2, axis=1)[:, None] + jnp.sum(x1**2, axis=1)[None]
     return jnp.maximum(squares - 2 * jnp.matmul(x0, x1.T, precision="highest"), 0)

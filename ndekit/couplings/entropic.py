@@ -17,8 +17,8 @@ class Sinkhorn(eqx.Module):
     r"""Pairs drawn from the plan $\pi$ with the least
     $\sum \pi_{ij} \lVert x_{0, i} - x_{1, j} \rVert^2 + \varepsilon \sum \pi_{ij} \log \pi_{ij}$.
 
-    For each row of `x1` one of `x0` is drawn, so a row of `x0` may appear twice, or not at all. Small
-    $\varepsilon$ is near [`ndekit.couplings.ExactOT`][] and slow, large $\varepsilon$ near
+    For each row of `x1` one of `x0` is drawn, so a row of `x0` may appear twice, or not at all.
+    Small $\varepsilon$ is near [`ndekit.couplings.ExactOT`][] and slow, large $\varepsilon$ near
     [`ndekit.couplings.Independent`][]. By ott-jax: `pip install "ndekit[ott]"`.
 
     Args:

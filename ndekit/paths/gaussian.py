@@ -18,8 +18,8 @@ class AbstractGaussianPath(eqx.Module):
     noise, at $t = 1$ data.
 
     A path of one's own gives `a` and `m`, of a time or of an array of times; all else follows from
-    them. $\sigma = m / a$ must fall. (Of the paths here $a$ rises or is constant and $m$ falls; only
-    the scale of a `LearnedPath` is free.) Whoever knows a derivative or
+    them. $\sigma = m / a$ must fall. (Of the paths here $a$ rises or is constant and $m$ falls;
+    only the scale of a `LearnedPath` is free.) Whoever knows a derivative or
     an inverse better than automatic differentiation and halving do may give that, too: `dadt`,
     `dmdt`, `squared_diffusion`, `t_of_ratio`. (Where $m$ has an infinite slope at an end at which
     it is 0, `squared_diffusion` must be given, or it is NaN there.)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
 from ..numbers import count
@@ -46,7 +45,7 @@ class KineticOptimal(AbstractGaussianPath):
 
         x1 = jnp.array([[1.0], [-1.0]])
         path = nk.paths.KineticOptimal.fit(x1, key=jr.key(0))
-        # 2 for straight lines between independent pairs without the model's averaging.
+        # 2 would be that of straight lines whose velocity knows both ends.
         assert 0 < path.energy < 2
         assert path.a(0.0) == 0 and path.a(1.0) == 1
         ```
@@ -60,11 +59,11 @@ class KineticOptimal(AbstractGaussianPath):
 
     @classmethod
     def of(cls, mmse: Callable[[Array], Array], *, num_knots: int = 257) -> "KineticOptimal":
-        """From the error of the best guess of normalised data.
+        r"""From the error of the best guess of normalised data.
 
         Args:
             mmse: takes $s$, positive, and gives the mean squared error for each coordinate.
-            num_knots: of $\\theta$, at least 2.
+            num_knots: of $\theta$, at least 2.
 
         Raises:
             ValueError: if `num_knots` is too small.
@@ -88,14 +87,14 @@ class KineticOptimal(AbstractGaussianPath):
         num_samples: int = 4096,
         num_knots: int = 257,
     ) -> "KineticOptimal":
-        """From data points, by Monte Carlo over points and noise.
+        r"""From data points, by Monte Carlo over points and noise.
 
         Args:
             x1: points, `(n, ...)`, with a mean square of 1 for each coordinate.
             key: draws points and noise.
             num_samples: pairs of a point and a noise, the same at every angle. Memory grows as
                 `num_samples * n`.
-            num_knots: of $\\theta$, at least 2.
+            num_knots: of $\theta$, at least 2.
 
         Raises:
             ValueError: if `x1` is not normalised, or a number is too small.

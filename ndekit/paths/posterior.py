@@ -15,7 +15,7 @@ from ..numbers import count
 def posterior_variance(
     x1: Any, *, key: Key[Array, ""] | UInt[Array, "2"], num: int = 4096
 ) -> Callable[[Array], Array]:
-    r"""$s \mapsto \frac{1}{d} E \lVert x_1 - E[x_1 \mid x_1 + x_0 / s] \rVert^2$ of a set of points.
+    r"""$s \mapsto \frac{1}{d} E \lVert x_1 - E[x_1 \mid x_1 + x_0 / s] \rVert^2$ of some points.
 
     Args:
         x1: points, `(n, ...)`, with a mean square of 1 for each coordinate.

@@ -1,5 +1,7 @@
 """Smooth curves over [0, 1] from a few numbers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,18 +27,38 @@ def spline(
     It begins in the first and ends in the last one, has two continuous derivatives, and rises where
     they do. Beyond [0, 1] its last pieces go on.
     """
-    num = len(coefficients)
-    knots = jnp.asarray(_knots(num), t.dtype)
+    table = jnp.asarray(_pieces(len(coefficients)), coefficients.dtype)
+    powers = jnp.tensordot(table, coefficients, 1, precision="highest")
+    intervals = len(table)
+    place = t * intervals
+    piece = jnp.clip(jnp.floor(jax.lax.stop_gradient(place)), 0, intervals - 1)
+    rows = powers[piece.astype(int)]
+    s = (place - piece).reshape(*t.shape, *[1] * (coefficients.ndim - 1))
+    first, *others = (jnp.take(rows, power, axis=t.ndim) for power in range(DEGREE + 1))
+    total = others.pop()
+    while others:
+        total = others.pop() + s * total
+    return first + s * total
+
+
+@functools.cache
+def _pieces(num: int) -> np.ndarray:
+    """Piece, power of the share of the piece, coefficient: what each adds to each."""
     intervals = num - DEGREE
-    piece = jnp.clip(jnp.floor(jax.lax.stop_gradient(t) * intervals), 0, intervals - 1).astype(int)
-    extra = coefficients.ndim - 1
-    # De Boor's algorithm: four coefficients, blended into one.
-    rows = [coefficients[piece + j] for j in range(DEGREE + 1)]
+    nodes = np.linspace(0.0, 1.0, DEGREE + 1)
+    to_powers = np.linalg.inv(np.vander(nodes, increasing=True))
+    values = [[_blend(i, (i + s) / intervals, num) for s in nodes] for i in range(intervals)]
+    return np.einsum("pk,ikc->ipc", to_powers, np.array(values))
+
+
+def _blend(piece: int, t: float, num: int) -> np.ndarray:
+    """The weight of each coefficient at `t`, by de Boor's algorithm."""
+    knots = _knots(num)
+    rows = list(np.eye(num)[piece : piece + DEGREE + 1])
     for level in range(1, DEGREE + 1):
         for j in range(DEGREE, level - 1, -1):
             left, right = knots[piece + j], knots[piece + j + DEGREE + 1 - level]
             share = (t - left) / (right - left)
-            share = share.reshape(*t.shape, *[1] * extra) if t.ndim and extra else share
             rows[j] = (1 - share) * rows[j - 1] + share * rows[j]
     return rows[DEGREE]
 

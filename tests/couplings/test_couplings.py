@@ -69,10 +69,16 @@ def test_a_heavy_condition_is_kept_and_a_light_one_is_not(real):
     assert np.all(free == pair(x0, x1)[0])
 
 
-def test_rows_that_are_not_finite_do_not_hang_and_leave_the_rest_paired():
-    x0, x1 = batches(2, 6)
-    found, _ = pair(x0.at[2, 0].set(jnp.nan), x1)
-    assert np.sum(np.isnan(found)) == 1
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_does_not_hang_and_has_no_say_in_the_rest(bad):
+    x0, x1 = batches(2, 8)
+    found, _ = pair(x0.at[2, 0].set(bad), x1)
+    finite = np.isfinite(np.asarray(found)[:, 0])
+    assert np.sum(~finite) == 1
+    costs = costs_of(x0, x1)
+    costs[2] = 0
+    apart = np.asarray(found, np.float64) - np.asarray(x1, np.float64)
+    assert_tree_close((apart[finite] ** 2).sum(), best(costs), 1e-6)
 
 
 def test_independent_pairs_are_all_of_them_in_an_order_that_the_key_draws():

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.close import ROUNDING, assert_tree_close
-from support.gaussian_paths import PATHS, Table, read
+from support.gaussian_paths import PATHS, Table, all_paths, read, read_ends
 
 import ndekit as nk
 from ndekit.paths import convert
 
-all_paths = pytest.mark.parametrize("name", PATHS)
 KINDS = ("data", "noise", "velocity", "score")
 PAIRS = list(itertools.product(KINDS, KINDS))
 NOISE, DATA = np.array([0.7, -1.3, 0.2]), np.array([1.1, 0.4, -2.0])
@@ -95,10 +94,10 @@ def _times(slope, part):
     return np.where(part == 0, 0, slope) * part
 
 
-@pytest.mark.parametrize("t", [0.0, 1.0])
+@pytest.mark.parametrize("t", [0, 1])
 @all_paths
 def test_at_an_end_conversions_are_true_or_undetermined_and_never_nan(name, t):
-    here = {k: v[0] for k, v in read(name, np.array([t], np.float32)).items()}
+    here = read_ends(name)[t]
     # A velocity is finite only if the part is nothing whose slope is infinite.
     for noise in (0 * NOISE, NOISE):
         for data in (0 * DATA, DATA):
@@ -123,10 +122,10 @@ def check_an_end(here, noise, data):
                 assert np.all(np.abs(got - expected) <= 1e-5 * demand * size), (src, dst)
 
 
-@pytest.mark.parametrize("t", [0.0, 1.0])
+@pytest.mark.parametrize("t", [0, 1])
 @all_paths
 def test_derivatives_by_the_point_and_the_value_are_finite_at_the_ends(name, t):
-    here = {k: v[0] for k, v in read(name, np.array([t], np.float32)).items()}
+    here = read_ends(name)[t]
     for found, slopes in derivatives(here, DATA.astype(np.float32), NOISE.astype(np.float32)):
         if np.isfinite(found):
             assert all(np.all(np.isfinite(part)) for part in slopes)

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.close import assert_tree_close
-from support.gaussian_paths import ENDS, PATHS
+from support.gaussian_paths import ENDS, PATHS, all_paths
 
 import ndekit as nk
 
-all_paths = pytest.mark.parametrize("name", PATHS)
 CONSTANT_A = ("VE", "EDM")
 
 
@@ -147,8 +146,8 @@ def test_a_level_that_a_path_does_not_have_is_refused():
     with pytest.raises(ValueError, match="`sigma` must"):
         path.t_of_sigma(-1.0)
     assert jnp.isnan(jax.jit(path.t_of_sigma)(51.0))
-    for ending in ("LearnedPath", "own"):
-        assert jnp.isnan(jax.jit(lambda s: PATHS[ending]().t_of_sigma(s))(51.0))
+    for ending in (PATHS["LearnedPath"](), PATHS["own"]()):
+        assert jnp.isnan(jax.jit(type(ending).t_of_sigma)(ending, 51.0))
 
 
 def test_levels_in_the_wrong_order_are_refused():

@@ -89,7 +89,7 @@ def test_on_a_checkerboard_the_energies_are_those_measured_for_it():
 
     mmse = jax.jit(posterior_variance(points, key=jr.key(0), num=2000))
     table = jnp.linspace(-4.0, 6.0, 400)
-    values = jax.lax.map(lambda l: mmse(jnp.exp(l)), table)
+    values = jax.lax.map(lambda log: mmse(jnp.exp(log)), table)
     smooth = lambda s: jnp.interp(jnp.log(s), table, values)
     least = float(KineticOptimal.of(smooth).energy)
     # Measured before, by another program and other points.

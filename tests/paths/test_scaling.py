@@ -65,7 +65,13 @@ def test_every_path_between_the_same_levels_of_noise_ends_in_the_same_sample():
     assert not np.allclose(ends["CondOT"], MEANS[0], atol=0.05)  # it went somewhere of its own
 
 
-@pytest.mark.parametrize("dst", [name for name in PATHS if name not in ("CondOT", "own")])
+FIRST = ("VP", "EDM", "Shifted CondOT", "LearnedPath")
+
+
+@pytest.mark.parametrize("dst", [
+    pytest.param(name, marks=() if name in FIRST else pytest.mark.slow)
+    for name in PATHS if name not in ("CondOT", "own")
+])  # fmt: skip
 def test_a_moved_field_is_the_field_of_the_other_path(dst):
     src, dst = nk.paths.CondOT(), PATHS[dst]()
     moved, direct = scale_time(mixture_field(src), src, dst), mixture_field(dst)

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import ndekit as nk
 
@@ -116,3 +117,17 @@ def _read(name, ts):
 def read(name, ts):
     """The quantities of a path at some times, in their dtype."""
     return jax.tree.map(np.asarray, _read(name, jnp.asarray(ts)))
+
+
+@functools.cache
+def read_ends(name):
+    """The quantities at t = 0 and t = 1, in float32."""
+    found = read(name, np.array([0.0, 1.0], np.float32))
+    return [{key: value[i] for key, value in found.items()} for i in (0, 1)]
+
+
+# What these would find, the others would, too, but for a rare end.
+RARE = ("LogVariance of 1", "CondOT, noise left", "Shifted LogVariance")
+all_paths = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in RARE else ()) for name in PATHS]
+)
