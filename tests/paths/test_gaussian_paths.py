@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.close import assert_tree_close
-from support.gaussian_paths import ENDS, PATHS, all_paths
+from support.gaussian_paths import ENDS, PATHS, all_paths, read
 
 import ndekit as nk
 
@@ -22,7 +22,7 @@ def random_times(num=1000):
 
 
 @jax.jit
-def read(path, t):
+def read_with_inverse(path, t):
     """All that a path says at a time, together, so that it is compiled once."""
     sigma = path.sigma(t)
     back, slope = jax.value_and_grad(path.t_of_sigma)(sigma)
@@ -34,7 +34,7 @@ def read(path, t):
 
 def read_all(path, ts):
     path = jax.tree.map(jnp.asarray, path)
-    read_many = jax.jit(jax.vmap(read, in_axes=(None, 0)))
+    read_many = jax.jit(jax.vmap(read_with_inverse, in_axes=(None, 0)))
     return jax.tree.map(np.asarray, read_many(path, jnp.asarray(ts)))
 
 
@@ -71,6 +71,18 @@ def test_a_path_goes_from_noise_to_data_and_its_slopes_and_inverse_are_its_own(n
     assert_tree_close(ends["sigma"], np.array(ENDS[name]), 1e-12, 1e-12)
     assert_tree_close(here["sigma"] * here["rho"], np.ones(1000), 1e-12)
     assert_tree_close(here["lam"], -np.log(here["sigma"]), 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("name", ["VP", "Shifted VP", "Cosine", "Shifted LogVariance"])
+def test_what_is_finite_at_an_end_is_the_limit_there(name):
+    found = read(name, np.array([0.0, 1e-10, 1 - 1e-10, 1.0]))
+    for quantity in ("a", "m", "dadt", "dmdt", "g2"):
+        at_0, near_0, near_1, at_1 = found[quantity]
+        for end, near in ((at_0, near_0), (at_1, near_1)):
+            if np.isfinite(end):
+                assert_tree_close(end, near, 1e-4, 1e-4)
+            else:
+                assert abs(near) > 1e3 and np.sign(near) == np.sign(end)
 
 
 @all_paths
