@@ -4,6 +4,8 @@ Start with `diffeqsolve`: it is `diffrax.diffeqsolve` with the argument `costs=`
 such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 
 - `fields`, `models`: vector fields, and models made of a vector field and a solve.
+- `paths`: Gaussian probability paths from noise to data, and conversions along them.
+- `couplings`: which noise of a batch goes with which data.
 - `controls`: paths from readings of a series, and their log-signatures.
 - `regularize`: costs, penalties, budgets and schedules.
 - `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
@@ -13,7 +15,19 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 
 import importlib.metadata as _metadata
 
-from . import controls, data, deploy, diagnose, fields, models, plot, regularize, train
+from . import (
+    controls,
+    couplings,
+    data,
+    deploy,
+    diagnose,
+    fields,
+    models,
+    paths,
+    plot,
+    regularize,
+    train,
+)
 from .compiling import cache_compilations
 from .integrate import (
     SOSRI,
@@ -91,12 +105,14 @@ __all__ = [
     "VariableAB",
     "cache_compilations",
     "controls",
+    "couplings",
     "data",
     "deploy",
     "diagnose",
     "diffeqsolve",
     "fields",
     "models",
+    "paths",
     "penalty",
     "plot",
     "regularize",

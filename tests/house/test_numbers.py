@@ -18,7 +18,9 @@ from ndekit.numbers import count, counts, positive, real
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
-PARTS = ("data", "deploy", "diagnose", "fields", "models", "regularize", "train")
+PARTS = (
+    "couplings", "data", "deploy", "diagnose", "fields", "models", "paths", "regularize", "train",
+)  # fmt: skip
 KEY = jr.key(0)
 FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
 ODE = nk.models.NeuralODE(FIELD)
@@ -41,6 +43,20 @@ GAUSSIAN = nk.models.Flowed(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)), None, No
 PATH = nk.models.LatentODE(1, 2, key=KEY)(SERIES, key=KEY)[0]
 # What each takes besides the number in question.
 GIVEN = {
+    "couplings.ExactOT": {},
+    "couplings.SchroedingerBridge": {},
+    "couplings.Sinkhorn": dict(epsilon=1.0),
+    "paths.Bridge": {},
+    "paths.CondOT": {},
+    "paths.Cosine": {},
+    "paths.EDM": {},
+    "paths.LearnedPath": dict(sigma_min=0.01, sigma_max=50.0),
+    "paths.LogVariance": {},
+    "paths.Polynomial": {},
+    "paths.Shifted": dict(path=nk.paths.CondOT()),
+    "paths.SubVP": {},
+    "paths.VE": {},
+    "paths.VP": {},
     "data.Buckets": dict(series=[SERIES], batch_size=1, key=KEY),
     "data.buckets": dict(series=[SERIES], batch_size=1, key=KEY),
     "data.black_scholes": dict(num=2, key=KEY),
@@ -117,6 +133,7 @@ MADE = {"models.Generator"}
 # Zero or less is meant here: none, or the other direction.
 ZERO = {
     "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
+    "condition_weight", "paths.Bridge.sigma", "paths.CondOT.sigma_min",
     "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
 }  # fmt: skip

@@ -1,0 +1,45 @@
+"""Where an increasing function takes a value, differentiably."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def rising_root(
+    f: Callable[[Array], Array], target: Float[Array, "*times"], *, slack: float = 1e-5
+) -> Float[Array, "*times"]:
+    """The `t` in [0, 1] with `f(t) == target`, for an elementwise `f` that increases.
+
+    Halving to the last bit, then two steps of Newton's method, which carry the derivatives by
+    `target` and by what `f` is made of, to second order. NaN if `target` is beyond `f(0)` or `f(1)`
+    by more than `slack`.
+    """
+    dtype = target.dtype
+
+    def halve(_: Any, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        left, right = ends
+        middle = 0.5 * (left + right)
+        below = f(middle) < target
+        return jnp.where(below, middle, left), jnp.where(below, right, middle)
+
+    bits = jnp.finfo(dtype).nmant + 8
+    ends = (jnp.zeros_like(target), jnp.ones_like(target))
+    left, right = jax.lax.fori_loop(0, bits, halve, ends)
+    t = jax.lax.stop_gradient(jnp.where(f(right) <= target, right, left))
+    for _ in range(2):
+        value, slope = jax.jvp(f, (t,), (jnp.ones_like(t),))
+        # At an end where `f` is flat or vertical the root is exact as it is.
+        regular = (slope > 0) & jnp.isfinite(slope)
+        t = t - jnp.where(regular, (value - target) / jnp.where(regular, slope, 1), 0)
+    inside = (f(jnp.zeros_like(t)) <= target + slack) & (f(jnp.ones_like(t)) >= target - slack)
+    return jnp.where(inside, t, jnp.nan)
+
+
+def as_time(t: object) -> Float[Array, "*shape"]:
+    """A time, or a noise level, as a floating array."""
+    t = jnp.asarray(t)
+    return t if eqx.is_inexact_array(t) else t.astype(jnp.result_type(float))
