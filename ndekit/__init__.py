@@ -6,6 +6,7 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 - `fields`, `models`: vector fields, and models made of a vector field and a solve.
 - `paths`: Gaussian probability paths from noise to data, and conversions along them.
 - `couplings`: which noise of a batch goes with which data.
+- `losses`: what flows are trained by: flow matching, denoising, bridges, flow maps.
 - `controls`: paths from readings of a series, and their log-signatures.
 - `regularize`: costs, penalties, budgets and schedules.
 - `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
@@ -22,6 +23,7 @@ from . import (
     deploy,
     diagnose,
     fields,
+    losses,
     models,
     paths,
     plot,
@@ -111,6 +113,7 @@ __all__ = [
     "diagnose",
     "diffeqsolve",
     "fields",
+    "losses",
     "models",
     "paths",
     "penalty",

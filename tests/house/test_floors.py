@@ -13,7 +13,13 @@ from support.imports import PACKAGE, graph_of, module_names, part_of
 FLOORS = (
     ("ground", ({"shapes", "tree", "numbers", "compiling"},)),
     ("data", ({"data"},)),
-    ("calculus", ({"fields", "controls", "paths", "couplings", "jets", "probes"}, {"parallel"})),
+    (
+        "calculus",
+        (
+            {"fields", "controls", "paths", "couplings", "losses", "jets", "probes"},
+            {"parallel"},
+        ),
+    ),
     ("engine", ({"integrate"},)),
     ("rooms", ({"regularize"}, {"models"})),
     ("workshop", ({"train"},)),

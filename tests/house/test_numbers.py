@@ -19,7 +19,8 @@ from ndekit.numbers import count, counts, positive, real
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
 PARTS = (
-    "couplings", "data", "deploy", "diagnose", "fields", "models", "paths", "regularize", "train",
+    "couplings", "data", "deploy", "diagnose", "fields", "losses", "models", "paths", "regularize",
+    "train",
 )  # fmt: skip
 KEY = jr.key(0)
 FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
@@ -46,6 +47,8 @@ GIVEN = {
     "couplings.ExactOT": {},
     "couplings.SchroedingerBridge": {},
     "couplings.Sinkhorn": dict(epsilon=1.0),
+    "losses.stratified_times": dict(key=KEY, number=3),
+    "losses.iso": dict(field=FIELD, t=0.0, x=jnp.ones(2), h=0.1),
     "paths.Bridge": {},
     "paths.CondOT": {},
     "paths.Cosine": {},
@@ -140,7 +143,7 @@ ZERO = {
 # Of a solve that runs backwards; of processes that may go anywhere.
 EITHER_SIGN = {
     "dt0", "drift", "mean", "correlation", "data.ornstein_uhlenbeck.start",
-    "data.spirals.decay",
+    "data.spirals.decay", "losses.stratified_times.lo", "losses.stratified_times.hi",
 }  # fmt: skip
 NO_COUNTS = (2.5, 2.0, math.nan, math.inf, True, "3", None, np.array(1.5), np.array([1, 2]))
 NO_NUMBERS = (math.nan, math.inf, -math.inf, True, "3", 1j, np.array([1.0, 2.0]))
