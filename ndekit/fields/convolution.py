@@ -140,4 +140,5 @@ def convolution(
     )  # fmt: skip
     limit = gain * (6 / ((before + after) * kernel**dims)) ** 0.5
     weight = jr.uniform(key, layer.weight.shape, dtype, -limit, limit)
-    return eqx.tree_at(lambda c: (c.weight, c.bias), layer, (weight, jnp.zeros_like(layer.bias)))
+    bias = jnp.zeros((after, *[1] * dims), dtype)
+    return eqx.tree_at(lambda c: (c.weight, c.bias), layer, (weight, bias))

@@ -21,7 +21,8 @@ class Lagrangian(eqx.Module):
 
     For motion whose momenta are not known: an energy is kept, as by
     [`ndekit.fields.Hamiltonian`][], but from positions and velocities in any coordinates. All
-    derivatives are exact; the system with the mass matrix $M$ is solved by `lineax.LU`.
+    derivatives are exact; the system with the mass matrix $M$ is solved by `lineax.LU`, a single
+    equation by division.
 
     A mass matrix that is singular, as that of an $L$ that is linear in $v$, gives rates that are
     not finite, and no error from here: a solve then ends with a result that says so. Derivatives
@@ -86,7 +87,14 @@ class Lagrangian(eqx.Module):
         _, drift = jax.jvp(momentum, (t, q, v), along)
         mass = jax.jacfwd(momentum, 2)(t, q, v)
         force = jax.grad(action, 1)(t, q, v) - drift
-        # Symmetric, but of a network not positive: no Cholesky factors.
-        operator = lx.MatrixLinearOperator(mass)
-        acceleration = lx.linear_solve(operator, force, lx.LU(), throw=False).value
+        acceleration = _solve(mass, force)
         return jnp.concatenate([v, acceleration])
+
+
+def _solve(mass: Float[Array, "size size"], force: Float[Array, " size"]) -> Float[Array, " size"]:
+    """The mass matrix is symmetric, but that of a network not positive: no Cholesky factors."""
+    if len(force) == 1:  # a division, where a call of LAPACK for each sample would take longer
+        operator, solver = lx.DiagonalLinearOperator(mass[0]), lx.Diagonal(well_posed=True)
+    else:
+        operator, solver = lx.MatrixLinearOperator(mass), lx.LU()
+    return lx.linear_solve(operator, force, solver, throw=False).value

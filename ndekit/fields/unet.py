@@ -87,7 +87,9 @@ class UNet(eqx.Module):
             raise ValueError(f"`width` ({width}) must be a multiple of `groups` ({groups}).")
         dtype = jnp.result_type(float) if dtype is None else dtype
         keys = iter(jr.split(key, 4 * depth + 4))
-        block = lambda *sizes: _Block(*sizes, 4 * width, groups, key=next(keys), dtype=dtype)
+        block = lambda before, after: _Block(
+            before, after, 4 * width, groups, key=next(keys), dtype=dtype
+        )
         conv = lambda *sizes, kernel=3, **options: convolution(
             sizes, kernel, key=next(keys), dtype=dtype, **options
         )
