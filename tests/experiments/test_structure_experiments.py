@@ -27,7 +27,7 @@ PENDULA = {
 }
 BOTH = {"nested_circles": CIRCLES, "pendulum": PENDULA}
 PAIRS = [f"{name} {preset}" for name, presets in BOTH.items() for preset in presets]
-QUICK = ("nested_circles learnt", "pendulum hamiltonian")
+QUICK = ("nested_circles learnt",)
 
 
 def built(name, preset, regularizer="none"):

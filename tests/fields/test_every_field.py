@@ -56,7 +56,7 @@ MATRICES = {"CDEField", "LinearField", "LogField"}
 PARTS = {"Affine", "GatedAffine", "SeparableEnergy", "clip_weights", "lipswish"}
 # Whose slope alone counts: the constant in each has no gradient.
 CONSTANTS = {"Gradient": 1, "Hamiltonian": 1, "Hamiltonian-separable": 2, "Lagrangian": 1}
-QUICK = ("MLP", "ConcatSquash", "SecondOrder", "Hamiltonian", "Lagrangian", "ConvField", "Graph")
+QUICK = ("ConcatSquash", "Hamiltonian", "Lagrangian", "Graph")
 
 
 def made(name, key, dtype=jnp.float32):
@@ -83,18 +83,18 @@ def test_every_field_is_here():
 def test_rates_have_the_state_s_shape_and_dtype(name, x64, getkey):
     for dtype in (jnp.float32, jnp.float64):
         field, ys = made(name, getkey(), dtype)
-        rates = eqx.filter_jit(field)(jnp.array(0.3, dtype), ys[0], None)
+        rates = eqx.filter_eval_shape(field, jnp.array(0.3, dtype), ys[0], None)
         assert rates.shape == ys[0].shape and rates.dtype == dtype
-        assert np.abs(rates).max() > 1e-3 and np.isfinite(rates).all()
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_leading_axes_are_samples(name, getkey):
     field, ys = made(name, getkey())
-    rate = jax.jit(lambda y: field(0.3, y))
-    apart = jnp.stack([rate(y) for y in ys])
-    assert close_to_rounding(rate(ys[None]), apart[None])
-    assert close_to_rounding(jax.jit(jax.vmap(rate))(ys), apart)
+    lanes = jax.vmap(lambda y: field(0.3, y))
+    one, together, apart = jax.jit(lambda y: (field(0.3, y[1]), field(0.3, y[None]), lanes(y)))(ys)
+    assert close_to_rounding(together, apart[None])
+    assert close_to_rounding(one, apart[1])
+    assert np.abs(one).max() > 1e-3 and np.isfinite(apart).all()
 
 
 @pytest.mark.parametrize("name", slow_but(QUICK, FIELDS))
@@ -133,7 +133,7 @@ def _is_none(node):
     return node is None
 
 
-@pytest.mark.parametrize("name", slow_but(("MLP", "Hamiltonian"), FIELDS))
+@pytest.mark.parametrize("name", slow_but(("MLP",), FIELDS))
 def test_adaptive_solves_in_lanes_are_those_one_by_one(name, x64, getkey):
     field, ys = made(name, getkey(), jnp.float64)  # rounding does not decide about steps
     solve = lambda y: nk.diffeqsolve(

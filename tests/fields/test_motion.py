@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ellipj, ellipk
 from support.close import assert_tree_close, close_to_rounding
+from support.marks import slow_but
 
 import ndekit as nk
 from ndekit.fields import MLP, Gradient, Hamiltonian, Lagrangian, SecondOrder, SeparableEnergy
@@ -42,7 +43,7 @@ def solved(field, y0, ts, controller=ACCURATE):
     ).ys  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PENDULUM)
+@pytest.mark.parametrize("name", slow_but(("Hamiltonian", "Lagrangian"), PENDULUM))
 def test_pendulum_swings_as_jacobi_says(name, x64):
     """From rest at angle a: sin(q / 2) = k sn(K - t), k = sin(a / 2)."""
     angle, ts = 2.0, TS.astype(jnp.float64)
@@ -99,6 +100,7 @@ def test_terms_are_the_field_in_halves(getkey):
     assert close_to_rounding(jnp.concatenate(halves), field(0.3, y))
 
 
+@pytest.mark.slow
 def test_gradients_go_through_the_symplectic_solver(x64, getkey):
     options = dict(out=(), final="linear", near_zero=False)
     networks = [MLP(1, 8, 1, **options, key=getkey()) for _ in "TV"]
@@ -129,6 +131,7 @@ def test_a_learnt_energy_is_kept_along_its_own_solution(x64, getkey):
     assert_tree_close(energies, np.full(6, energies[0]), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_lagrangian_in_polar_coordinates_is_a_straight_line(x64):
     field = Lagrangian(lambda t, y, args: 0.5 * (y[2] ** 2 + (y[0] * y[3]) ** 2))
     ts = jnp.linspace(0.0, 3.0, 7)
@@ -195,6 +198,7 @@ def test_a_gradient_goes_one_way_and_never_around(ascend, getkey):
     assert np.all(climbed > 0 if ascend else climbed < 0)
 
 
+@pytest.mark.slow
 def test_the_potential_falls_along_a_solution_as_the_square_of_its_slope(x64, getkey):
     height = MLP(2, 16, 2, out=(), final="linear", near_zero=False, key=getkey())
     field, ts = Gradient(height), jnp.linspace(0.0, 3.0, 301)
