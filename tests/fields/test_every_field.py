@@ -70,7 +70,7 @@ def made(name, key, dtype=jnp.float32):
 
 def solve(field, y, t1=0.5):
     return nk.diffeqsolve(
-        diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, t1, t1 / 4, y,
+        diffrax.ODETerm(field), diffrax.Heun(), 0.0, t1, t1 / 4, y,
         stepsize_controller=diffrax.ConstantStepSize(),
     ).ys[-1]  # fmt: skip
 
