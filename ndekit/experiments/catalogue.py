@@ -20,6 +20,8 @@ NAMES = (
     "latent_ode",
     "windows",
     "states",
+    "nested_circles",
+    "pendulum",
 )
 
 

@@ -39,7 +39,9 @@ from ndekit.experiments.harness.training import Trainer
 from ndekit.experiments.harness.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.experiments.latent_ode import Twin
 from ndekit.experiments.lorenz_latent_sde import LatentFit
+from ndekit.experiments.nested_circles import Circles
 from ndekit.experiments.ou_gan import GAN
+from ndekit.experiments.pendulum import PendulumFit
 from ndekit.experiments.spiral_sde import MomentFit, simulated_moments, spiral_moments
 from ndekit.train import column
 
@@ -47,8 +49,8 @@ CONFIGS = {
     f"{experiment}-{preset}": config
     for experiment, presets in EXPERIMENTS.items()
     for preset, config in presets.items()
-    # Those on series have tests of their own.
-    if not isinstance(config.task, (AbstractSeriesTask, Twin))
+    # Those on series and those that compare fields have tests of their own.
+    if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit))
 }
 
 

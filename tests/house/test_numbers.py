@@ -75,6 +75,13 @@ GIVEN = {
     "data.pad": dict(series=[SERIES]),
     "data.spirals": dict(num=2, key=KEY),
     "fields.CDEField": dict(SIZES, width=4, depth=1),
+    "fields.Augmented": dict(field=FIELD, extra=1),
+    "fields.ConcatSquash": dict(size=2, width=4, depth=1, key=KEY),
+    "fields.ConvField": dict(channels=1, width=4, depth=1, key=KEY),
+    "fields.GatedAffine": dict(in_size=2, out_size=2, key=KEY),
+    "fields.Graph": dict(adjacency=np.eye(2), size=1, width=4, depth=1, key=KEY),
+    "fields.Lagrangian": dict(lagrangian=lambda t, y, args: y[1] ** 2),
+    "fields.UNet": dict(channels=1, width=4, groups=2, key=KEY),
     "fields.GRUFlow": dict(hidden_size=2, key=KEY),
     "fields.LinearField": SIZES,
     "fields.LogField": dict(field=nk.fields.CDEField(2, 1, 4, 1, key=KEY)),
@@ -138,6 +145,7 @@ ZERO = {
     "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
     "condition_weight", "paths.Bridge.sigma", "paths.CondOT.sigma_min",
     "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
+    "inertia", "fields.UNet.depth",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
 }  # fmt: skip
 # Of a solve that runs backwards; of processes that may go anywhere.
