@@ -4,6 +4,7 @@ Start with `diffeqsolve`: it is `diffrax.diffeqsolve` with the argument `costs=`
 such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 
 - `fields`, `models`: vector fields, and models made of a vector field and a solve.
+- `probes`: estimates of the trace of a Jacobian, for densities.
 - `controls`: paths from readings of a series, and their log-signatures.
 - `regularize`: costs, penalties, budgets and schedules.
 - `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
@@ -13,7 +14,7 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 
 import importlib.metadata as _metadata
 
-from . import controls, data, deploy, diagnose, fields, models, plot, regularize, train
+from . import controls, data, deploy, diagnose, fields, models, plot, probes, regularize, train
 from .compiling import cache_compilations
 from .integrate import (
     SOSRI,
@@ -93,6 +94,7 @@ __all__ = [
     "models",
     "penalty",
     "plot",
+    "probes",
     "regularize",
     "train",
 ]

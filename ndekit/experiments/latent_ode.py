@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ..fields import MLP
 from ..models import LatentODE, NeuralODE
-from ..models.latent_prior import Normal
+from ..models.densities import Normal
 from ..regularize import schedules
 from ..shapes import Args, Time
 from .harness.config import Config
@@ -65,7 +65,7 @@ class Together(eqx.Module):
         z0, solve = posterior.mean, None
         if key is not None:
             draw, solve = jr.split(key)
-            z0 = posterior.draw(draw)
+            z0 = posterior.sample(key=draw)
         solution = self.ode(z0, ts=jnp.asarray(self.ts, z0.dtype), key=solve)
         assert solution.ys is not None
         values = jax.vmap(jax.vmap(self.latent.decoder))(jnp.swapaxes(solution.ys, 0, 1))
@@ -100,7 +100,7 @@ def _judged(
     """
     squares = (wanted.xs - said.values) ** 2
     of = lambda weights: jnp.mean(jnp.sum(weights * squares, axis=(1, 2)))
-    mean, log_std = said.posterior
+    mean, log_std = said.posterior.mean, said.posterior.log_std
     divergence = 0.5 * jnp.mean(jnp.exp(2 * log_std) + mean**2 - 1 - 2 * log_std)
     return of(wanted.trained) / (2 * noise_std**2) + beta * divergence, of(wanted.asked)
 

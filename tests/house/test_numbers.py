@@ -18,7 +18,7 @@ from ndekit.numbers import count, counts, positive, real
 
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
-PARTS = ("data", "deploy", "diagnose", "fields", "models", "regularize", "train")
+PARTS = ("data", "deploy", "diagnose", "fields", "models", "probes", "regularize", "train")
 KEY = jr.key(0)
 FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
 ODE = nk.models.NeuralODE(FIELD)
@@ -59,6 +59,7 @@ GIVEN = {
     "fields.GRUFlow": dict(hidden_size=2, key=KEY),
     "fields.LinearField": SIZES,
     "fields.LogField": dict(field=nk.fields.CDEField(2, 1, 4, 1, key=KEY)),
+    "models.CNF": dict(field=FIELD, base=nk.models.StandardNormal(2)),
     "models.FlowReset": dict(
         start=lambda s: jnp.zeros(2), flow=FIELD, reset=lambda y, row: y, readout=lambda y: y,
         channels=1,
@@ -71,6 +72,7 @@ GIVEN = {
     "models.LinearCDE": dict(SIZES, out_size=1),
     "models.NeuralCDE": dict(SIZES, out_size=1),
     "models.ODERNN": dict(SIZES, out_size=1),
+    "models.StandardNormal": {},
     "models.bayes_loss": dict(said=GAUSSIAN, series=SERIES),
     "models.jump_loss": dict(said=SAID, series=SERIES),
     "models.latent_bound": dict(path=PATH, series=SERIES, noise_std=0.1),
@@ -92,6 +94,9 @@ GIVEN = {
     "models.NeuralODE": dict(field=FIELD),
     "models.NeuralSDE": dict(drift=FIELD, diffusion=FIELD, noise="general", noise_size=1),
     "models.SDEGAN": dict(size=1, hidden=2, width=4, depth=1, noise_size=1, dt0=0.1, key=KEY),
+    "probes.HutchPP": {},
+    "probes.Hutchinson": {},
+    "probes.value_and_trace": dict(fn=jnp.sin, x=jnp.ones(2), directions=jnp.eye(2)),
     "regularize.LossBudget": dict(target_loss=1.0),
     "regularize.StepBudget": dict(target_steps=8),
     "regularize.schedules.constant": dict(value=1.0),
@@ -117,7 +122,7 @@ MADE = {"models.Generator"}
 # Zero or less is meant here: none, or the other direction.
 ZERO = {
     "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
-    "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
+    "static_size", "final_gain", "ndim", "scale", "mixing", "weight", "share", "damping", "spread",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
 }  # fmt: skip
 # Of a solve that runs backwards; of processes that may go anywhere.
