@@ -3,7 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -70,7 +70,7 @@ class Exact(AbstractTrace):
         ```
     """
 
-    def directions(self, fn: Map, x: Array, ndim: int, *, key: object = None) -> Array:
+    def directions(self, fn: Map, x: Array, ndim: int, *, key: Any = None) -> Array:
         shape = x.shape[x.ndim - ndim :]
         size = math.prod(shape)
         return jnp.eye(size, dtype=x.dtype).reshape(size, *[1] * (x.ndim - ndim), *shape)
@@ -110,7 +110,7 @@ class Hutchinson(AbstractTrace):
         if self.kind not in ("rademacher", "gaussian"):
             raise ValueError(f"`kind` must be 'rademacher' or 'gaussian', but got {self.kind!r}.")
 
-    def directions(self, fn: Map, x: Array, ndim: int, *, key: object = None) -> Array:
+    def directions(self, fn: Map, x: Array, ndim: int, *, key: Any = None) -> Array:
         return _drawn(self.kind, _given("Hutchinson", key), (self.n, *x.shape), x) / self.n**0.5
 
 
@@ -147,7 +147,7 @@ class HutchPP(AbstractTrace):
     def __check_init__(self):
         count("n", self.n)
 
-    def directions(self, fn: Map, x: Array, ndim: int, *, key: object = None) -> Array:
+    def directions(self, fn: Map, x: Array, ndim: int, *, key: Any = None) -> Array:
         first_key, rest_key = jr.split(_given("HutchPP", key))
         batch, shape = x.shape[: x.ndim - ndim], x.shape[x.ndim - ndim :]
         size = math.prod(shape)
@@ -202,7 +202,7 @@ def _drawn(kind: Kind, key: Array, shape: tuple[int, ...], x: Array) -> Array:
     return draw(key, shape, x.dtype)
 
 
-def _given(name: str, key: Array | None) -> Array:
+def _given(name: str, key: Any) -> Any:
     if key is None:
         raise ValueError(
             f"`{name}` draws its probes and needs a key. Pass `key=...`, or use `Exact()`."

@@ -20,6 +20,7 @@ NAMES = (
     "latent_ode",
     "windows",
     "states",
+    "cnf_toys",
 )
 
 

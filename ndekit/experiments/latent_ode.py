@@ -100,7 +100,7 @@ def _judged(
     """
     squares = (wanted.xs - said.values) ** 2
     of = lambda weights: jnp.mean(jnp.sum(weights * squares, axis=(1, 2)))
-    mean, log_std = said.posterior.mean, said.posterior.log_std
+    mean, log_std = said.posterior
     divergence = 0.5 * jnp.mean(jnp.exp(2 * log_std) + mean**2 - 1 - 2 * log_std)
     return of(wanted.trained) / (2 * noise_std**2) + beta * divergence, of(wanted.asked)
 

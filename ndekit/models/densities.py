@@ -2,6 +2,7 @@
 
 import abc
 import math
+from collections.abc import Iterator
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,12 +19,12 @@ class AbstractDensity(eqx.Module):
     """A law of arrays of one shape: its log density, and samples.
 
     Arrays inside are learnt with whatever the law is part of.
-
-    Attributes:
-        shape: of one sample.
     """
 
-    shape: eqx.AbstractVar[tuple[int, ...]]
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
 
     @abc.abstractmethod
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
@@ -55,11 +56,15 @@ class StandardNormal(AbstractDensity):
         ```
     """
 
-    shape: tuple[int, ...] = eqx.field(static=True)
+    lengths: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(self, shape: int | tuple[int, ...]):
         lengths = shape if isinstance(shape, tuple) else (shape,)
-        self.shape = tuple(count("shape", length) for length in lengths)
+        self.lengths = tuple(count("shape", length) for length in lengths)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.lengths
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
         axes = tuple(range(-len(self.shape), 0))
@@ -72,7 +77,7 @@ class StandardNormal(AbstractDensity):
 
 
 class Normal(AbstractDensity):
-    """Independent normal numbers of given means and spreads.
+    """Independent normal numbers of given means and spreads; as a pair, these two.
 
     Args:
         mean: of each number.
@@ -107,10 +112,12 @@ class Normal(AbstractDensity):
         mean, log_std = (jnp.broadcast_to(part, shape) for part in (self.mean, self.log_std))
         return mean + jnp.exp(log_std) * jr.normal(key, shape, mean.dtype)
 
+    def __iter__(self) -> Iterator[Array]:
+        return iter((self.mean, self.log_std))
+
     def kl(self, other: "Normal") -> Scalar:
         """The divergence of this law from another, in the mean over leading axes."""
-        parts = other.mean, other.log_std
-        mean, log_std = (jnp.broadcast_to(x, self.mean.shape) for x in parts)
+        mean, log_std = (jnp.broadcast_to(x, self.mean.shape) for x in other)
         ratio = jnp.exp(2 * (self.log_std - log_std))
         off = (self.mean - mean) ** 2 * jnp.exp(-2 * log_std)
         return jnp.mean(jnp.sum(0.5 * (ratio + off - 1) - self.log_std + log_std, axis=-1))

@@ -1,6 +1,6 @@
 """A latent SDE trained without a solve, by matching drifts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import diffrax
@@ -48,7 +48,7 @@ class MarginalDrift(eqx.Module):
     Reference: Bartosh, Vetrov and Naesseth (2025), "SDE Matching", arXiv 2502.02472, section 4.
     """
 
-    marginal: Callable[[Time], tuple[Array, Array]]
+    marginal: Callable[[Time], Iterable[Array]]
     diffusion: Callable
 
     def __call__(

@@ -156,5 +156,5 @@ def notebook_race(exact: bool) -> Race:
         Asked(f"trace + compile of an update: {name} / diffrax", name, DIFFRAX, 0.5)
         for name in (LANES, STATE)
     ]
-    memory = {name: (KEPT, None) for name in given}
+    memory: dict[str, tuple[int, float | None]] = {name: (KEPT, None) for name in given}
     return Race(ways, tuple(asked), tuple(compiled), memory, rounds=15, agree=agree)
