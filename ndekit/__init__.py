@@ -7,6 +7,7 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 - `paths`: Gaussian probability paths from noise to data, and conversions along them.
 - `couplings`: which noise of a batch goes with which data.
 - `losses`: what flows are trained by: flow matching, denoising, bridges, flow maps.
+- `probes`: estimates of the trace of a Jacobian, for densities.
 - `controls`: paths from readings of a series, and their log-signatures.
 - `regularize`: costs, penalties, budgets and schedules.
 - `train`: a training loop on optax. `deploy`: solves with a fixed number of steps.
@@ -27,6 +28,7 @@ from . import (
     models,
     paths,
     plot,
+    probes,
     regularize,
     train,
 )
@@ -118,6 +120,7 @@ __all__ = [
     "paths",
     "penalty",
     "plot",
+    "probes",
     "regularize",
     "train",
 ]

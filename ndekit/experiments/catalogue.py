@@ -22,6 +22,7 @@ NAMES = (
     "states",
     "nested_circles",
     "pendulum",
+    "cnf_toys",
 )
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from ..fields import MLP
 from ..models import LatentODE, NeuralODE
-from ..models.latent_prior import Normal
+from ..models.densities import Normal
 from ..regularize import schedules
 from ..shapes import Args, Time
 from .harness.config import Config
@@ -65,7 +65,7 @@ class Together(eqx.Module):
         z0, solve = posterior.mean, None
         if key is not None:
             draw, solve = jr.split(key)
-            z0 = posterior.draw(draw)
+            z0 = posterior.sample(key=draw)
         solution = self.ode(z0, ts=jnp.asarray(self.ts, z0.dtype), key=solve)
         assert solution.ys is not None
         values = jax.vmap(jax.vmap(self.latent.decoder))(jnp.swapaxes(solution.ys, 0, 1))

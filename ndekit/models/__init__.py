@@ -1,7 +1,10 @@
-"""Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, latent SDEs, SDE-GANs."""
+"""Models made of a vector field and a solve: neural ODEs, SDEs and CDEs, flows, latent SDEs."""
 
+from .carried import Carried
 from .cde_stream import CDEState
 from .classifier import ODEClassifier
+from .cnf import CNF
+from .densities import AbstractDensity, Normal, StandardNormal
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
 from .known_flow import AbstractKnownFlow
@@ -19,8 +22,11 @@ from .sde_gan import SDEGAN, Discriminator, Generator
 from .series_losses import bayes_loss, jump_loss, masked_gaussian
 
 __all__ = [
+    "AbstractDensity",
     "AbstractKnownFlow",
     "CDEState",
+    "CNF",
+    "Carried",
     "Discriminator",
     "FlowReset",
     "Flowed",
@@ -41,11 +47,13 @@ __all__ = [
     "NeuralCDE",
     "NeuralODE",
     "NeuralSDE",
+    "Normal",
     "ODERNN",
     "ODEClassifier",
     "Observation",
     "PathKL",
     "SDEGAN",
+    "StandardNormal",
     "Stream",
     "bayes_loss",
     "jump_loss",

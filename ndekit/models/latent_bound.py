@@ -11,8 +11,8 @@ from ..data import Series
 from ..fields.choices import check_choice
 from ..numbers import positive
 from ..shapes import Scalar
+from .densities import Normal
 from .latent_ode import LatentPath
-from .latent_prior import Normal
 from .series_losses import masked_gaussian
 
 Bound = Literal["elbo", "iwae", "published"]

@@ -16,8 +16,8 @@ from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, counts, real
 from ..shapes import Time
+from .densities import Normal
 from .latent_encoders import gated_encoder, gru_encoder, ode_rnn_encoder
-from .latent_prior import Normal
 from .neural_cde import NeuralCDE
 
 AnyKey = Key[Array, ""] | UInt[Array, "2"]
@@ -177,7 +177,7 @@ class LatentODE(eqx.Module):
         keys, z0 = None, posterior.mean[None]
         if draw is not None and solve is not None:
             keys = jr.split(solve, samples)
-            z0 = jax.vmap(posterior.draw)(jr.split(draw, samples))
+            z0 = posterior.sample((samples,), key=draw)
         run = lambda z0, key: self.decode(z0, ts, t0=t0, key=key)
         values, sol = jax.vmap(run)(z0, keys)
         return LatentPath(values, z0, posterior, encoded), sol

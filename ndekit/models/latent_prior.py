@@ -16,6 +16,7 @@ from ..fields import MLP, Affine
 from ..integrate import AbstractStepCost, ReplayAdjoint, Solution, Step
 from ..numbers import counts, positive, real
 from ..shapes import Args, Scalar, Time
+from .densities import Normal
 from .neural_sde import NeuralSDE
 from .series import as_series, without_padding
 
@@ -84,24 +85,6 @@ class Latent(NamedTuple):
         return beta * (self.path_kl + self.initial_kl) - log_likelihood
 
 
-class Normal(NamedTuple):
-    """Independent normal numbers."""
-
-    mean: Float[Array, "*shape"]
-    log_std: Float[Array, "*shape"]
-
-    def draw(self, key: Key[Array, ""] | UInt[Array, "2"]) -> Float[Array, "*shape"]:
-        noise = jr.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(self.log_std) * noise
-
-    def kl(self, other: "Normal") -> Scalar:
-        """The divergence of this law from another, in the mean over leading axes."""
-        mean, log_std = (jnp.broadcast_to(x, self.mean.shape) for x in other)
-        ratio = jnp.exp(2 * (self.log_std - log_std))
-        off = (self.mean - mean) ** 2 * jnp.exp(-2 * log_std)
-        return jnp.mean(jnp.sum(0.5 * (ratio + off - 1) - self.log_std + log_std, axis=-1))
-
-
 class LatentPrior(eqx.Module):
     r"""Series from noise, $z(t_0) \sim N(m_0, s_0)$, $dz = f_0(t, z)\, dt + g(z)\, dW$ in
     the sense of the solver, by default Ito's.
@@ -161,7 +144,7 @@ class LatentPrior(eqx.Module):
     ) -> Float[Array, "times size"]:
         """A series, without noise of observation."""
         first_key, path_key = jr.split(key)
-        sol = self.sde(self.first.draw(first_key), ts, key=path_key)
+        sol = self.sde(self.first.sample(key=first_key), ts, key=path_key)
         assert sol.ys is not None
         return self.decoder(sol.ys)
 

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..numbers import count
 from ..shapes import Args, Time
-from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .densities import Normal
+from .latent_prior import AbstractLatentSDE, Latent, LatentPrior
 from .series import encoder_of, last_of, states_of
 
 
@@ -114,7 +115,7 @@ class LatentSDE(AbstractLatentSDE):
         prior = self.prior
         costs = {**prior.sde.costs, "path_kl": prior.kl_from(drift)}
         posterior = dataclasses.replace(prior.sde, drift=drift, costs=costs)
-        sol = posterior(first.draw(first_key), ts, key=path_key)
+        sol = posterior(first.sample(key=first_key), ts, key=path_key)
         assert sol.ys is not None
         states = jnp.moveaxis(sol.ys, 0, -2)
         values = prior.decoder(states)

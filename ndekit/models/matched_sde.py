@@ -1,6 +1,6 @@
 """A latent SDE trained without a solve, by matching drifts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import diffrax
@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Key, Real, UInt
 from ..fields import MLP, Affine
 from ..numbers import counts
 from ..shapes import Args, Time
-from .latent_prior import AbstractLatentSDE, Latent, LatentPrior, Normal
+from .densities import Normal
+from .latent_prior import AbstractLatentSDE, Latent, LatentPrior
 from .series import encoder_of, last_of, states_of
 
 
@@ -47,7 +48,7 @@ class MarginalDrift(eqx.Module):
     Reference: Bartosh, Vetrov and Naesseth (2025), "SDE Matching", arXiv 2502.02472, section 4.
     """
 
-    marginal: Callable[[Time], tuple[Array, Array]]
+    marginal: Callable[[Time], Iterable[Array]]
     diffusion: Callable
 
     def __call__(
@@ -191,7 +192,7 @@ class MatchedLatentSDE(AbstractLatentSDE):
         ts, xs = self.prior.as_series(ts, xs, axes=0, holes=self.missing)
         marginal = self._marginal(ts, xs)
         divergence = self.prior.kl_from(MarginalDrift(marginal, self.prior.sde.diffusion))
-        draw = jax.vmap(lambda t, key: marginal(t).draw(key))
+        draw = jax.vmap(lambda t, key: marginal(t).sample(key=key))
 
         state_key, time_key, key = jr.split(key, 3)
         states = draw(ts, jr.split(state_key, len(ts)))

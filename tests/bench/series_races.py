@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jax import lax
 from notebook_cde import notebook_race
+from notebook_cnf import notebook_race as flow_race
 from races import KEPT, Asked, Race, Way
 
 import ndekit as nk
@@ -214,6 +215,8 @@ def linear_race(steps: int) -> Race:
 RACES: dict[str, Callable[[], Race]] = {
     "an update of the notebook's neural cde, Heun": lambda: notebook_race(on_grid=True),
     "an update of the notebook's neural cde, Tsit5": lambda: notebook_race(on_grid=False),
+    "an update of the notebook's flow, exact trace": lambda: flow_race(exact=True),
+    "an update of the notebook's flow, one probe": lambda: flow_race(exact=False),
     "ode-rnn, 100 irregular readings": ode_rnn_race,
     "jump ode, 20000 paths": jump_ode_race,
     "linear cde, 1000 steps": lambda: linear_race(1000),

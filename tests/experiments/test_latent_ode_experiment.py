@@ -18,7 +18,7 @@ from ndekit.experiments.harness import readings, registry, row
 from ndekit.experiments.harness.loss import make_loss
 from ndekit.experiments.harness.measuring import measure, rows_of
 from ndekit.experiments.harness.registry import find_regularizer
-from ndekit.models.latent_prior import Normal
+from ndekit.models import Normal
 
 SIZES = (12, 4, 6)
 DATA = Path(os.environ.get("NDEKIT_DATA", "/nowhere"))

@@ -19,8 +19,8 @@ from ndekit.numbers import count, counts, positive, real
 pytestmark = pytest.mark.usefixtures("types_unchecked")
 
 PARTS = (
-    "couplings", "data", "deploy", "diagnose", "fields", "losses", "models", "paths", "regularize",
-    "train",
+    "couplings", "data", "deploy", "diagnose", "fields", "losses", "models", "paths", "probes",
+    "regularize", "train",
 )  # fmt: skip
 KEY = jr.key(0)
 FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
@@ -85,6 +85,7 @@ GIVEN = {
     "fields.GRUFlow": dict(hidden_size=2, key=KEY),
     "fields.LinearField": SIZES,
     "fields.LogField": dict(field=nk.fields.CDEField(2, 1, 4, 1, key=KEY)),
+    "models.CNF": dict(field=FIELD, base=nk.models.StandardNormal(2)),
     "models.FlowReset": dict(
         start=lambda s: jnp.zeros(2), flow=FIELD, reset=lambda y, row: y, readout=lambda y: y,
         channels=1,
@@ -97,6 +98,7 @@ GIVEN = {
     "models.LinearCDE": dict(SIZES, out_size=1),
     "models.NeuralCDE": dict(SIZES, out_size=1),
     "models.ODERNN": dict(SIZES, out_size=1),
+    "models.StandardNormal": {},
     "models.bayes_loss": dict(said=GAUSSIAN, series=SERIES),
     "models.jump_loss": dict(said=SAID, series=SERIES),
     "models.latent_bound": dict(path=PATH, series=SERIES, noise_std=0.1),
@@ -118,6 +120,9 @@ GIVEN = {
     "models.NeuralODE": dict(field=FIELD),
     "models.NeuralSDE": dict(drift=FIELD, diffusion=FIELD, noise="general", noise_size=1),
     "models.SDEGAN": dict(size=1, hidden=2, width=4, depth=1, noise_size=1, dt0=0.1, key=KEY),
+    "probes.HutchPP": {},
+    "probes.Hutchinson": {},
+    "probes.value_and_trace": dict(fn=jnp.sin, x=jnp.ones(2), directions=jnp.eye(2)),
     "regularize.LossBudget": dict(target_loss=1.0),
     "regularize.StepBudget": dict(target_steps=8),
     "regularize.schedules.constant": dict(value=1.0),
@@ -145,7 +150,7 @@ ZERO = {
     "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
     "condition_weight", "paths.Bridge.sigma", "paths.CondOT.sigma_min",
     "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
-    "inertia", "fields.UNet.depth",
+    "inertia", "fields.UNet.depth", "ndim",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
 }  # fmt: skip
 # Of a solve that runs backwards; of processes that may go anywhere.

@@ -236,7 +236,7 @@ def test_the_path_divergence_is_the_integral_over_the_times_of_the_series():
     times, parts = np.polynomial.legendre.leggauss(12)
 
     def rate(t, key):
-        return kl.rate(t, marginal(t).draw(key))
+        return kl.rate(t, marginal(t).sample(key=key))
 
     # The context has kinks at the observations: piece by piece.
     whole, variance = 0.0, 0.0
