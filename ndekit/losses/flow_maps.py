@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..paths import AbstractGaussianPath
@@ -72,7 +73,7 @@ def mean_flow(
     x = path.sample(t, x0, x1)
     v = path.velocity(t, x0, x1) if teacher is None else called(teacher, t, x, None, x1)
     along = (jnp.ones_like(t), v, jnp.zeros_like(s))
-    said, change = jax.jvp(lambda *given: called(flow_map, *given, x1), (t, x, s), along)
+    said, change = jax.jvp(lambda t, x, s: called(flow_map, t, x, s, x1), (t, x, s), along)
     target = v + (s - t).astype(x.dtype) * change
     return mean_square(said - jax.lax.stop_gradient(target), None, t)
 
@@ -121,7 +122,7 @@ def shortcut(
     Reference: Frans et al. (2025), "One step diffusion via shortcut models", arXiv 2410.12557.
     """
     h = jnp.asarray(step, x1.dtype)
-    if not isinstance(h, jax.core.Tracer) and not 0 <= h <= 0.5:
+    if not isinstance(h, Tracer) and not 0 <= h <= 0.5:
         raise ValueError(f"`step` must be between 0 and 1/2, got {float(h):g}.")
     key, of_time = jr.split(key)
     t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h) if t is None else jnp.asarray(t)
@@ -186,7 +187,7 @@ def consistency(
     Reference: Song et al. (2023), "Consistency models", arXiv 2303.01469.
     """
     h = jnp.asarray(step, x1.dtype)
-    if not isinstance(h, jax.core.Tracer) and not 0 < h <= 1:
+    if not isinstance(h, Tracer) and not 0 < h <= 1:
         raise ValueError(f"`step` must be above 0 and at most 1, got {float(h):g}.")
     key, of_time = jr.split(key)
     t = jr.uniform(of_time, (), x1.dtype) * (1 - h) if t is None else jnp.asarray(t)
