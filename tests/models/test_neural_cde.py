@@ -19,6 +19,7 @@ from ndekit.data import Series
 from ndekit.models import NeuralCDE
 
 PID = diffrax.PIDController(rtol=1e-4, atol=1e-6)
+FINE = diffrax.PIDController(rtol=1e-11, atol=1e-11)
 KINDS = {
     "hermite": dict(scheme="hermite"),
     "linear": {},
@@ -118,10 +119,13 @@ def test_end_is_that_of_diffrax_on_a_fine_grid(kind, getkey, x64):
 
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_padding_changes_neither_value_nor_gradient(kind, getkey, request):
-    if "controller" in KINDS[kind]:
-        # Rounding may decide which steps are taken: what is compared is compiled, in float64.
+    options, rtol = KINDS[kind], 1e-6
+    if "controller" in options:
+        # Rounding decides whether a stage falls before or behind a corner of the control, and so
+        # which steps are taken: what is left in common is the tolerance.
         request.getfixturevalue("x64")
-    model, key = make(getkey(), **KINDS[kind]), getkey()
+        options, rtol = options | dict(controller=FINE), 1e-5
+    model, key = make(getkey(), **options), getkey()
     ones = [series(k, rows) for k, rows in zip(jr.split(key, 3), (9, 6, 11), strict=True)]
     batch = jax.tree.map(lambda *x: jnp.stack(x), *[padded(one, 13) for one in ones])
     arrays, rest = eqx.partition(model, eqx.is_inexact_array)
@@ -136,20 +140,20 @@ def test_padding_changes_neither_value_nor_gradient(kind, getkey, request):
     alone = [each(arrays, jax.tree.map(jnp.asarray, one)) for one in ones]
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(loss), (None, 0)))(arrays, batch)
     for i, (value, gradient) in enumerate(alone):
-        assert close_to_solver(values[i], value, rtol=1e-7)
+        assert close_to_solver(values[i], value, rtol=rtol / 10)
         of_lane = [g[i] for g in jax.tree.leaves(gradients)]
-        assert close_to_solver(of_lane, jax.tree.leaves(gradient), rtol=1e-6)
+        assert close_to_solver(of_lane, jax.tree.leaves(gradient), rtol=rtol)
     total = lambda arrays: jnp.sum(jax.vmap(loss, (None, 0))(arrays, batch))
     summed = [jnp.sum(g, axis=0) for g in jax.tree.leaves(gradients)]
     of_total = jax.jit(jax.grad(total))(arrays)
-    assert close_to_solver(jax.tree.leaves(of_total), summed, rtol=1e-6)
+    assert close_to_solver(jax.tree.leaves(of_total), summed, rtol=rtol)
 
 
 @pytest.mark.parametrize("kind", EACH_KIND)
 def test_gradients_are_finite_differences(kind, getkey, x64):
     options = KINDS[kind]
     if "controller" in options:  # on its own grid the slope is another question
-        options = options | dict(controller=diffrax.PIDController(rtol=1e-11, atol=1e-11))
+        options = options | dict(controller=FINE)
     model, one = make(getkey(), **options), series(getkey())
     arrays, rest = eqx.partition(model, eqx.is_inexact_array)
 
