@@ -18,6 +18,7 @@ from support.close import assert_tree_close, close_to_rounding
 from support.marks import slow_but
 
 from ndekit.data import Dataset
+from ndekit.experiments.cnf_toys import Toy
 from ndekit.experiments.harness import compare, registry, row, runs, search, turns
 from ndekit.experiments.harness.classification import Classification
 from ndekit.experiments.harness.distances import marginal_distance
@@ -49,8 +50,8 @@ CONFIGS = {
     f"{experiment}-{preset}": config
     for experiment, presets in EXPERIMENTS.items()
     for preset, config in presets.items()
-    # Those on series and those that compare fields have tests of their own.
-    if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit))
+    # Those on series, those that compare fields and densities have tests of their own.
+    if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit, Toy))
 }
 
 
