@@ -93,6 +93,7 @@ def test_a_start_that_is_the_first_reading_is_not_causal():
     assert np.any(by(None) != 0) and np.all(by(0.0) == 0)
 
 
+@pytest.mark.slow
 def test_a_window_knows_nothing_of_readings_behind_its_end():
     given = series(gaps=True)
     windows = nk.controls.Windows.at(np.asarray(given.ts)[[0, 2, 3]] + np.array([0.0, 0.0, 0.1]))

@@ -176,6 +176,7 @@ def test_depth_one_from_reading_to_reading_is_the_controlled_equation_itself():
     assert_tree_close(by_windows, along, 1e-12, 1e-13)
 
 
+@pytest.mark.slow
 def test_a_nonlinear_equation_is_solved_better_with_each_level():
     ts = np.linspace(0.0, 1.0, 65)
     xs = np.stack([np.sin(4 * ts), np.cos(4 * ts)], axis=1)

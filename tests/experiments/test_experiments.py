@@ -405,6 +405,7 @@ def test_seeds_differ_and_repeat(tiny, finished, tmp_path):
     assert other.test_loss != first.test_loss
 
 
+@pytest.mark.slow
 def test_trainings_in_turns_are_those_of_a_training_at_once(tiny):
     jobs = [make_job("digits", name, 0, epochs=7) for name in ("none", "steps")]
     found = turns.train_in_turns(jobs, num_updates=20)

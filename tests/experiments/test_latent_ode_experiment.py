@@ -80,7 +80,9 @@ def test_a_batch_of_the_twin_is_one_state():
     assert_tree_close(float(table.t1[-1]), 1.0, rtol=1e-6)
 
 
-@pytest.mark.parametrize("config", [GRU, ODE_RNN], ids=["gru", "ode_rnn"])
+@pytest.mark.parametrize(
+    "config", [GRU, pytest.param(ODE_RNN, marks=pytest.mark.slow)], ids=["gru", "ode_rnn"]
+)
 def test_each_series_is_solved_for_itself(config):
     model, data, _ = model_of(config)
     x = batch_of(data.test_x)

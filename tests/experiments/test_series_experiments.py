@@ -9,6 +9,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from support.close import assert_tree_close
+from support.marks import slow_but
 
 from ndekit import models
 from ndekit.cli import main
@@ -110,7 +111,7 @@ def test_vowels_are_stratified_and_dropped():
     assert len(official.validation_y) == 0
 
 
-@pytest.mark.parametrize("regularizer", ["steps", "budget", "local_time"])
+@pytest.mark.parametrize("regularizer", slow_but(("steps",), ("steps", "budget", "local_time")))
 def test_costs_are_means_of_those_of_each_series(regularizer):
     model, data, entry = model_of(ADAPTIVE, regularizer)
     strength = ADAPTIVE.coefficients[regularizer]

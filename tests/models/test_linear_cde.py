@@ -133,7 +133,7 @@ def test_without_windows_all_ways_agree(getkey, x64):
     assert_tree_close(linear(one)[1].ys, other(one)[1].ys, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("flow", ["exp", "euler"])
+@pytest.mark.parametrize("flow", [pytest.param("exp", marks=pytest.mark.slow), "euler"])
 def test_chunks_and_trees_are_the_plain_scan_in_value_and_gradient(flow, getkey, x64):
     key, one = getkey(), series(getkey(), 23)
     plain = make(key, flow=flow, chunk=100, parallel=False)
@@ -173,7 +173,8 @@ def test_gradients_are_finite_differences(kind, getkey, x64):
     assert_tree_close(slope, (at(1e-5) - at(-1e-5)) / 2e-5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", EACH_KIND)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_neither_value_nor_gradient(kind, getkey):
     model = make(getkey(), **KINDS[kind])
     ones = [series(k, rows) for k, rows in zip(jr.split(getkey(), 3), (11, 7, 10), strict=True)]

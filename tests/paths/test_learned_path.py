@@ -27,7 +27,7 @@ def test_no_parameters_change_the_levels_at_the_ends_or_the_order_of_times(warp,
     )  # fmt: skip
     ts = jnp.linspace(0.0, 1.0, 33)
     sigma, back = levels(path, ts)
-    assert_tree_close(np.asarray(sigma[jnp.array([0, -1])]), np.array([50.0, 0.01]), 2e-6)
+    assert_tree_close(np.asarray(sigma[jnp.array([0, -1])]), np.array([50.0, 0.01]), 5e-6)
     assert np.all(np.diff(sigma) <= 0)
     # Where the warp is flat many times have the same level.
     again, _ = levels(path, jnp.clip(back, 0, 1))

@@ -209,7 +209,9 @@ def test_the_line_alone_does_not_have_the_law():
     assert abs(np.var(ends / 2) - ts[0]) > 5 * ts[0] * np.sqrt(2 / 4000)
 
 
-@pytest.mark.parametrize(("kind", "order"), [("geometric", 1.0), ("additive", 1.5)])
+@pytest.mark.parametrize(
+    ("kind", "order"), [("geometric", 1.0), pytest.param("additive", 1.5, marks=pytest.mark.slow)]
+)
 def test_strong_order_of_values_between_the_ends(kind, order):
     """Of times that no step ends at, by steps of 1/8 to 1/64; a finer run is the truth."""
     ts = jnp.arange(1, 513) / 512

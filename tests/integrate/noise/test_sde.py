@@ -329,6 +329,7 @@ def test_halves_of_a_step_are_those_of_its_replay():
     assert_tree_close(many, few, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_halves_of_a_step_are_given_in_their_order(x64):
     """y' = -4 y with additive noise, of which the later half decays less: by hand."""
     controller, y0 = diffrax.PIDController(rtol=1e-1, atol=1e-1), jnp.ones(1)

@@ -40,7 +40,7 @@ ODE_SOLVERS = (
     diffrax.LeapfrogMidpoint(), nk.AsynchronousLeapfrog(), nk.Reversible(diffrax.Heun()),
     diffrax.HalfSolver(diffrax.Midpoint()),
 )  # fmt: skip
-OFTEN = ODE_SOLVERS[:3]
+OFTEN = ODE_SOLVERS[:3:2]
 FINDER = optx.Newton(rtol=1e-10, atol=1e-10)
 IMPLICIT = (diffrax.Kvaerno3(root_finder=FINDER), diffrax.ImplicitEuler(root_finder=FINDER))
 

@@ -98,6 +98,7 @@ def test_lanes_are_as_alone(options):
     assert_tree_close(of_sum, total, **close)
 
 
+@pytest.mark.slow
 def test_derivatives_of_every_kind_agree():
     """Forward mode, and both mixtures of second order, against those of one solve for each gap."""
     ts, xs = series((3,), 3)
