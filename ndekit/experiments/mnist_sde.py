@@ -1,22 +1,22 @@
 """MNIST with noise in the state, by a neural SDE between two affine layers, as in paper A."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ..data import mnist
 from ..fields import MLP, Affine
 from ..integrate import SOSRI
 from ..models import NeuralSDE
-from .harness.classification import ACCURACY, judge_classes
+from .harness.classification import AbstractClassification
 from .harness.config import Config
 from .harness.regularizers import SDE_COEFFICIENTS, Regularizer
 from .harness.solves import key_or_fixed, solve_options
-from .harness.task import AbstractSDETask, Metric
+from .harness.task import AbstractSDETask
 
 LOGITS = 10
 
@@ -40,10 +40,8 @@ class NoisyClassifier(eqx.Module):
         return (jnp.mean(logits, 0) if key is None else logits), solution
 
 
-class NoisyClassification(AbstractSDETask):
+class NoisyClassification(AbstractClassification, AbstractSDETask):
     """Images to classes by a neural SDE between two affine layers, by cross-entropy."""
-
-    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Any, *, key: Key[Array, ""]
@@ -58,14 +56,6 @@ class NoisyClassification(AbstractSDETask):
             NeuralSDE(drift, diffusion, **solve_options(config, regularizer, SOSRI())),
             Affine(size, data.num_classes, key=keys[3]),
         )
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
 
 
 _PAPER_A = Config(

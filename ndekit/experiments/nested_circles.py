@@ -1,23 +1,23 @@
 """A disc and the ring around it, told apart behind an ODE by a linear map."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from ..data import Dataset
 from ..fields import MLP, Affine, Augmented, SecondOrder
 from ..integrate import Solution
 from ..models import NeuralODE
 from ..shapes import Args
-from .harness.classification import ACCURACY, judge_classes
+from .harness.classification import AbstractClassification
 from .harness.config import Config
 from .harness.regularizers import Regularizer
 from .harness.solves import ode_of
-from .harness.task import AbstractODETask, Metric
+from .harness.task import AbstractODETask
 
 EXTRA = 3  # numbers that an augmented state has besides the plane's two
 
@@ -54,10 +54,8 @@ class Lifted(eqx.Module):
         return self.head(solution.ys[-1]), solution
 
 
-class Circles(AbstractODETask):
+class Circles(AbstractClassification, AbstractODETask):
     """Points of the plane to classes, by cross-entropy; a batch is one state."""
-
-    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Dataset, *, key: Key[Array, ""]
@@ -78,14 +76,6 @@ class Circles(AbstractODETask):
             field = Augmented(network(size, None), EXTRA, learnt=config.model == "learnt")
         head = Affine(size, data.num_classes, key=head_key)
         return Lifted(ode_of(config, field, regularizer), head)
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
 
 
 def _config(model: str, about: str) -> Config:

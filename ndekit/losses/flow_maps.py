@@ -70,8 +70,7 @@ def mean_flow(
     key, of_times = jr.split(key)
     t, s = _in_order(of_times, x1, t, s)
     x0, t = drawn(key, x1, x0, t)
-    x = path.sample(t, x0, x1)
-    v = path.velocity(t, x0, x1) if teacher is None else called(teacher, t, x, None, x1)
+    x, v = _point(path, t, x0, x1, teacher)
     along = (jnp.ones_like(t), v, jnp.zeros_like(s))
     said, change = jax.jvp(lambda t, x, s: called(flow_map, t, x, s, x1), (t, x, s), along)
     target = v + (s - t).astype(x.dtype) * change
@@ -127,8 +126,7 @@ def shortcut(
     key, of_time = jr.split(key)
     t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h) if t is None else jnp.asarray(t)
     x0, t = drawn(key, x1, x0, t)
-    x = path.sample(t, x0, x1)
-    v = path.velocity(t, x0, x1) if teacher is None else called(teacher, t, x, None, x1)
+    x, v = _point(path, t, x0, x1, teacher)
     first = called(flow_map, t, x, t + h, x1)
     second = called(flow_map, t + h, x + h * first, t + 2 * h, x1)
     target = jnp.where(h > 0, (first + second) / 2, v)
@@ -204,6 +202,16 @@ def consistency(
     is_end = end >= 1 - jnp.finfo(end.dtype).eps
     target = jax.lax.stop_gradient(jnp.where(is_end, ahead, said_ahead))
     return mean_square(called(net, t, x, None, x1) - target, None, t)
+
+
+def _point(
+    path: AbstractGaussianPath, t: Time, x0: Sample, x1: Sample, teacher: Callable | None
+) -> tuple[Sample, Sample]:
+    """A point of the path, and the velocity there: the pair's, or the teacher's."""
+    x = path.sample(t, x0, x1)
+    if teacher is None:
+        return x, path.velocity(t, x0, x1)
+    return x, called(teacher, t, x, None, x1)
 
 
 def _in_order(key: AnyKey, like: Array, t: Any, s: Any) -> tuple[Array, Array]:

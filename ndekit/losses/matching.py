@@ -183,9 +183,7 @@ def bridge_matching(
     minibatch optimal transport", arXiv 2302.00482; and "Simulation-free Schrödinger bridges via
     score and flow matching", arXiv 2307.03672.
     """
-    of_noise, of_time = jr.split(key)
-    z = jr.normal(of_noise, x1.shape, x1.dtype)
-    t = jr.uniform(of_time, (), x1.dtype) if t is None else jnp.asarray(t)
+    z, t = drawn(key, x1, None, t)
     x = bridge.sample(t, x0, x1, z)
     off = called(field, t, x, args, x1) - bridge.velocity(t, x, x0, x1)
     loss = mean_square(off, weight, t)

@@ -14,15 +14,26 @@ from ...models import ODEClassifier
 from .regularizers import Regularizer
 from .series import AbstractSeriesTask
 from .solves import ode_of
-from .task import AbstractODETask, Metric
-
-ACCURACY = Metric("accuracy", True, 100.0, "%")
+from .task import AbstractODETask, AbstractTask, Metric
 
 
-class Classification(AbstractODETask):
+class AbstractClassification(AbstractTask):
+    """Something to classes, by cross-entropy."""
+
+    metric: ClassVar[Metric] = Metric("accuracy", True, 100.0, "%")
+
+    def judge(
+        self,
+        prediction: Float[Array, "batch classes"],
+        targets: Int[Array, " batch"],
+        step: Any = None,
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        losses = optax.softmax_cross_entropy_with_integer_labels(prediction, targets)
+        return jnp.mean(losses), jnp.mean(jnp.argmax(prediction, axis=-1) == targets)
+
+
+class Classification(AbstractClassification, AbstractODETask):
     """Pixels to classes, by cross-entropy."""
-
-    metric: ClassVar[Metric] = ACCURACY
 
     def build_model(
         self, config: Any, regularizer: Regularizer, data: Dataset, *, key: Key[Array, ""]
@@ -37,32 +48,6 @@ class Classification(AbstractODETask):
         ode = ode_of(config, field, regularizer)
         return ODEClassifier(eqx.nn.Identity(), ode, Affine(size, data.num_classes, key=head_key))
 
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
 
-
-class AbstractSeriesClassification(AbstractSeriesTask):
+class AbstractSeriesClassification(AbstractClassification, AbstractSeriesTask):
     """Series to classes, by cross-entropy."""
-
-    metric: ClassVar[Metric] = ACCURACY
-
-    def judge(
-        self,
-        prediction: Float[Array, "batch classes"],
-        targets: Int[Array, " batch"],
-        step: Any = None,
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        return judge_classes(prediction, targets)
-
-
-def judge_classes(
-    prediction: Float[Array, "batch classes"], targets: Int[Array, " batch"]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Cross-entropy and accuracy."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(prediction, targets)
-    return jnp.mean(losses), jnp.mean(jnp.argmax(prediction, axis=-1) == targets)

@@ -73,13 +73,13 @@ class Record(eqx.Module):
     rows: Rows | AllRows | None  # none where steps are undone
     stages: Any  # the arguments of the stages of every step, where they are noted
     num_steps: Count
-    # `latest[n]` is the last step before row n that the lane accepted, or -1, where each lane is
-    # replayed by its own steps.
-    latest: Any
     max_steps: int = eqx.field(static=True)
     # Steps that the loops write to a record of their own before it is copied here; 0 for none.
     page: int = eqx.field(static=True, default=0)
     counts: bool = eqx.field(static=True, default=False)  # whether all rows are written
+    # `latest[n]` is the last step before row n that the lane accepted, or -1, where each lane is
+    # replayed by its own steps.
+    latest: Any = None
 
     def step(
         self, number: Count, state: tuple[State, Any, Any], read: Callable = tree.read
@@ -149,7 +149,7 @@ class Record(eqx.Module):
         parts = lambda r: (r.times, r.details, r.rows, r.stages)
         times, details, rows, stages = jax.tree.map(put, parts(self), parts(page))
         num_steps = step + page.num_steps
-        return Record(times, details, rows, stages, num_steps, None, self.max_steps, self.page)
+        return Record(times, details, rows, stages, num_steps, self.max_steps, self.page)
 
     def page_from(self, first: Count) -> "Record":
         """A page of steps."""
@@ -160,7 +160,7 @@ class Record(eqx.Module):
 
     def _page(self, times: Any, kept: tuple, num_steps: Count) -> "Record":
         details, rows, stages = kept
-        return Record(times, details, rows, stages, num_steps, None, max_steps=self.page)
+        return Record(times, details, rows, stages, num_steps, max_steps=self.page)
 
 
 def empty_record(
@@ -197,7 +197,8 @@ def empty_record(
     if by_lane and has_all and not page:
         nobody = jnp.full_like(t0, -1, jnp.int32)
         latest = tree.write(allocate(max_steps + 1)(nobody), nobody, 0)
-    return Record(times, details, rows, stages, jnp.array(0), latest, max_steps, page)
+    number = jnp.array(0)
+    return Record(times, details, rows, stages, number, max_steps, page, latest=latest)
 
 
 def shared_by_lanes(record: Record) -> list[Any]:

@@ -191,8 +191,8 @@ class VariableAB(AbstractAdams):
     section III.5.
     """
 
-    order_: int = eqx.field(static=True, default=4)
-    start: Start = eqx.field(static=True, default="runge_kutta")
+    order_: int = eqx.field(static=True)
+    start: Start = eqx.field(static=True)
     logarithmic: ClassVar[bool] = False
 
     def __init__(self, order: int = 4, start: Start = "runge_kutta"):
@@ -235,8 +235,8 @@ class ExponentialAB(AbstractAdams):
     2204.13902.
     """
 
-    order_: int = eqx.field(static=True, default=3)
-    start: Start = eqx.field(static=True, default="runge_kutta")
+    order_: int = eqx.field(static=True)
+    start: Start = eqx.field(static=True)
     logarithmic: ClassVar[bool] = True
 
     def __init__(self, order: int = 3, start: Start = "runge_kutta"):

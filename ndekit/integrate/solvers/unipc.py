@@ -21,8 +21,8 @@ class UniPC(AbstractMultistep):
     The predictor is [`ndekit.ExponentialAB`][] of this order. The field is evaluated at what it
     predicts; a polynomial through this rate too corrects the step, and the next step goes on with
     the same rate. So the order is that of the predictor plus one, at one evaluation a step and one
-    at the start. The error estimate is the difference of the two. As
-    published ($B_2(h) = e^h - 1$), where one difference is known its weight is a half.
+    at the start. The error estimate is the difference of the two. As published
+    ($B_2(h) = e^h - 1$), where one difference is known its weight is a half.
 
     Args:
         order: of the predictor, 1 to 4.
@@ -53,9 +53,9 @@ class UniPC(AbstractMultistep):
     2302.04867.
     """
 
-    order_: int = eqx.field(static=True, default=2)
-    corrector: bool = eqx.field(static=True, default=True)
-    start: Start = eqx.field(static=True, default="euler")
+    order_: int = eqx.field(static=True)
+    corrector: bool = eqx.field(static=True)
+    start: Start = eqx.field(static=True)
     logarithmic: ClassVar[bool] = True
 
     def __init__(self, order: int = 2, corrector: bool = True, start: Start = "euler"):
