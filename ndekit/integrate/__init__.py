@@ -12,7 +12,9 @@ from .outside.recorder import Recorder
 from .resets import Resets, ResetStates
 from .solution import Solution
 from .solvers.auto_switch import AutoSwitch
+from .solvers.dpm import DPMSolver
 from .solvers.multistep import ExponentialAB, VariableAB
+from .solvers.pndm import PNDM
 from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
 from .solvers.sosri import SOSRI
 from .solvers.unipc import UniPC
@@ -26,10 +28,12 @@ __all__ = [
     "AsynchronousLeapfrog",
     "AutoSwitch",
     "BrownianMotion",
+    "DPMSolver",
     "EachStep",
     "EveryStep",
     "ExponentialAB",
     "OneStep",
+    "PNDM",
     "Recorder",
     "ReplayAdjoint",
     "ResetStates",
