@@ -138,11 +138,6 @@ class Flow(eqx.Module):
             )
         for name, t in zip(("t0", "t1"), ends, strict=True):
             self.ode.check_end(name, t)
-        if self.variable != "t" and jnp.ndim(self.path.a(self.t1)) > 0:
-            raise ValueError(
-                f"A path with a scale for each coordinate has no one level of noise: solve it in "
-                f"`variable='t'`, not {self.variable!r}."
-            )
         _ = self.cnf  # which looks at the rest
 
     def loss(

@@ -3,6 +3,7 @@
 from typing import Literal, get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
@@ -70,8 +71,12 @@ class Grid(eqx.Module):
             ValueError: if `t1` is not above `t0`, or the spacing needs a level of noise that is
                 infinite, or 0, at an end.
         """
-        t0, t1 = as_time(t0), as_time(t1)
-        if not isinstance(t0 < t1, Tracer) and not t0 < t1:
+        # Also inside of jit: what is known is checked, and none of it is left in the program.
+        with jax.ensure_compile_time_eval():
+            return self._times(path, as_time(t0), as_time(t1))
+
+    def _times(self, path: AbstractGaussianPath, t0: Array, t1: Array) -> Array:
+        if not isinstance(t0, Tracer) and not isinstance(t1, Tracer) and not t0 < t1:
             raise ValueError(
                 f"A grid runs from noise at `t0` to data at `t1`, in rising times, but `t0` is "
                 f"{float(t0):g} and `t1` {float(t1):g}. Diffusion's s is 1 - t."

@@ -18,7 +18,10 @@ Steps = int | Grid | Float[Array, " times"]
 
 
 def ddim(steps: Steps, spacing: Spacing = "t", *, eta: float = 0.0, **options: Any) -> Sampler:
-    r"""DDIM: Euler's method in $\sigma$, of order 1, one evaluation a step.
+    r"""DDIM: Euler's method in $\rho$, or in $\sigma$, of order 1, one evaluation a step.
+
+    The steps in the two are the same. This one is in $\rho$, so that it may start from noise alone;
+    the last step may end at data alone.
 
     Args:
         steps: how many steps, by `spacing`; or a [`ndekit.samplers.Grid`][], or rising times.
@@ -42,7 +45,7 @@ def ddim(steps: Steps, spacing: Spacing = "t", *, eta: float = 0.0, **options: A
     Reference: Song, Meng and Ermon (2021), "Denoising diffusion implicit models", arXiv 2010.02502.
     """
     grid = _grid(steps, spacing)
-    return Sampler(diffrax.Euler(), "sigma", grid, eta=eta, **options)
+    return Sampler(diffrax.Euler(), "rho", grid, eta=eta, **options)
 
 
 def plms(steps: Steps, spacing: Spacing = "t", *, order: int = 4, **options: Any) -> Sampler:
@@ -89,8 +92,7 @@ def dpmpp_2m(steps: Steps, spacing: Spacing = "log_sigma", **options: Any) -> Sa
     once at the last point, too, which nothing uses.
 
     Args:
-        steps, spacing, options: as for [`ndekit.samplers.ddim`][]. The last point has noise: in
-            $\rho$ it cannot be the data.
+        steps, spacing, options: as for [`ndekit.samplers.ddim`][].
 
     Reference: Lu et al. (2022), arXiv 2211.01095.
     """

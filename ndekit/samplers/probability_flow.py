@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import get_args
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..paths import AbstractGaussianPath, convert
 from ..paths.conversion import Prediction
+from ..paths.roots import as_time
 from ..shapes import Args, Time
 from .variables import VARIABLES, AbstractVariable, Variable
 
@@ -37,8 +39,7 @@ class ProbabilityFlow(eqx.Module):
         network: called as `network(t, x, args)` with the time of the path, noise at 0 and data
             at 1. It may say what it predicts, and along which path, as attributes `predicts` and
             `path`; then they must be these.
-        path: the path that it was trained on. `LearnedPath` with a scale for each coordinate only
-            in `"t"`.
+        path: the path that it was trained on.
         predicts: what it returns: `"data"`, `"noise"`, `"velocity"` or `"score"`.
         variable: of the above.
 
@@ -133,36 +134,36 @@ class ProbabilityFlow(eqx.Module):
         Raises:
             ValueError: if the variable, the state or the rate is, for a known time and path.
         """
-        u, scale = self.at(t), self.kind.scale(self.path, t)
-        here = f"at `{name}` = {t if isinstance(t, Tracer) else float(t):g}"
-        if _known(u, scale) and not (jnp.all(jnp.isfinite(u)) and jnp.all(scale > 0)):
+        if self.is_infinite(t):
             raise ValueError(
-                f"The variable {self.variable!r}, or its state, is infinite {here}, where "
-                f"{self.kind.infinite} of {type(self.path).__name__} is 0. Use "
-                f"{_REMEDY}, or another variable: 't' and 'rho' may start from noise alone, "
+                f"The variable {self.variable!r}, or its state, is infinite at `{name}` = "
+                f"{float(t):g}, where {self.kind.infinite} of {type(self.path).__name__} is 0. "
+                f"Use {_REMEDY}, or another variable: 't' and 'rho' may start from noise alone, "
                 "'t' and 'sigma' may end at data alone."
             )
-        if _known(u):
-            one = jnp.ones((), u.dtype)
-            rate = convert(
-                self.path, self.time(u), self.to_point(t, one), one,
-                src=self.predicts, dst=self.kind.rate,
-            )  # fmt: skip
-            if _known(rate) and not jnp.all(jnp.isfinite(rate)):
-                raise ValueError(
-                    f"The {self.kind.rate} that a prediction of {self.predicts} makes is infinite "
-                    f"{here} of {type(self.path).__name__}. Use {_REMEDY}, or another variable."
-                )
+        with jax.ensure_compile_time_eval():
+            x = jnp.ones_like(self.path.a(as_time(t)))
+            rate = convert(self.path, t, x, x, src=self.predicts, dst=self.kind.rate)
+            is_finite = jnp.all(jnp.isfinite(rate))
+        if not isinstance(is_finite, Tracer) and not is_finite:
+            raise ValueError(
+                f"The {self.kind.rate} that a prediction of {self.predicts} makes is infinite at "
+                f"`{name}` = {float(t):g} of {type(self.path).__name__}. Use {_REMEDY}, or another "
+                "variable."
+            )
+
+    def is_infinite(self, t: Time) -> bool:
+        """Whether the variable, or the state, is known to be infinite at a time."""
+        with jax.ensure_compile_time_eval():
+            u, scale = self.at(t), self.kind.scale(self.path, t)
+            is_finite = jnp.all(jnp.isfinite(u)) & jnp.all(scale > 0)
+        return not isinstance(is_finite, Tracer) and not is_finite
 
 
 _REMEDY = (
     "`t0 = path.t_of_sigma(80.0)` or `t1 = path.t_of_sigma(0.002)`, a level of noise far above "
     "or below that of the data"
 )
-
-
-def _known(*values: Array) -> bool:
-    return not any(isinstance(x, Tracer) for x in values)
 
 
 def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:

@@ -121,11 +121,13 @@ class ReverseSDE(eqx.Module):
             ValueError: if one is, for a known time and path.
         """
         self.flow.check_end(name, t)
-        u = self.flow.at(t)
-        one = jnp.ones((), u.dtype)
-        alike = eqx.tree_at(lambda sde: sde.flow.network, self, lambda t, x, args: jnp.ones_like(x))
-        found = jnp.stack([alike.drift(u, one), alike.diffusion(u)])
-        if not isinstance(found, Tracer) and not jnp.all(jnp.isfinite(found)):
+        with jax.ensure_compile_time_eval():
+            u = self.flow.at(t)
+            ones: Callable = lambda t, x, args: jnp.ones_like(x)
+            alike = eqx.tree_at(lambda sde: sde.flow.network, self, ones)
+            size = alike.drift(u, jnp.ones((), u.dtype)) + alike.diffusion(u)
+            is_finite = jnp.all(jnp.isfinite(size))
+        if not isinstance(is_finite, Tracer) and not is_finite:
             raise ValueError(
                 f"The score, or the noise of the reverse SDE, is infinite at `{name}` = "
                 f"{float(t):g} of {type(self.flow.path).__name__}. Use another `{name}`, such as "

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.core import Tracer
@@ -38,7 +39,8 @@ class Sampler(eqx.Module):
             of the variable's state: of the data, $x / a$, in `"sigma"` and `"log_sigma"`.
         dt0: the first step, a length in the variable; `None` lets the controller choose.
         denoise: whether to return the data that the network expects at the last point, for one
-            evaluation more. That is the last step, to $\sigma = 0$, of Euler's method.
+            evaluation more. That is the last step, to $\sigma = 0$, of Euler's method. Where a
+            grid ends at $\sigma = 0$ in a variable that has none, its last step is this one.
         eta: 0 for the ODE, else the noise of [`ndekit.samplers.ReverseSDE`][].
         gamma: as there.
         max_steps: a solve that needs more is an error.
@@ -118,7 +120,7 @@ class Sampler(eqx.Module):
         """
         flow = flow.by(self.variable)
         path_key, cost_key = (None, None) if key is None else jr.split(key)
-        how = self._steps(flow, t0, t1)
+        t1, how, denoise = self._steps(flow, t0, t1)
         self._equation(flow).check_end("t0", t0)
         self._equation(flow).check_end("t1", t1)
         y0 = flow.to_state(t0, x0)
@@ -136,7 +138,7 @@ class Sampler(eqx.Module):
         )
         assert sol.ys is not None
         y1 = sol.ys[-1]
-        if not self.denoise:
+        if not denoise:
             return flow.to_point(t1, y1) / flow.path.a(as_time(t1)).astype(y1.dtype), sol
         evals = {name: n + 1 for name, n in sol.stats.items() if name == "num_evals"}
         sol = dataclasses.replace(sol, stats={**sol.stats, **evals})
@@ -158,16 +160,25 @@ class Sampler(eqx.Module):
         solver = self.solver
         return solver if isinstance(solver, diffrax.AbstractSolver) else solver(flow)
 
-    def _steps(self, flow: ProbabilityFlow, t0: Time, t1: Time) -> dict[str, Any]:
-        """The ends in the variable, the first step and the controller."""
+    def _steps(
+        self, flow: ProbabilityFlow, t0: Time, t1: Time
+    ) -> tuple[Time, dict[str, Any], bool]:
+        """Where the solve ends, how it steps in the variable, and whether it is denoised there."""
         if self.steps is None:
-            u0, u1 = flow.at(t0), flow.at(t1)
+            with jax.ensure_compile_time_eval():
+                u0, u1 = flow.at(t0), flow.at(t1)
             dt0 = None if self.dt0 is None else self.dt0 * jnp.sign(u1 - u0)
-            return dict(t0=u0, t1=u1, dt0=dt0, stepsize_controller=self.controller)
+            how = dict(t0=u0, t1=u1, dt0=dt0, stepsize_controller=self.controller)
+            return t1, how, self.denoise
         ts = self.steps(flow.path, t0, t1) if isinstance(self.steps, Grid) else self.steps
-        _check_times(ts, t0, t1)
-        us = flow.at(ts)
-        return dict(t0=us[0], t1=us[-1], dt0=None, stepsize_controller=diffrax.StepTo(us))
+        denoise = self.denoise
+        with jax.ensure_compile_time_eval():
+            _check_times(ts, t0, t1)
+            if len(ts) > 2 and flow.is_infinite(t1):
+                ts, t1, denoise = ts[:-1], ts[-2], True
+            us = flow.at(ts)
+        how = dict(t0=us[0], t1=us[-1], dt0=None, stepsize_controller=diffrax.StepTo(us))
+        return t1, how, denoise
 
 
 def _check_times(ts: Array, t0: Time, t1: Time) -> None:
