@@ -1,5 +1,6 @@
 """A network trained along a Gaussian path, with its samples and its density."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -21,6 +22,14 @@ from ..samplers.variables import Variable
 from ..shapes import Args, Time
 from .cnf import CNF
 from .densities import Normal, StandardNormal
+
+
+def _unlearnt(name: str, t: Time) -> Time:
+    """A time as a Python number, which no optimizer changes."""
+    if isinstance(t, Tracer):
+        return t
+    real(name, t, least=0.0, most=1.0, advice="Noise is at 0, data are at 1.")
+    return float(t)
 
 
 class Flow(eqx.Module):
@@ -76,59 +85,24 @@ class Flow(eqx.Module):
 
     network: Callable
     path: AbstractGaussianPath
-    noise: StandardNormal
-    predicts: Prediction = eqx.field(static=True)
-    variable: Variable = eqx.field(static=True)
-    trace: AbstractTrace
-    error_of: Literal["all", "x"] = eqx.field(static=True)
-    solver: diffrax.AbstractSolver
-    controller: diffrax.AbstractStepSizeController
-    adjoint: Any
-    costs: Mapping[str, Any]
-    t0: Time
-    t1: Time
-    dt0: Time | None
-    data_std: float = eqx.field(static=True)
-    max_steps: int = eqx.field(static=True)
-    throw: bool = eqx.field(static=True)
+    shape: int | tuple[int, ...] = eqx.field(static=True)
+    predicts: Prediction = eqx.field(static=True, default="velocity")
+    variable: Variable = eqx.field(static=True, default="t")
+    trace: AbstractTrace = Exact()
+    error_of: Literal["all", "x"] = eqx.field(static=True, default="all")
+    solver: diffrax.AbstractSolver = diffrax.Tsit5()
+    controller: diffrax.AbstractStepSizeController = diffrax.PIDController(rtol=1e-5, atol=1e-5)
+    adjoint: Any = ReplayAdjoint()
+    costs: Mapping[str, Any] = eqx.field(default_factory=dict)
+    t0: Time = eqx.field(converter=functools.partial(_unlearnt, "t0"), default=0.0)
+    t1: Time = eqx.field(converter=functools.partial(_unlearnt, "t1"), default=1.0)
+    dt0: Time | None = None
+    data_std: float = eqx.field(static=True, default=1.0)
+    max_steps: int = eqx.field(static=True, default=4096)
+    throw: bool = eqx.field(static=True, default=True)
 
-    def __init__(
-        self,
-        network: Callable,
-        path: AbstractGaussianPath,
-        shape: int | tuple[int, ...],
-        *,
-        predicts: Prediction = "velocity",
-        variable: Variable = "t",
-        trace: AbstractTrace = Exact(),
-        error_of: Literal["all", "x"] = "all",
-        solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-        controller: diffrax.AbstractStepSizeController = diffrax.PIDController(
-            rtol=1e-5, atol=1e-5
-        ),
-        adjoint: Any = ReplayAdjoint(),
-        costs: Mapping[str, Any] | None = None,
-        t0: Time = 0.0,
-        t1: Time = 1.0,
-        dt0: Time | None = None,
-        data_std: float = 1.0,
-        max_steps: int = 4096,
-        throw: bool = True,
-    ):
-        self.network, self.path, self.noise = network, path, StandardNormal(shape)
-        self.predicts, self.variable = predicts, variable
-        self.trace, self.error_of, self.solver, self.controller = (
-            trace,
-            error_of,
-            solver,
-            controller,
-        )
-        self.adjoint, self.costs, self.dt0 = adjoint, {} if costs is None else costs, dt0
-        self.t0, self.t1 = _unlearnt("t0", t0), _unlearnt("t1", t1)
-        self.data_std, self.max_steps, self.throw = data_std, count("max_steps", max_steps), throw
-        self._check()
-
-    def _check(self) -> None:
+    def __check_init__(self):
+        count("max_steps", self.max_steps)
         positive("data_std", self.data_std)
         ends = (self.t0, self.t1)
         if not any(isinstance(t, Tracer) for t in ends) and not self.t0 < self.t1:
@@ -250,7 +224,7 @@ class Flow(eqx.Module):
         self, batch: tuple[int, ...] = (), *, key: Key[Array, ""] | UInt[Array, "2"]
     ) -> Float[Array, "..."]:
         """Points at `t0`, `(*batch, *shape)`."""
-        noise = self.noise.sample(batch, key=key)
+        noise = self._noise.sample(batch, key=key)
         return noise * self._spread().astype(noise.dtype)
 
     def sample_and_log_prob(
@@ -275,7 +249,7 @@ class Flow(eqx.Module):
         """The same flow as a continuous normalizing flow of the variable's state."""
         ode = self.ode
         spread = self._spread() / ode.kind.scale(self.path, self.t0)
-        spread = jnp.broadcast_to(spread, self.noise.shape)
+        spread = jnp.broadcast_to(spread, self._noise.shape)
         base = Normal(jnp.zeros_like(spread), jnp.log(spread))
         return CNF(
             ode, base, self.trace, self.error_of, self.solver, self.controller, self.adjoint,
@@ -289,21 +263,17 @@ class Flow(eqx.Module):
             max_steps=self.max_steps,
         )  # fmt: skip
 
+    @property
+    def _noise(self) -> StandardNormal:
+        return StandardNormal(self.shape)
+
     def _share(self, dtype: jnp.dtype) -> tuple[Array, Array]:
         """What a sample is multiplied by in its state, and the logarithm of that volume."""
         share = self.path.a(self.t1) / self.ode.kind.scale(self.path, self.t1)
-        log_size = jnp.sum(jnp.broadcast_to(jnp.log(share), self.noise.shape))
+        log_size = jnp.sum(jnp.broadcast_to(jnp.log(share), self._noise.shape))
         return share.astype(dtype), log_size.astype(dtype)
 
     def _spread(self) -> Array:
         """The standard deviation of points at `t0`."""
         a, m = self.path.a(self.t0), self.path.m(self.t0)
         return jnp.sqrt((a * self.data_std) ** 2 + m**2)
-
-
-def _unlearnt(name: str, t: Time) -> Time:
-    """A time as a Python number, which no optimizer changes."""
-    if isinstance(t, Tracer):
-        return t
-    real(name, t, least=0.0, most=1.0, advice="Noise is at 0, data are at 1.")
-    return float(t)
