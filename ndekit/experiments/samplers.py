@@ -20,6 +20,7 @@ from ..models import GaussianMixture
 from ..paths import VP, AbstractGaussianPath, Cosine
 from ..plot import plot_work
 from ..samplers.variables import Variable
+from .harness.digit_flow import digit_flow
 from .harness.measured import Measurement, TableRow
 
 LEVELS = (80.0, 0.01)  # of noise, at the start and at the end, of data with a mean square of 1
@@ -32,6 +33,7 @@ class Sizes(NamedTuple):
     samples: int = 200
     seeds: int = 5
     evals: tuple[int, ...] = (6, 12, 24, 48, 96, 192)
+    updates: int = 4000
 
 
 class Problem(NamedTuple):
@@ -68,10 +70,21 @@ def exact(law: GaussianMixture, path: AbstractGaussianPath, sizes: Sizes) -> Pro
     return Problem(s.ProbabilityFlow(KnownNoise(law, path), path, "noise"), ends, starts)
 
 
+def learnt(path: AbstractGaussianPath, sizes: Sizes) -> Problem:
+    """The field of a network that has learnt handwritten digits in float32, solved in float64."""
+    with jax.enable_x64(False):
+        flow = digit_flow(path, LEVELS, updates=sizes.updates, key=jr.key(0))
+    wide = lambda x: jnp.asarray(x, float) if eqx.is_inexact_array(x) else x
+    flow = jax.tree.map(wide, flow)
+    starts = flow.start((sizes.seeds, sizes.samples), key=jr.key(1))
+    return Problem(flow.ode, (flow.t0, flow.t1), starts)
+
+
 PROBLEMS: Mapping[str, Callable[[Sizes], Problem]] = {
     "2-D": lambda sizes: exact(mixture(2, 6, 0.15), VP(), sizes),
     "64-D": lambda sizes: exact(mixture(64, 10, 0.3), VP(), sizes),
     "64-D, cosine": lambda sizes: exact(mixture(64, 10, 0.3), Cosine(), sizes),
+    "digits": lambda sizes: learnt(VP(), sizes),
 }
 
 # For each of the literature: how many steps so many evaluations are, and the sampler.
@@ -98,6 +111,7 @@ RUNGE_KUTTA: Mapping[str, tuple[diffrax.AbstractSolver, int]] = {
     "Bosh3": (diffrax.Bosh3(), 3),
     "Tsit5": (diffrax.Tsit5(), 6),
 }
+VARIABLES: tuple[Variable, ...] = get_args(Variable)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
@@ -124,7 +138,7 @@ def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
             if steps_of(number) > 0:
                 yield row(make(steps_of(number)), sampler=label, variable="", steps="fixed")
     for label, (solver, per_step) in RUNGE_KUTTA.items():
-        for variable in get_args(Variable):
+        for variable in VARIABLES:
             about = dict(sampler=label, variable=variable)
             for number in sizes.evals:
                 if number >= per_step:
@@ -168,7 +182,7 @@ def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
             files.append(out / f"{name}_{kind}.png")
             plot_work(
                 curves, error="error of x / a, root mean square", path=files[-1],
-                about=f"{problem}, exact field, from noise 80 to 0.01.",
+                about=f"{problem}: from noise 80 to 0.01.",
             )  # fmt: skip
     return files
 
@@ -186,7 +200,7 @@ def _label(row: TableRow) -> str:
 
 
 MEASUREMENT = Measurement(
-    about="error against evaluations of every sampler in every variable, of exact fields",
+    about="error against evaluations of every sampler in every variable",
     parts={name: partial(rows, name) for name in PROBLEMS},
     draw=_draw,
     float64=True,

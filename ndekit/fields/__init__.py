@@ -16,6 +16,7 @@ from .lagrangian import Lagrangian
 from .linear import LinearField
 from .log_ode import LogField
 from .mlp import MLP, lipswish
+from .preconditioned import Preconditioned
 from .second_order import SecondOrder
 from .unet import UNet
 
@@ -34,6 +35,7 @@ __all__ = [
     "LinearField",
     "LogField",
     "MLP",
+    "Preconditioned",
     "SecondOrder",
     "SeparableEnergy",
     "UNet",

@@ -49,6 +49,11 @@ FIELDS = {
     "UNet": (
         lambda k: fields.UNet(1, 2, 1, groups=1, near_zero=False, key=k), (1, 4, 4)
     ),
+    "Preconditioned": (
+        lambda k: fields.Preconditioned(
+            MLP(3, 8, 2, time="concat", near_zero=False, key=k), nk.paths.VP(), 0.5
+        ), (3,),
+    ),
     "Graph": (lambda k: fields.Graph(RING, 2, 6, 1, key=k), (4, 2)),
 }  # fmt: skip
 # Fields that are matrices have laws of their own, in test_cde_fields.py and test_log_ode.py.

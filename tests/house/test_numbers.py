@@ -44,6 +44,7 @@ GAUSSIAN = nk.models.Flowed(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)), None, No
 PATH = nk.models.LatentODE(1, 2, key=KEY)(SERIES, key=KEY)[0]
 # What each takes besides the number in question.
 GIVEN = {
+    "fields.Preconditioned": dict(network=FIELD, path=nk.paths.CondOT()),
     "models.Flow": dict(network=FIELD, path=nk.paths.CondOT(), shape=2),
     "couplings.ExactOT": {},
     "couplings.SchroedingerBridge": {},
