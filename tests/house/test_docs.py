@@ -32,6 +32,7 @@ LONG = (
     "solve_sdes",
     "stiff_problems",
     "penalise_the_path",
+    "choose_a_sampler",
 )
 
 
