@@ -1,4 +1,4 @@
-"""Multistep solvers: orders on any grid, other names, gradients, error estimates."""
+"""Multistep and exponential solvers: orders on any grid, gradients, error estimates, counts."""
 
 import diffrax
 import jax
@@ -30,6 +30,8 @@ SOLVERS = {
     "UniPC 1": (nk.UniPC(1), 2),
     "UniPC 2": (nk.UniPC(2), 3),
     "UniPC 3": (nk.UniPC(3, start="runge_kutta"), 4),
+    "DPM 2": (nk.DPMSolver(2), 2),
+    "DPM 3": (nk.DPMSolver(3), 3),
 }
 ADAPTIVE = [name for name in SOLVERS if name not in ("AB1", "AB2 by Euler", "exponential 1", "2M")]
 
@@ -266,6 +268,24 @@ def test_without_estimates_no_adaptive_steps(name):
             diffrax.ODETerm(field), SOLVERS[name][0], 0.5, 2.5, 0.05, jnp.ones(2), 2.0,
             stepsize_controller=PID,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", slow_but(("AB3",), [*SOLVERS, "PNDM 4"]))
+def test_evaluations_are_those_that_were_made(name):
+    solver = nk.PNDM(4) if name == "PNDM 4" else SOLVERS[name][0]
+    calls, grid = [], grids("equal", 20)
+
+    def watched(t, y, args):
+        jax.debug.callback(lambda: calls.append(None))
+        return field(t, y, args)
+
+    for_diffrax = dict(stepsize_controller=diffrax.StepTo(grid), max_steps=64)
+    diffrax.diffeqsolve(
+        diffrax.ODETerm(watched), solver, grid[0], grid[-1], None, jnp.array([1.0, 0.5]), 2.0,
+        **for_diffrax,
+    )  # fmt: skip
+    jax.effects_barrier()
+    assert solve(solver, grid).stats["num_evals"] == len(calls)
 
 
 def test_after_a_jump_nothing_is_remembered():
