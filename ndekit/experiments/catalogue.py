@@ -23,6 +23,7 @@ NAMES = (
     "nested_circles",
     "pendulum",
     "cnf_toys",
+    "two_dimensions",
 )
 
 
