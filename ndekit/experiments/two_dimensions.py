@@ -24,7 +24,7 @@ from ..models import NeuralODE, NeuralSDE
 from ..paths import Bridge, CondOT, NoisyLine
 from ..regularize import Kinetic
 from .harness.config import Config
-from .harness.plane import PROBLEMS, Coupling, Ends, coupled, draw_ends, normal
+from .harness.plane import PROBLEMS, Coupling, Ends, coupled, draw_ends, normal, with_pairs
 from .harness.registry import find_regularizer
 from .harness.regularizers import Regularizer
 from .harness.solves import key_or_fixed, ode_of
@@ -34,7 +34,8 @@ from .harness.transport import partners, wasserstein2
 
 SIZES = (10_000, 1_000, 4_000)  # of each law, to train on, to validate and to test with
 NOISE = 0.1  # of every bridge
-PARTNERS = 25  # sources for each sample of the target, found ahead of the training
+PASSES = 25  # times that the training samples are paired, ahead of the training
+EPOCHS = 40  # of `PASSES` each: every sample is seen a thousand times
 COUPLED = 512  # samples among which a coupling looks for them
 STEPS = 100  # of Euler's, or Euler and Maruyama's, by which samples are made
 PENALISED = 64  # samples of a batch whose solve is counted in the training
@@ -63,24 +64,19 @@ class Flow(eqx.Module):
     path: CondOT | NoisyLine | Bridge
     half_score: MLP | None
 
-    def encoder(self, x: Float[Array, "batch partners ends plane"]) -> Float[Array, "batch plane"]:
-        """Sources: of each sample's pairs the first one's."""
-        return x[:, 0, 0]
+    def encoder(self, x: Float[Array, "batch ends plane"]) -> Float[Array, "batch plane"]:
+        """The sources."""
+        return x[:, 0]
 
-    def __call__(
-        self, x: Float[Array, "batch partners ends plane"], *, key: Any = None
-    ) -> tuple[Any, Any]:
+    def __call__(self, x: Float[Array, "batch ends plane"], *, key: Any = None) -> tuple[Any, Any]:
         """With a key, as in training, the matching loss; without one, samples."""
         if key is None:
             solution = self.ode(self.encoder(x))
             return Carried(self, self.encoder(x), solution.ys[-1]), solution
-        which, matched = jr.split(key)
-        chosen = jr.randint(which, (len(x),), 0, x.shape[1])
-        pairs = jnp.take_along_axis(x, chosen[:, None, None, None], axis=1)[:, 0]
-        loss = jnp.mean(jax.vmap(self.matching)(pairs, jr.split(matched, len(x))))
+        loss = jnp.mean(jax.vmap(self.matching)(x, jr.split(key, len(x))))
         if not self.ode.costs:
             return loss, NotSolved()
-        return loss, self.ode(pairs[:PENALISED, 0], key=key)
+        return loss, self.ode(self.encoder(x[:PENALISED]), key=key)
 
     def matching(self, pair: Float[Array, "ends plane"], key: Key[Array, ""]) -> Float[Array, ""]:
         """The loss of one pair."""
@@ -190,10 +186,10 @@ def load(problem: str, coupling: str, sizes: tuple[int, int, int] = SIZES) -> En
     ends = draw_ends(problem, sizes)
     if coupling == "reflow":
         return reflowed(problem, sizes)
-    return coupled(ends, COUPLINGS[coupling](), PARTNERS, COUPLED)
+    return coupled(ends, COUPLINGS[coupling](), PASSES, COUPLED)
 
 
-def reflowed(problem: str, sizes: tuple[int, int, int], epochs: int = 1_000) -> Ends:
+def reflowed(problem: str, sizes: tuple[int, int, int], epochs: int = EPOCHS) -> Ends:
     """Pairs of new sources and where I-CFM's flow, of seed 0, carries them."""
     config, ends = PRESETS[f"{problem}_i_cfm"], load(problem, "independent", sizes)
     with tempfile.TemporaryDirectory() as folder:
@@ -201,10 +197,9 @@ def reflowed(problem: str, sizes: tuple[int, int, int], epochs: int = 1_000) -> 
         flow = trainer.train(0, Path(folder), progress=False).model
     pairs = Reflow(lambda x0: carried(flow, x0, key=key_or_fixed(None)))
     rng, (source, _) = np.random.default_rng(27), PROBLEMS[problem]
-    shape = (*ends.train_x.shape[:2], 2)
-    x0 = source(rng, shape[0] * shape[1]).astype(np.float32).reshape(shape)
-    made = [np.stack(pairs(jnp.asarray(some)), axis=1) for some in np.swapaxes(x0, 0, 1)]
-    return ends._replace(train_x=np.stack(made, axis=1))
+    starts = [jnp.asarray(source(rng, sizes[0]), jnp.float32) for _ in range(PASSES)]
+    made = [np.stack(pairs(x0), axis=1) for x0 in starts]
+    return with_pairs(ends, np.concatenate(made))
 
 
 def independent() -> Coupling:
@@ -230,7 +225,7 @@ COUPLINGS: dict[str, Callable[[], Coupling]] = {
 def _config(problem: str, name: str) -> Config:
     method = METHODS[name]
     return Config(
-        about=f"{problem} by {method.about}, width 64, depth 3, 1000 epochs of batches of 512",
+        about=f"{problem} by {method.about}, width 64, depth 3, batches of 512",
         load=lambda folder: load(problem, method.coupling),
         task=Transport(),
         model=name,
@@ -239,10 +234,10 @@ def _config(problem: str, name: str) -> Config:
         final="linear",
         rtol=1e-4,
         atol=1e-4,
-        epochs=1_000,
+        epochs=EPOCHS,
         batch_size=512,
         optimizer=lambda num_updates: optax.adamw(1e-3, weight_decay=1e-5),
-        updates_per_call=100,
+        updates_per_call=122,
         predict_batch=SIZES[2],
         coefficients={"steps": 1e-2},
     )
