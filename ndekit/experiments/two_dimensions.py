@@ -1,7 +1,6 @@
 """Samples of the plane carried to others by flow matching: how near they come, by what energy."""
 
 import dataclasses
-import functools
 import itertools
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from ..couplings import Reflow, SchroedingerBridge
 from ..fields import MLP
+from ..integrate import Solution
 from ..losses import bridge_matching, flow_matching
 from ..models import NeuralODE, NeuralSDE
 from ..paths import Bridge, CondOT, NoisyLine
@@ -72,7 +72,7 @@ class Flow(eqx.Module):
         """With a key, as in training, the matching loss; without one, samples."""
         if key is None:
             solution = self.ode(self.encoder(x))
-            return Carried(self, self.encoder(x), solution.ys[-1]), solution
+            return Carried(self, self.encoder(x), last(solution)), solution
         loss = jnp.mean(jax.vmap(self.matching)(x, jr.split(key, len(x))))
         if not self.ode.costs:
             return loss, NotSolved()
@@ -80,16 +80,16 @@ class Flow(eqx.Module):
 
     def matching(self, pair: Float[Array, "ends plane"], key: Key[Array, ""]) -> Float[Array, ""]:
         """The loss of one pair."""
-        x0, x1 = pair
+        (x0, x1), field = pair, self.ode.field
         if isinstance(self.path, CondOT):
-            return flow_matching(self.ode.field, self.path, x1, x0=x0, key=key)
-        loss = functools.partial(bridge_matching, self.ode.field, self.path, x0, x1, key=key)
-        if self.half_score is None:
-            return loss()
-        half_score = self.half_score
-        score = lambda t, x, args: half_score(t, x, args) * (2 / NOISE**2)
-        t = jr.uniform(jr.fold_in(key, 1), (), minval=_NEAR_END, maxval=1 - _NEAR_END)
-        return loss(score=score, t=t)
+            return flow_matching(field, self.path, x1, x0=x0, key=key)
+        time_key, key = jr.split(key)
+        t, score, half_score = None, None, self.half_score
+        if isinstance(self.path, Bridge):
+            t = jr.uniform(time_key, (), x1.dtype, _NEAR_END, 1 - _NEAR_END)
+        if half_score is not None:
+            score = lambda t, x, args: half_score(t, x, args) * (2 / NOISE**2)
+        return bridge_matching(field, self.path, x0, x1, key=key, score=score, t=t)
 
 
 def by_euler(flow: Flow, **costs: Any) -> NeuralODE:
@@ -105,12 +105,12 @@ def carried(
 ) -> Float[Array, "*batch plane"]:
     """Samples by `STEPS` equal steps: of the SDE if there is a score, otherwise of the ODE."""
     if flow.half_score is None:
-        return by_euler(flow)(starts).ys[-1]
+        return last(by_euler(flow)(starts))
     half_score = flow.half_score
     drift = lambda t, y, args: flow.ode.field(t, y, args) + half_score(t, y, args)
     noise = lambda t, y, args: jnp.full_like(y, NOISE)
     sde = NeuralSDE(drift, noise, controller=_equal_steps(), dt0=None, max_steps=STEPS)
-    return sde(starts, key=key).ys[-1]
+    return last(sde(starts, key=key))
 
 
 @eqx.filter_jit
@@ -118,6 +118,12 @@ def path_energy(flow: Flow, starts: Float[Array, "batch plane"]) -> Float[Array,
     r"""$E \int_0^1 |v|^2\, dt$ along the ODE."""
     kinetic = by_euler(flow, kinetic=Kinetic())(starts).costs["kinetic"]
     return 2 * starts.shape[1] * kinetic  # which is half the mean square over the coordinates
+
+
+def last(solution: Solution) -> Array:
+    """The state at the end."""
+    assert solution.ys is not None
+    return solution.ys[-1]
 
 
 def _equal_steps() -> diffrax.StepTo:

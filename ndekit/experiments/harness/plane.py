@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from .transport import wasserstein2
 
 Law = Callable[[np.random.Generator, int], np.ndarray]
-Coupling = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Coupling = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]  # as `ndekit.couplings`
 _MEASURED = 2_000  # points by which the least energy is known
 
 
