@@ -24,7 +24,7 @@ from ..models import NeuralODE, NeuralSDE
 from ..paths import Bridge, CondOT, NoisyLine
 from ..regularize import Kinetic
 from .harness.config import Config
-from .harness.plane import PROBLEMS, Coupling, Ends, coupled, draw_ends, normal, with_pairs
+from .harness.plane import PROBLEMS, Coupling, Ends, coupled, draw_ends, normal
 from .harness.registry import find_regularizer
 from .harness.regularizers import Regularizer
 from .harness.solves import key_or_fixed, ode_of
@@ -34,8 +34,8 @@ from .harness.transport import partners, wasserstein2
 
 SIZES = (10_000, 1_000, 4_000)  # of each law, to train on, to validate and to test with
 NOISE = 0.1  # of every bridge
-PASSES = 25  # times that the training samples are paired, ahead of the training
-EPOCHS = 40  # of `PASSES` each: every sample is seen a thousand times
+PARTNERS = 25  # sources for each sample of the target, found ahead of the training
+EPOCHS = 1_000
 COUPLED = 512  # samples among which a coupling looks for them
 STEPS = 100  # of Euler's, or Euler and Maruyama's, by which samples are made
 PENALISED = 64  # samples of a batch whose solve is counted in the training
@@ -64,28 +64,33 @@ class Flow(eqx.Module):
     path: CondOT | NoisyLine | Bridge
     half_score: MLP | None
 
-    def encoder(self, x: Float[Array, "batch ends plane"]) -> Float[Array, "batch plane"]:
-        """The sources."""
-        return x[:, 0]
+    def encoder(self, x: Float[Array, "batch partners ends plane"]) -> Float[Array, "batch plane"]:
+        """Sources: of each sample's pairs the first one's."""
+        return x[:, 0, 0]
 
-    def __call__(self, x: Float[Array, "batch ends plane"], *, key: Any = None) -> tuple[Any, Any]:
+    def __call__(
+        self, x: Float[Array, "batch partners ends plane"], *, key: Any = None
+    ) -> tuple[Any, Any]:
         """With a key, as in training, the matching loss; without one, samples."""
         if key is None:
             solution = self.ode(self.encoder(x))
             return Carried(self, self.encoder(x), last(solution)), solution
-        loss = jnp.mean(jax.vmap(self.matching)(x, jr.split(key, len(x))))
+        which, matched = jr.split(key)
+        chosen = jr.randint(which, (len(x),), 0, x.shape[1])
+        pairs = jnp.take_along_axis(x, chosen[:, None, None, None], axis=1)[:, 0]
+        loss = jnp.mean(jax.vmap(self.matching)(pairs, jr.split(matched, len(x))))
         if not self.ode.costs:
             return loss, NotSolved()
-        return loss, self.ode(self.encoder(x[:PENALISED]), key=key)
+        return loss, self.ode(pairs[:PENALISED, 0], key=key)
 
     def matching(self, pair: Float[Array, "ends plane"], key: Key[Array, ""]) -> Float[Array, ""]:
         """The loss of one pair."""
         (x0, x1), field = pair, self.ode.field
         if isinstance(self.path, CondOT):
             return flow_matching(field, self.path, x1, x0=x0, key=key)
-        time_key, key = jr.split(key)
         t, score, half_score = None, None, self.half_score
         if isinstance(self.path, Bridge):
+            time_key, key = jr.split(key)
             t = jr.uniform(time_key, (), x1.dtype, _NEAR_END, 1 - _NEAR_END)
         if half_score is not None:
             score = lambda t, x, args: half_score(t, x, args) * (2 / NOISE**2)
@@ -192,7 +197,7 @@ def load(problem: str, coupling: str, sizes: tuple[int, int, int] = SIZES) -> En
     ends = draw_ends(problem, sizes)
     if coupling == "reflow":
         return reflowed(problem, sizes)
-    return coupled(ends, COUPLINGS[coupling](), PASSES, COUPLED)
+    return coupled(ends, COUPLINGS[coupling](), PARTNERS, COUPLED)
 
 
 def reflowed(problem: str, sizes: tuple[int, int, int], epochs: int = EPOCHS) -> Ends:
@@ -203,9 +208,9 @@ def reflowed(problem: str, sizes: tuple[int, int, int], epochs: int = EPOCHS) ->
         flow = trainer.train(0, Path(folder), progress=False).model
     pairs = Reflow(lambda x0: carried(flow, x0, key=key_or_fixed(None)))
     rng, (source, _) = np.random.default_rng(27), PROBLEMS[problem]
-    starts = [jnp.asarray(source(rng, sizes[0]), jnp.float32) for _ in range(PASSES)]
+    starts = [jnp.asarray(source(rng, sizes[0]), jnp.float32) for _ in range(PARTNERS)]
     made = [np.stack(pairs(x0), axis=1) for x0 in starts]
-    return with_pairs(ends, np.concatenate(made))
+    return ends._replace(train_x=np.stack(made, axis=1))
 
 
 def independent() -> Coupling:
@@ -243,7 +248,7 @@ def _config(problem: str, name: str) -> Config:
         epochs=EPOCHS,
         batch_size=512,
         optimizer=lambda num_updates: optax.adamw(1e-3, weight_decay=1e-5),
-        updates_per_call=122,
+        updates_per_call=19,
         predict_batch=SIZES[2],
         coefficients={"steps": 1e-2},
     )

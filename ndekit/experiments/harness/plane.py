@@ -18,16 +18,16 @@ class Ends(NamedTuple):
     """Pairs of source and target, `x`, and samples of the target, `y`.
 
     Attributes:
-        train_x: once or several times as many as samples were drawn, after `coupled`.
+        train_x: for each sample several pairs, of which an update takes one.
         least_energy: $W_2^2$ of source and target.
         yardsticks: $W_2$ to the test samples of a fresh sample of the target, and of the source.
     """
 
-    train_x: Float[np.ndarray, "train 2 2"]
+    train_x: Float[np.ndarray, "train partners 2 2"]
     train_y: Float[np.ndarray, "train 2"]
-    validation_x: Float[np.ndarray, "validation 2 2"]
+    validation_x: Float[np.ndarray, "validation 1 2 2"]
     validation_y: Float[np.ndarray, "validation 2"]
-    test_x: Float[np.ndarray, "test 2 2"]
+    test_x: Float[np.ndarray, "test 1 2 2"]
     test_y: Float[np.ndarray, "test 2"]
     least_energy: float
     yardsticks: Mapping[str, float]
@@ -76,7 +76,7 @@ def draw_ends(name: str, sizes: tuple[int, int, int]) -> Ends:
     source, target = PROBLEMS[name]
     rng = np.random.default_rng(25)
     x0s, x1s = ([law(rng, size).astype(np.float32) for size in sizes] for law in (source, target))
-    pairs = [np.stack([x0, x1], axis=1) for x0, x1 in zip(x0s, x1s, strict=True)]
+    pairs = [np.stack([x0, x1], axis=1)[:, None] for x0, x1 in zip(x0s, x1s, strict=True)]
     fresh = target(rng, sizes[2])
     some = slice(_MEASURED)
     apart = wasserstein2(x0s[2][some], x1s[2][some])
@@ -88,18 +88,14 @@ def draw_ends(name: str, sizes: tuple[int, int, int]) -> Ends:
     return Ends(*parts, least_energy=apart**2, yardsticks=yardsticks)
 
 
-def coupled(ends: Ends, coupling: Coupling, passes: int, among: int) -> Ends:
-    """With the training samples paired so many times, each time among `among` of them at random."""
-    rng, x0, x1 = np.random.default_rng(26), ends.train_x[:, 0], ends.train_y
-    pairs = []
-    for _ in range(passes):
-        sources, targets = rng.permutation(x0), rng.permutation(x1)
+def coupled(ends: Ends, coupling: Coupling, number: int, among: int) -> Ends:
+    """With `number` pairs for each training sample, each found among `among` at random."""
+    rng, x0, x1 = np.random.default_rng(26), ends.train_x[:, 0, 0], ends.train_y
+    pairs = np.empty((len(x1), number, 2, 2), np.float32)
+    for column in range(number):
+        sources, targets = rng.permutation(len(x0)), rng.permutation(len(x1))
         for start in range(0, len(x1), among):
-            part = slice(start, start + among)
-            pairs.append(np.stack(coupling(sources[part], targets[part]), axis=1))
-    return with_pairs(ends, np.concatenate(pairs))
-
-
-def with_pairs(ends: Ends, pairs: Float[np.ndarray, "train 2 2"]) -> Ends:
-    """With other pairs to train on."""
-    return ends._replace(train_x=pairs, train_y=pairs[:, 1])
+            rows = targets[start : start + among]
+            found = coupling(x0[sources[start : start + among]], x1[rows])
+            pairs[rows, column] = np.stack(found, axis=1)
+    return ends._replace(train_x=pairs)
