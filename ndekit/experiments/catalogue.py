@@ -24,6 +24,7 @@ NAMES = (
     "nested_circles",
     "pendulum",
     "cnf_toys",
+    "two_dimensions",
 )
 
 # Of files that are measurements, each with its own in `MEASUREMENT`.

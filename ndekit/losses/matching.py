@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
-from ..paths import AbstractGaussianPath, Bridge, convert
+from ..paths import AbstractBridge, AbstractGaussianPath, convert
 from ..paths.conversion import Prediction
 from ..shapes import Args, Time
 
@@ -130,7 +130,7 @@ def denoising(
 
 def bridge_matching(
     field: Callable,
-    bridge: Bridge,
+    bridge: AbstractBridge,
     x0: Sample,
     x1: Sample,
     *,
@@ -140,25 +140,26 @@ def bridge_matching(
     weight: Weight = None,
     args: Args = None,
 ) -> Float[Array, ""]:
-    r"""Flow matching between two samples along a Brownian bridge, and if there is a `score` its
-    regression too.
+    r"""Flow matching between two samples along a bridge, and if there is a `score` its regression
+    too.
 
     $$|f(t, x_t) - u_t|^2 / d + |\sigma_t\, s(t, x_t) + z|^2 / d, \qquad
     x_t = (1 - t) x_0 + t x_1 + \sigma_t z,$$
 
     with the bridge's velocity $u_t$ and deviation $\sigma_t$. With pairs of an entropic coupling
     of $\varepsilon = 2 \sigma^2$ that is SF2M: $f + \tfrac{\sigma^2}{2} s$ is the drift of the
-    Schrödinger bridge, and $f$ the field of an ODE with the same marginals. With `sigma=0` and
-    pairs of optimal transport it is OT-CFM.
+    Schrödinger bridge, and $f$ the field of an ODE with the same marginals. With a
+    [`ndekit.paths.NoisyLine`][] it is I-CFM between independent pairs, and OT-CFM between those of
+    optimal transport.
 
     Args:
         field: called as `field(t, x, args)`, the velocity.
-        bridge: with its `sigma`.
+        bridge: a Brownian [`ndekit.paths.Bridge`][], or a `NoisyLine`.
         x0, x1: one pair.
         key: draws what is not given.
         score: called as `score(t, x, args)`, the score of $x_t$.
-        t: the time; uniform if `None`. Away from the ends: there the velocity of the bridge has no
-            finite variance if `sigma` is not 0.
+        t: the time; uniform if `None`. Of a Brownian bridge away from the ends: there its velocity
+            has no finite variance if `sigma` is not 0.
         weight, args: as for [`ndekit.losses.flow_matching`][].
 
     Returns:

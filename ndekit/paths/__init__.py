@@ -1,10 +1,11 @@
 """Gaussian probability paths between noise, at time 0, and data, at time 1.
 
 `convert` turns what a network predicts into data, noise, velocity or score; `scale_time` moves a
-trained velocity field to another path. `Bridge` joins two samples.
+trained velocity field to another path. `Bridge` and `NoisyLine` join two
+samples.
 """
 
-from .bridge import Bridge
+from .bridge import AbstractBridge, Bridge, NoisyLine
 from .conversion import convert
 from .diffusion import EDM, VE, VP, Cosine, SubVP
 from .gaussian import AbstractGaussianPath
@@ -15,6 +16,7 @@ from .shifted import Shifted
 from .straight import CondOT, LogVariance, Polynomial, Trigonometric
 
 __all__ = [
+    "AbstractBridge",
     "AbstractGaussianPath",
     "Bridge",
     "CondOT",
@@ -23,6 +25,7 @@ __all__ = [
     "KineticOptimal",
     "LearnedPath",
     "LogVariance",
+    "NoisyLine",
     "Polynomial",
     "ScaledTime",
     "Shifted",

@@ -57,6 +57,7 @@ GIVEN = {
     "paths.EDM": {},
     "paths.LearnedPath": dict(sigma_min=0.01, sigma_max=50.0),
     "paths.LogVariance": {},
+    "paths.NoisyLine": {},
     "paths.Polynomial": {},
     "paths.Shifted": dict(path=nk.paths.CondOT()),
     "paths.SubVP": {},
@@ -150,7 +151,8 @@ MADE = {"models.Generator"}
 # Zero or less is meant here: none, or the other direction.
 ZERO = {
     "num_validation", "start", "end", "depth", "degree", "gain", "decay", "value", "input_size",
-    "condition_weight", "paths.Bridge.sigma", "paths.CondOT.sigma_min",
+    "condition_weight", "paths.Bridge.sigma", "paths.NoisyLine.sigma",
+    "paths.CondOT.sigma_min",
     "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
     "inertia", "fields.UNet.depth", "ndim",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",

@@ -18,7 +18,7 @@ from ndekit.losses import (
     shortcut,
     stratified_times,
 )
-from ndekit.paths import VP, Bridge, CondOT, Trigonometric, convert
+from ndekit.paths import VP, Bridge, CondOT, NoisyLine, Trigonometric, convert
 
 MEAN, DEVIATION = np.array([1.0, -0.5]), 0.6
 NUMBER = 100_000
@@ -113,14 +113,15 @@ def test_denoising_is_flow_matching_with_another_weight(name, predicts, getkey):
     np.testing.assert_allclose(double, (2 + t) * found, rtol=1e-12)
 
 
-def test_a_bridge_between_given_ends_has_its_velocity_and_score(getkey):
+@pytest.mark.parametrize("bridge", [Bridge(0.7), NoisyLine(0.7)], ids=lambda b: type(b).__name__)
+def test_a_bridge_between_given_ends_has_its_velocity_and_score(bridge, getkey):
     """Between N(-0.1, 1) and N(0.1, 1), coupled independently: the mean velocity and the score of
-    the marginal N(mean_t, (1 - t)^2 + t^2 + sigma^2 t (1 - t)) are where the loss is least.
+    the marginal N(mean_t, (1 - t)^2 + t^2 + sigma_t^2) are where the loss is least.
     """
-    bridge, key = Bridge(0.7), getkey()
+    key = getkey()
     x0 = jr.normal(getkey(), (NUMBER, 1)) - 0.1
     x1 = jr.normal(getkey(), (NUMBER, 1)) + 0.1
-    variance = lambda t: (1 - t) ** 2 + t**2 + 0.49 * t * (1 - t)
+    variance = lambda t: (1 - t) ** 2 + t**2 + bridge.deviation(t) ** 2
     centre = lambda t: -0.1 + 0.2 * t
 
     def field(t, x, args):

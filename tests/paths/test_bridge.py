@@ -1,4 +1,4 @@
-"""The Brownian bridge between two samples."""
+"""Bridges between two samples: laws of all of them, and those of the Brownian one."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from support.close import assert_tree_close
 
-from ndekit.paths import Bridge
+from ndekit.paths import Bridge, NoisyLine
+
+BRIDGES = {kind.__name__: kind for kind in (Bridge, NoisyLine)}
 
 
 def ends():
@@ -27,9 +29,10 @@ def test_velocity_and_score_make_the_drift_of_the_pinned_brownian_motion(t, sigm
     assert np.all(np.abs(back - (x - x0) / t) <= 1e-5 * (1 + size))
 
 
-def test_the_score_is_that_of_the_density_and_the_velocity_keeps_it(x64):
+@pytest.mark.parametrize("name", BRIDGES)
+def test_the_score_is_that_of_the_density_and_the_velocity_keeps_it(name, x64):
     x0, x1 = ends()
-    bridge, z, t = Bridge(0.7), jnp.array([0.4, -1.1]), 0.3
+    bridge, z, t = BRIDGES[name](0.7), jnp.array([0.4, -1.1]), 0.3
     x = bridge.sample(t, x0, x1, z)
     log_density = lambda x: jnp.sum(
         jax.scipy.stats.norm.logpdf(x, bridge.mean(t, x0, x1),
@@ -51,9 +54,20 @@ def test_at_the_ends_it_is_where_it_should_be_and_nothing_is_nan(t):
     assert np.all(np.asarray(bridge.score(t, x, x0, x1)) == 0)
 
 
-def test_without_noise_it_is_a_straight_line():
+@pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
+def test_a_noisy_line_has_the_same_noise_at_all_times(t):
     x0, x1 = ends()
-    bridge, z = Bridge(0.0), jnp.ones(2)
+    line, z = NoisyLine(0.5), jr.normal(jr.key(0), (2,))
+    x = line.sample(t, x0, x1, z)
+    assert_tree_close(np.asarray(x - line.mean(t, x0, x1)), 0.5 * z, 1e-5)
+    assert np.all(np.asarray(line.velocity(t, x, x0, x1) == x1 - x0))
+    assert_tree_close(np.asarray(line.score(t, x, x0, x1)), -z / 0.5, 1e-5)
+
+
+@pytest.mark.parametrize("name", BRIDGES)
+def test_without_noise_it_is_a_straight_line(name):
+    x0, x1 = ends()
+    bridge, z = BRIDGES[name](0.0), jnp.ones(2)
     x = bridge.sample(0.25, x0, x1, z)
     assert_tree_close(np.asarray(x), 0.75 * x0 + 0.25 * x1, 1e-6)
     assert_tree_close(np.asarray(bridge.velocity(0.25, x, x0, x1)), x1 - x0, 1e-6)

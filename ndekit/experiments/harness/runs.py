@@ -128,7 +128,8 @@ def _in_precision(config: Config, data: Any) -> Any:
 def _row(job: Job, trainer: Trainer, result: FitResult) -> Row:
     data, config, model = trainer.data, trainer.config, result.model
     task, size = config.task, config.predict_batch
-    train = measure(task, model, data.train_x, data.train_y, size)
+    train_x, train_y = rows_of((data.train_x, data.train_y), slice(task.measured))
+    train = measure(task, model, train_x, train_y, size)
     test = measure(task, model, data.test_x, data.test_y, size)
     validation = None
     if len(data.validation_x):

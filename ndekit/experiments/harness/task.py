@@ -38,10 +38,12 @@ class AbstractTask(abc.ABC):
     Attributes:
         metric: what they are compared by.
         one_by_one: whether each sample is solved for itself, instead of a batch as one state.
+        measured: how many training samples are looked at when a model is measured; `None` for all.
     """
 
     metric: ClassVar[Metric]
     one_by_one: ClassVar[bool] = False
+    measured: ClassVar[int | None] = None
 
     @abc.abstractmethod
     def build_model(
