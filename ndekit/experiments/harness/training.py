@@ -49,7 +49,9 @@ class Trainer:
 
     @property
     def updates_per_call(self) -> int:
-        return math.gcd(self.config.updates_per_call, self.per_epoch)
+        """The most that divide an epoch, so that every epoch ends between two calls."""
+        most = min(self.config.updates_per_call, self.per_epoch)
+        return next(n for n in range(most, 0, -1) if self.per_epoch % n == 0)
 
     def train(
         self,
