@@ -14,6 +14,7 @@ from .latent_prior import Latent, LatentPrior, PathKL
 from .latent_sde import LatentSDE
 from .linear_cde import LinearCDE, LinearSolution
 from .matched_sde import MarginalDrift, MatchedLatentSDE
+from .mixture import GaussianMixture
 from .neural_cde import NeuralCDE
 from .neural_ode import NeuralODE
 from .neural_sde import NeuralSDE
@@ -33,6 +34,7 @@ __all__ = [
     "GRUD",
     "GRUDt",
     "GRUODEBayes",
+    "GaussianMixture",
     "Generator",
     "JumpODE",
     "Latent",

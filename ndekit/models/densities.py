@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, UInt
 from ..numbers import count
 from ..shapes import Scalar
 
-_LOG_2_PI = math.log(2 * math.pi)
+LOG_2_PI = math.log(2 * math.pi)
 
 
 class AbstractDensity(eqx.Module):
@@ -68,7 +68,7 @@ class StandardNormal(AbstractDensity):
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
         axes = tuple(range(-len(self.shape), 0))
-        return -0.5 * jnp.sum(x**2 + _LOG_2_PI, axis=axes)
+        return -0.5 * jnp.sum(x**2 + LOG_2_PI, axis=axes)
 
     def sample(
         self, batch: tuple[int, ...] = (), *, key: Key[Array, ""] | UInt[Array, "2"]
@@ -103,7 +103,7 @@ class Normal(AbstractDensity):
         mean, log_std = (jnp.broadcast_to(part, x.shape) for part in (self.mean, self.log_std))
         off = (x - mean) * jnp.exp(-log_std)
         axes = tuple(range(-self.mean.ndim, 0))
-        return -jnp.sum(0.5 * (off**2 + _LOG_2_PI) + log_std, axis=axes)
+        return -jnp.sum(0.5 * (off**2 + LOG_2_PI) + log_std, axis=axes)
 
     def sample(
         self, batch: tuple[int, ...] = (), *, key: Key[Array, ""] | UInt[Array, "2"]
