@@ -13,6 +13,7 @@ from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
 from .checked import check_count, checked_first_step, checked_resets, checked_ts, refuse_in_diffrax
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .costs.measured import measured
 from .costs.one_step import readable_in_loop
 from .costs.placements import as_placements
 from .forward.events import in_users_time
@@ -139,6 +140,7 @@ def diffeqsolve(
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
     wanted, throw = as_placements(costs), options["throw"]
+    wanted = measured(wanted, options["stepsize_controller"], t0, t1)
     check_count(options["max_steps"])
     solver, event = mended(solver), in_users_time(options["event"])
     resets = checked_resets(options["resets"], (t0, t1), throw)

@@ -13,6 +13,7 @@ from .learned import LearnedPath
 from .scaling import ScaledTime, scale_time
 from .shifted import Shifted
 from .straight import CondOT, LogVariance, Polynomial, Trigonometric
+from .units import PathUnits
 
 __all__ = [
     "AbstractGaussianPath",
@@ -23,6 +24,7 @@ __all__ = [
     "KineticOptimal",
     "LearnedPath",
     "LogVariance",
+    "PathUnits",
     "Polynomial",
     "ScaledTime",
     "Shifted",
