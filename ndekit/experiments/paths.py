@@ -1,0 +1,179 @@
+"""The path chosen by the solver's error, beside the paths that are chosen otherwise."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ..paths import VE, CondOT, KineticOptimal, LearnedPath, Trigonometric, VP
+from ..paths.posterior import posterior_variance
+from ..train import PathSolve, fit_path
+from .cnf_toys import checkerboard
+from .harness.path_cases import (
+    KNOTS,
+    PINNED,
+    Case,
+    Sizes,
+    bespoke,
+    case_of,
+    equidistributed,
+    known_paths,
+    normalised,
+    row_of,
+    solver_along,
+)
+
+Row = dict[str, Any]
+SOLVERS: dict[str, tuple[Any, float]] = {
+    "Heun 1e-2": (diffrax.Heun(), 1e-2),
+    "Tsit5 1e-3": (diffrax.Tsit5(), 1e-3),
+    "Tsit5 1e-5": (diffrax.Tsit5(), 1e-5),
+}
+NUM_STEPS = 8  # of fixed ones
+
+
+def energies(seed: int, sizes: Sizes) -> Iterator[Row]:
+    """Kinetic energies of 3000 points of the checkerboard, for each coordinate."""
+    x = jnp.asarray(normalised(checkerboard(np.random.default_rng(seed), 3000)))
+    key = jr.key(seed)
+    mmse = jax.jit(posterior_variance(x, key=key, num=4 * sizes.samples))
+    best = KineticOptimal.fit(x, key=key, num_samples=4 * sizes.samples)
+    yield dict(path="kinetic-optimal, 2 - 2 cos Phi", energy=float(best.energy))
+    ts = (jnp.arange(500) + 0.5) / 500
+    named = [("kinetic-optimal", best), ("Cond-OT", CondOT()), ("trigonometric", Trigonometric())]
+    for name, path in [*named, ("VP", VP())]:
+        a, m, dadt, dmdt = path.a(ts), path.m(ts), path.dadt(ts), path.dmdt(ts)
+        # E |x_1' a' + x_0 m'|^2 less what averaging given x_t takes away.
+        lost = (dadt - a * dmdt / m) ** 2 * jax.lax.map(mmse, a / m)
+        yield dict(path=name, energy=float(jnp.mean(dadt**2 + dmdt**2 - lost)))
+
+
+def closed_form(seed: int, sizes: Sizes) -> Iterator[Row]:
+    """Stage A: data N(0, s^2) in one dimension."""
+    case, std, path0 = case_of("gaussian", seed, sizes), 0.5, VE(*PINNED)
+    field, common = case.law.velocity(path0), dict(starts=case.fitted_on, key=jr.key(seed))
+    common |= dict(progress=False, batch_size=sizes.batch, data_std=std)
+    found = fit_path(
+        path0, field, diffrax.Euler(), None, PINNED, num_steps=NUM_STEPS, in_sigma=True,
+        num_knots=KNOTS, num_updates=sizes.updates, **common,
+    )  # fmt: skip
+    angles = np.arctan(np.asarray(found.path.sigma(jnp.linspace(0, 1, NUM_STEPS + 1))) / std)
+    even = np.linspace(angles[0], angles[-1], NUM_STEPS + 1)
+    span = angles[0] - angles[-1]
+    off = float(np.abs(angles - even).max() / span)
+    yield dict(solver="Euler in sigma", path="grid, 8 steps", off=off, passed=off < 1e-2)
+    start = LearnedPath(*PINNED, num_knots=2 * KNOTS)
+    for name, (solver, tolerance) in SOLVERS.items():
+        for how in ("adaptive", "fixed"):
+            by = dict(tolerance=tolerance) if how == "adaptive" else dict(num_steps=NUM_STEPS)
+            found = fit_path(
+                path0, field, solver, pinned=PINNED, learn="scale", start=start,
+                num_updates=2 * sizes.updates, **by, **common,
+            )  # fmt: skip
+            given = (solver, tolerance, PINNED)
+            judge = partial(solver_along, found.path, case.law, *given, data_std=std)
+            row = row_of(judge(), found.path, case, solver=name, path=f"scale, fitted {how}")
+            once = row_of(judge(first_step=1.0), found.path, case)
+            row |= dict(off=_scale_off(found.path, std), at_once=once["steps"])
+            yield row | dict(at_once_error=once["error"], passed=once["worst"] == 1)
+        known = Trigonometric() if std == 1 else CondOT()
+        given = (solver, tolerance, PINNED)
+        solve = solver_along(known, case.law, *given, data_std=std)
+        yield row_of(solve, known, case, solver=name, path="Cond-OT")
+
+
+def _scale_off(path: LearnedPath, std: float) -> float:
+    """How far the spread of the points is from constant, as a share."""
+    ts = jnp.linspace(0.0, 1.0, 101)
+    spread = path.a(ts) * jnp.sqrt(std**2 + path.sigma(ts) ** 2)
+    return float(jnp.max(jnp.abs(spread / jnp.mean(spread) - 1)))
+
+
+def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
+    """Stage B: exact velocities in two dimensions, adaptive steps."""
+    for data in names:
+        case = case_of(data, seed, sizes)
+        solver, tolerance = SOLVERS[by]
+        about: Row = dict(data=data, solver=by)
+        given = (solver, tolerance, PINNED)
+        paths = known_paths(case.law, jr.key(seed), PINNED)
+        along = lambda path, case=case: solver_along(path, case.law, *given)
+        base = paths["log sigma"]
+        paths["equidistributed"] = equidistributed(along(base), base, case.fitted_on)
+        paths["ours"] = _ours(case, seed, sizes, solver, tolerance=tolerance)
+        for name, path in paths.items():
+            yield row_of(along(path), path, case, path=name, **about)
+
+
+def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row]:
+    """Stage B at eight steps of Heun's method, where only the error at the end tells."""
+    for data in names:
+        case, solver = case_of(data, seed, sizes), diffrax.Heun()
+        along = lambda path, case=case: solver_along(
+            path, case.law, diffrax.Heun(), None, PINNED, num_steps=NUM_STEPS
+        )
+        paths = known_paths(case.law, jr.key(seed), PINNED)
+        paths["ours"] = _ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
+        start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS)
+        solve = PathSolve(
+            paths["log sigma"], case.law.velocity(paths["log sigma"]), solver, None, PINNED,
+            num_steps=NUM_STEPS,
+        )  # fmt: skip
+        paths["Bespoke"] = bespoke(solve, case, sizes, jr.key(seed), start)
+        for name, path in paths.items():
+            yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
+
+
+def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
+    """Stage D: a scale for each coordinate against one for all."""
+    for data in names:
+        case = case_of(data, seed, sizes)
+        solver, tolerance = SOLVERS[by]
+        size = case.starts.shape[1]
+        given = (solver, tolerance, PINNED)
+        paths: dict[str, Any] = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
+        for name, sizes_of in (("scalar", None), ("diagonal", size)):
+            paths[name] = _ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
+        for name, path in paths.items():
+            solve = solver_along(path, case.law, *given)
+            yield row_of(solve, path, case, path=name, data=data, solver=by)
+
+
+def _ours(
+    case: Case, seed: int, sizes: Sizes, solver: Any, size: int | None = None, **by: Any
+) -> LearnedPath:
+    """By the solver's error, from near the trigonometric path."""
+    path0 = VE(*PINNED)
+    start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS, size=size)
+    found = fit_path(
+        path0, case.law.velocity(path0), solver, pinned=PINNED, starts=case.fitted_on,
+        key=jr.key(seed), start=start, size=size, num_updates=sizes.updates,
+        batch_size=sizes.batch, max_steps=1024, progress=False, **by,
+    )  # fmt: skip
+    return found.path
+
+
+FIELDS = ("8gaussians", "checkerboard", "anisotropic")
+PRESETS: dict[str, Callable[[int, Sizes], Iterator[Row]]] = {
+    "energies": energies,
+    "a": closed_form,
+    **{
+        f"b_{by.replace(' ', '_').lower()}": partial(exact_fields, names=FIELDS, by=by)
+        for by in SOLVERS
+    },
+    "b_fixed": partial(fixed_steps, names=FIELDS),
+    "d": partial(diagonal, names=("thin", "digits"), by="Tsit5 1e-3"),
+}
+
+
+def measure(preset: str, seed: int, sizes: Sizes = Sizes()) -> Iterator[Row]:
+    """The rows of one seed, in float64."""
+    with jax.enable_x64(True):
+        for row in PRESETS[preset](seed, sizes):
+            yield dict(preset=preset, seed=seed) | row
