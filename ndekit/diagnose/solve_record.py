@@ -191,7 +191,8 @@ def _scaled_error(controller: Any, error: State | None, ends: tuple, states: tup
         before, after = map(controller.unit_at, ends)
         states = divided(states[0], before), divided(states[1], after)
         error = divided(error, after)
-    return scaled_error(controller.norm, error, *states, rtol, atol)
+    y0, y1 = states
+    return scaled_error(controller.norm, error, y0, y1, rtol, atol)
 
 
 def _stiffness(solver: Any, info: dict[str, PyTree], h: Real[Array, ""], y1: State) -> Array:

@@ -1,17 +1,19 @@
 """The path chosen by the solver's error, beside the paths that are chosen otherwise."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from sklearn.datasets import load_digits
 
-from ..paths import VE, CondOT, KineticOptimal, LearnedPath, Trigonometric, VP
+from ..models import GaussianMixture
+from ..paths import VE, VP, CondOT, KineticOptimal, LearnedPath, Trigonometric
 from ..paths.posterior import posterior_variance
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
@@ -19,23 +21,84 @@ from .harness.path_cases import (
     KNOTS,
     PINNED,
     Case,
-    Sizes,
     bespoke,
     case_of,
     equidistributed,
     known_paths,
-    normalised,
     row_of,
     solver_along,
 )
 
 Row = dict[str, Any]
+NOISE_LEFT = 0.02  # the spread that points of data are given
 SOLVERS: dict[str, tuple[Any, float]] = {
     "Heun 1e-2": (diffrax.Heun(), 1e-2),
     "Tsit5 1e-3": (diffrax.Tsit5(), 1e-3),
     "Tsit5 1e-5": (diffrax.Tsit5(), 1e-5),
 }
 NUM_STEPS = 8  # of fixed ones
+
+
+class Sizes(NamedTuple):
+    """How much is done: less in tests."""
+
+    samples: int = 1000
+    points: int = 512
+    updates: int = 200
+    batch: int = 16
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+# Data: all are centred, with a mean square of 1 for each coordinate.
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=0)
+    return x / np.sqrt(np.mean(x**2))
+
+
+def _points(make: Callable, seed: int, sizes: Sizes) -> GaussianMixture:
+    x = normalised(make(np.random.default_rng(seed), sizes.points))
+    return GaussianMixture(jnp.asarray(x), NOISE_LEFT)
+
+
+def _eight(seed: int, sizes: Sizes) -> GaussianMixture:
+    """The eight Gaussians themselves; seeds differ in samples alone."""
+    angles = np.arange(8) * math.pi / 4
+    means, std = 4 * np.stack([np.cos(angles), np.sin(angles)], axis=1), 0.5
+    size = math.sqrt(np.mean(means**2) + std**2)
+    return GaussianMixture(jnp.asarray(means / size), std / size)
+
+
+def _anisotropic(seed: int, sizes: Sizes) -> GaussianMixture:
+    """Six modes whose variances are as 100 to 1, along either axis."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(6, 2))
+    stds = np.where(rng.uniform(size=(6, 1)) < 0.5, [[0.3, 0.03]], [[0.03, 0.3]])
+    means = means - means.mean(axis=0)
+    size = math.sqrt(np.mean(means**2 + stds**2))
+    return GaussianMixture(jnp.asarray(means / size), stds / size)
+
+
+def _digits(seed: int, sizes: Sizes) -> GaussianMixture:
+    """So many digits in the basis of their first 16 principal components, each a narrow Gaussian:
+    the exact score of smoothed points, not of a fitted Gaussian.
+    """
+    x, _ = load_digits(return_X_y=True)
+    x = np.asarray(x)
+    x = (x - x.mean(axis=0)) @ np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:16].T
+    chosen = np.random.default_rng(seed).permutation(len(x))[: sizes.points]
+    return GaussianMixture(jnp.asarray(normalised(x[chosen])), NOISE_LEFT)
+
+
+DATA: dict[str, Callable[[int, Sizes], GaussianMixture]] = {
+    "gaussian": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 1)), 0.5),
+    "8gaussians": _eight,
+    "checkerboard": partial(_points, checkerboard),
+    "anisotropic": _anisotropic,
+    "thin": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 2)), jnp.array([[1.0, 0.01]])),
+    "digits": _digits,
+}
 
 
 def energies(seed: int, sizes: Sizes) -> Iterator[Row]:
@@ -56,7 +119,7 @@ def energies(seed: int, sizes: Sizes) -> Iterator[Row]:
 
 def closed_form(seed: int, sizes: Sizes) -> Iterator[Row]:
     """Stage A: data N(0, s^2) in one dimension."""
-    case, std, path0 = case_of("gaussian", seed, sizes), 0.5, VE(*PINNED)
+    case, std, path0 = case_of(DATA["gaussian"](seed, sizes), seed, sizes.samples), 0.5, VE(*PINNED)
     field, common = case.law.velocity(path0), dict(starts=case.fitted_on, key=jr.key(seed))
     common |= dict(progress=False, batch_size=sizes.batch, data_std=std)
     found = fit_path(
@@ -98,12 +161,11 @@ def _scale_off(path: LearnedPath, std: float) -> float:
 def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
     """Stage B: exact velocities in two dimensions, adaptive steps."""
     for data in names:
-        case = case_of(data, seed, sizes)
+        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
         solver, tolerance = SOLVERS[by]
         about: Row = dict(data=data, solver=by)
-        given = (solver, tolerance, PINNED)
         paths = known_paths(case.law, jr.key(seed), PINNED)
-        along = lambda path, case=case: solver_along(path, case.law, *given)
+        along = partial(_along, case.law, *SOLVERS[by])
         base = paths["log sigma"]
         paths["equidistributed"] = equidistributed(along(base), base, case.fitted_on)
         paths["ours"] = _ours(case, seed, sizes, solver, tolerance=tolerance)
@@ -114,7 +176,7 @@ def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> It
 def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row]:
     """Stage B at eight steps of Heun's method, where only the error at the end tells."""
     for data in names:
-        case, solver = case_of(data, seed, sizes), diffrax.Heun()
+        case, solver = case_of(DATA[data](seed, sizes), seed, sizes.samples), diffrax.Heun()
         along = lambda path, case=case: solver_along(
             path, case.law, diffrax.Heun(), None, PINNED, num_steps=NUM_STEPS
         )
@@ -125,7 +187,7 @@ def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row
             paths["log sigma"], case.law.velocity(paths["log sigma"]), solver, None, PINNED,
             num_steps=NUM_STEPS,
         )  # fmt: skip
-        paths["Bespoke"] = bespoke(solve, case, sizes, jr.key(seed), start)
+        paths["Bespoke"] = bespoke(solve, case, start, jr.key(seed), sizes.updates, sizes.batch)
         for name, path in paths.items():
             yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
 
@@ -133,7 +195,7 @@ def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row
 def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
     """Stage D: a scale for each coordinate against one for all."""
     for data in names:
-        case = case_of(data, seed, sizes)
+        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
         solver, tolerance = SOLVERS[by]
         size = case.starts.shape[1]
         given = (solver, tolerance, PINNED)
@@ -143,6 +205,10 @@ def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterat
         for name, path in paths.items():
             solve = solver_along(path, case.law, *given)
             yield row_of(solve, path, case, path=name, data=data, solver=by)
+
+
+def _along(law: GaussianMixture, solver: Any, tolerance: float, path: Any) -> PathSolve:
+    return solver_along(path, law, solver, tolerance, PINNED)
 
 
 def _ours(
@@ -172,8 +238,9 @@ PRESETS: dict[str, Callable[[int, Sizes], Iterator[Row]]] = {
 }
 
 
-def measure(preset: str, seed: int, sizes: Sizes = Sizes()) -> Iterator[Row]:
-    """The rows of one seed, in float64."""
+def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[Row]:
+    """The rows of a preset, in float64, seed by seed."""
     with jax.enable_x64(True):
-        for row in PRESETS[preset](seed, sizes):
-            yield dict(preset=preset, seed=seed) | row
+        for seed in sizes.seeds:
+            for row in PRESETS[name](seed, sizes):
+                yield dict(preset=name, seed=seed) | row

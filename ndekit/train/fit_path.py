@@ -213,9 +213,13 @@ def distance(path: LearnedPath, other: LearnedPath) -> Float[Array, ""]:
     ts = jnp.linspace(0.0, 1.0, 33)
     span = jnp.log(path.sigma_max / path.sigma_min)
     warp = (path.log_rho(ts) - other.log_rho(ts)) / span
-    scale = jnp.log(path.m(ts)) - jnp.log(other.m(ts)) - jnp.expand_dims(
-        (jnp.log(path.ratio(ts)[1]) - jnp.log(other.ratio(ts)[1])),
-        tuple(range(1, path.log_scale.ndim)),
+    scale = (
+        jnp.log(path.m(ts))
+        - jnp.log(other.m(ts))
+        - jnp.expand_dims(
+            (jnp.log(path.ratio(ts)[1]) - jnp.log(other.ratio(ts)[1])),
+            tuple(range(1, path.log_scale.ndim)),
+        )
     )
     return jnp.mean(warp**2) + jnp.mean(scale**2)
 

@@ -16,7 +16,6 @@ from ..paths import AbstractGaussianPath, LearnedPath, PathUnits, convert, scale
 from ..regularize import StepCount
 from ..shapes import Args, Scalar, Time
 
-
 _CONSTANT = diffrax.ConstantStepSize()
 
 
@@ -114,10 +113,11 @@ class PathSolve(eqx.Module):
             return self._along_sigma(path, x, more)
         t0, t1 = self.ends(path)
         field = self.field if path is self.path0 else scale_time(self.field, self.path0, path)
-        if self.tolerance is None:
+        if self.num_steps is not None:
             costs, controller = {"error": LocalError(path, self.data_std)}, _CONSTANT
             dt0, most = (t1 - t0) / self.num_steps, self.num_steps + 1
         else:
+            assert self.tolerance is not None
             rtol, atol = self.tolerance
             pid = diffrax.PIDController(rtol=rtol, atol=atol * self.data_std)
             controller = InUnits(pid, PathUnits(path))

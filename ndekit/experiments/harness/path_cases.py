@@ -1,8 +1,7 @@
-"""Data with exact velocities, and the paths that papers choose for them."""
+"""Cases with exact velocities, and the paths that papers choose for them."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import diffrax
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
 
 from ...models import GaussianMixture
 from ...paths import (
@@ -29,21 +27,9 @@ from ...paths import (
 )
 from ...paths.splines import places
 from ...train import PathSolve, fit
-from ..cnf_toys import checkerboard, eight_gaussians
 
 PINNED = (0.01, 20.0)  # noise at the end and at the start, of data with a mean square of 1
-SAMPLES = 1000
-NOISE_LEFT = 0.02  # the spread that points of data are given
 KNOTS = 12
-
-
-class Sizes(NamedTuple):
-    """How much is done: less in tests."""
-
-    samples: int = SAMPLES
-    points: int = 512
-    updates: int = 300
-    batch: int = 32
 
 
 class Case(NamedTuple):
@@ -55,63 +41,11 @@ class Case(NamedTuple):
     ends: Any
 
 
-# Data. All are centred, with a mean square of 1 for each coordinate.
-
-
-def normalised(x: np.ndarray) -> np.ndarray:
-    x = x - x.mean(axis=0)
-    return x / np.sqrt(np.mean(x**2))
-
-
-def _points(make: Callable, seed: int, sizes: Sizes) -> GaussianMixture:
-    x = normalised(make(np.random.default_rng(seed), sizes.points))
-    return GaussianMixture(jnp.asarray(x), NOISE_LEFT)
-
-
-def _eight(seed: int, sizes: Sizes) -> GaussianMixture:
-    """The eight Gaussians themselves; seeds differ in samples alone."""
-    angles = np.arange(8) * math.pi / 4
-    means, std = 4 * np.stack([np.cos(angles), np.sin(angles)], axis=1), 0.5
-    size = math.sqrt(np.mean(means**2) + std**2)
-    return GaussianMixture(jnp.asarray(means / size), std / size)
-
-
-def _anisotropic(seed: int, sizes: Sizes) -> GaussianMixture:
-    """Six modes whose variances are as 100 to 1, along either axis."""
-    rng = np.random.default_rng(seed)
-    means = rng.normal(size=(6, 2))
-    stds = np.where(rng.uniform(size=(6, 1)) < 0.5, [[0.3, 0.03]], [[0.03, 0.3]])
-    means = means - means.mean(axis=0)
-    size = math.sqrt(np.mean(means**2 + stds**2))
-    return GaussianMixture(jnp.asarray(means / size), stds / size)
-
-
-def _digits(seed: int, sizes: Sizes) -> GaussianMixture:
-    """So many digits in the basis of their first 16 principal components, each a narrow Gaussian:
-    the exact score of smoothed points, not of a fitted Gaussian.
-    """
-    x = load_digits().data
-    x = (x - x.mean(axis=0)) @ np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:16].T
-    chosen = np.random.default_rng(seed).permutation(len(x))[: sizes.points]
-    return GaussianMixture(jnp.asarray(normalised(x[chosen])), NOISE_LEFT)
-
-
-DATA: dict[str, Callable[[int, Sizes], GaussianMixture]] = {
-    "gaussian": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 1)), 0.5),
-    "8gaussians": _eight,
-    "checkerboard": partial(_points, checkerboard),
-    "anisotropic": _anisotropic,
-    "thin": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 2)), jnp.array([[1.0, 0.01]])),
-    "digits": _digits,
-}
-
-
-def case_of(name: str, seed: int, sizes: Sizes, pinned: tuple[float, float] = PINNED) -> Case:
-    law = DATA[name](seed, sizes)
-    parts = []
+def case_of(law: GaussianMixture, seed: int, number: int) -> Case:
+    pinned, parts = PINNED, []
     for key in jr.split(jr.key(seed), 2):
         data_key, noise_key = jr.split(key)
-        x = law.sample((sizes.samples,), key=data_key)
+        x = law.sample((number,), key=data_key)
         parts.append(x + pinned[1] * jr.normal(noise_key, x.shape))
     path = LearnedPath(*pinned)
     fine = PathSolve(path, law.velocity(path), diffrax.Dopri8(), 1e-10, pinned, max_steps=4096)
@@ -210,7 +144,9 @@ def solver_along(path: Any, law: GaussianMixture, solver: Any, *given: Any, **mo
     return PathSolve(path, law.velocity(path), solver, *given, max_steps=1024, **more)
 
 
-def bespoke(solve: PathSolve, case: Case, sizes: Sizes, key: Any, start: LearnedPath) -> Any:
+def bespoke(
+    solve: PathSolve, case: Case, start: LearnedPath, key: Any, updates: int, size: int
+) -> Any:
     """The path whose fixed steps end nearest to a fine solve (Shaul et al., arXiv 2310.19075, with
     the end point's error itself in place of their bound).
     """
@@ -224,10 +160,10 @@ def bespoke(solve: PathSolve, case: Case, sizes: Sizes, key: Any, start: Learned
         return jnp.log(jnp.mean((solve.end_of(path, sol) - end) ** 2)), {}
 
     def batch(step: int) -> Any:
-        chosen = jr.choice(jr.fold_in(key, step), len(ends), (sizes.batch,), replace=False)
+        chosen = jr.choice(jr.fold_in(key, step), len(ends), (size,), replace=False)
         return case.fitted_on[chosen], ends[chosen]
 
     return fit(
-        start, loss, batch, num_updates=sizes.updates, key=key, progress=False,
-        optimizer=optax.adam(optax.cosine_decay_schedule(0.1, sizes.updates)),
+        start, loss, batch, num_updates=updates, key=key, progress=False,
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.1, updates)),
     ).model  # fmt: skip

@@ -29,6 +29,7 @@ class InUnits(diffrax.AbstractAdaptiveStepSizeController):
         controller: a `diffrax.PIDController`.
         unit: takes a time and returns $u$, positive: a number, or an array of which the last axes
             of the state have the shape. An Equinox module, if it is to have a derivative.
+        direction: -1 where time is reflected; diffrax sets it.
 
     Raises:
         ValueError: for another controller, or a `unit` that is no function.
@@ -49,8 +50,12 @@ class InUnits(diffrax.AbstractAdaptiveStepSizeController):
 
     controller: diffrax.PIDController
     unit: Callable[[Time], Any]
-    # Inside a solve time grows; `unit` takes the user's.
-    direction: Any = 1
+    direction: Any  # inside a solve time grows; `unit` takes the user's
+
+    def __init__(
+        self, controller: diffrax.PIDController, unit: Callable[[Time], Any], direction: Any = 1
+    ):
+        self.controller, self.unit, self.direction = controller, unit, direction
 
     def __check_init__(self):
         if type(self.controller) is not diffrax.PIDController:

@@ -60,8 +60,10 @@ class Step(eqx.Module):
 
     @property
     def scale(self) -> State:
-        r"""The controller's yardstick in its units, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
-        return scale_of(self._seen(self.y0, self.t0), self._seen(self.y1, self.t1), *self.tolerances)
+        r"""The yardstick, in the controller's units, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
+        return scale_of(
+            self._seen(self.y0, self.t0), self._seen(self.y1, self.t1), *self.tolerances
+        )
 
     @property
     def scaled_error(self) -> Scalar:
