@@ -90,8 +90,8 @@ class PathSolve(eqx.Module):
     ):
         self.path0, self.field, self.solver = path0, field, solver
         self.sigma_min, self.sigma_max = checked_levels(path0, pinned)
-        self.tolerance = _checked_tolerance(solver, tolerance, num_steps)
         self.num_steps = None if num_steps is None else count("num_steps", num_steps)
+        self.tolerance = _checked_tolerance(solver, tolerance, num_steps)
         if in_sigma and num_steps is None:
             raise ValueError("`in_sigma` is for fixed steps: pass `num_steps`, not a tolerance.")
         positive("data_std", data_std)

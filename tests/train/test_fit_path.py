@@ -42,7 +42,7 @@ def euler_grid(num_steps, **options):
 
 
 def test_the_grid_of_eulers_method_goes_towards_the_arctangent():
-    """Of data N(0, s^2) the local error is as the square of a sine of the step in arctan(sigma/s)."""
+    """Of data N(0, s^2) the local error is as sin^2 of the step in arctan(sigma / s)."""
     found = euler_grid(4, num_updates=80, num_knots=6)
     assert off_arctan(found.path, 4) < 0.05 < 0.15 < off_arctan(LearnedPath(*PINNED), 4)
     assert found.after["error"] < 0.5 * found.before["error"]

@@ -60,7 +60,9 @@ class Step(eqx.Module):
 
     @property
     def scale(self) -> State:
-        r"""The yardstick, in the controller's units, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
+        r"""The controller's yardstick, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$, of states
+        and errors in its units.
+        """
         return scale_of(
             self._seen(self.y0, self.t0), self._seen(self.y1, self.t1), *self.tolerances
         )
