@@ -1,7 +1,6 @@
 """The command `ndekit`: list, run, compare and time experiments, search for coefficients."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any, NoReturn
 import equinox as eqx
 
 from .data import DataError
-from .experiments.catalogue import MEASUREMENTS, measured
 from .experiments.harness.arguments import count, number, number_from_zero, numbers
 from .experiments.harness.compare import draw_pictures, metric_of_jobs, table
 from .experiments.harness.provenance import versions
@@ -96,9 +94,6 @@ def _list(options: argparse.Namespace) -> int:
         print(experiment)
         for name, config in presets.items():
             print(f"  --preset {name:<12} {config.about}")
-    print("\nmeasurements")
-    for name in MEASUREMENTS:
-        print(f"  {name:<22}{', '.join(measured(name).PRESETS)}")
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
         print(f"  {name:<22}{regularizer.about}")
@@ -159,13 +154,6 @@ def _papers(options: argparse.Namespace) -> int:
         print(report(jobs, out))
     except CheckpointError as error:
         return _fail(f"{error} On the command line: another `--out`.", USER_ERROR)
-    return 0
-
-
-def _measure(options: argparse.Namespace) -> int:
-    """One line of JSON for each row, as soon as it is known."""
-    for row in measured(options.measurement).rows(options.preset):
-        print(json.dumps(row), flush=True)
     return 0
 
 
@@ -247,10 +235,6 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("experiment", help="see `ndekit list`")
     timing.add_argument("--updates", type=count(1), default=100, help="at most (default: 100)")
     timing.add_argument("--seed", type=count(0), default=0, help="default: 0")
-    measure = commands.add_parser("measure", help="print the rows of a measurement")
-    measure.set_defaults(command=_measure)
-    measure.add_argument("measurement", choices=MEASUREMENTS, help="see `ndekit list`")
-    measure.add_argument("preset", help="see `ndekit list`")
     search = _add_search(commands)
     _add_papers(commands)
     for command in (compare, timing):

@@ -1,7 +1,6 @@
 """The list of experiments: a new one is a file beside this and its line here."""
 
 from importlib import import_module
-from types import ModuleType
 
 from .harness.config import Config
 from .harness.registry import EXPERIMENTS
@@ -25,14 +24,6 @@ NAMES = (
     "pendulum",
     "cnf_toys",
 )
-
-# Of files that train no model: `PRESETS`, and `rows(preset)`, which measures.
-MEASUREMENTS = ("paths",)
-
-
-def measured(name: str) -> ModuleType:
-    """The file of a measurement."""
-    return import_module(f"{__package__}.{name}")
 
 
 def presets_of(name: str) -> dict[str, Config]:
