@@ -7,6 +7,7 @@ such as `StepCount()`. `ReplayAdjoint()` is its default adjoint.
 - `paths`: Gaussian probability paths from noise to data, and conversions along them.
 - `couplings`: which noise of a batch goes with which data.
 - `losses`: what flows are trained by: flow matching, denoising, bridges, flow maps.
+- `samplers`: samples as solves, in the variable of one's choice.
 - `probes`: estimates of the trace of a Jacobian, for densities.
 - `controls`: paths from readings of a series, and their log-signatures.
 - `regularize`: costs, penalties, budgets and schedules.
@@ -30,10 +31,12 @@ from . import (
     plot,
     probes,
     regularize,
+    samplers,
     train,
 )
 from .compiling import cache_compilations
 from .integrate import (
+    PNDM,
     SOSRI,
     AbstractPlacement,
     AbstractReversibleSolver,
@@ -43,6 +46,7 @@ from .integrate import (
     AsynchronousLeapfrog,
     AutoSwitch,
     BrownianMotion,
+    DPMSolver,
     EachStep,
     EveryStep,
     ExponentialAB,
@@ -83,6 +87,7 @@ __all__ = [
     "AsynchronousLeapfrog",
     "AutoSwitch",
     "BrownianMotion",
+    "DPMSolver",
     "EachStep",
     "EveryStep",
     "ExponentialAB",
@@ -91,6 +96,7 @@ __all__ = [
     "Kinetic",
     "LossBudget",
     "OneStep",
+    "PNDM",
     "Recorder",
     "ReplayAdjoint",
     "ResetStates",
@@ -124,6 +130,7 @@ __all__ = [
     "plot",
     "probes",
     "regularize",
+    "samplers",
     "train",
 ]
 

@@ -4,22 +4,32 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import equinox as eqx
 
 from .data import DataError
-from .experiments.harness.arguments import count, number, number_from_zero, numbers
+from .experiments.harness.arguments import (
+    USER_ERROR,
+    Parser,
+    count,
+    number,
+    number_from_zero,
+    numbers,
+)
 from .experiments.harness.compare import draw_pictures, metric_of_jobs, table
+from .experiments.harness.measured import measure
 from .experiments.harness.provenance import versions
 from .experiments.harness.queue import Visit, reason_of, work
 from .experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
+    MEASUREMENTS,
     REGULARIZERS,
     Job,
     SettingError,
     UnknownNameError,
+    find_measurement,
     make_job,
 )
 from .experiments.harness.row import Row, RowsError
@@ -29,7 +39,6 @@ from .experiments.harness.turns import seconds_table, train_in_turns, write_seco
 from .experiments.papers import missing, report
 from .train import CheckpointError, NonFiniteLossError
 
-USER_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 DEFAULT_REGULARIZERS = "none,steps,error,stiffness"
 # What a user can mend: said in one sentence, without a traceback.
@@ -94,6 +103,9 @@ def _list(options: argparse.Namespace) -> int:
         print(experiment)
         for name, config in presets.items():
             print(f"  --preset {name:<12} {config.about}")
+    print("\nmeasurements")
+    for name, measurement in MEASUREMENTS.items():
+        print(f"  {name:<22}{measurement.about}\n    --part {', '.join(measurement.parts)}")
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
         print(f"  {name:<22}{regularizer.about}")
@@ -121,11 +133,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace) -> int:
     without = [_job(options, "none", seed) for seed in range(options.seeds)]
-    jobs = [
-        _job(options, options.regularizer, seed, coefficient)
-        for coefficient in dict.fromkeys(options.coefficients)
-        for seed in range(options.seeds)
-    ]
+    strengths, seeds = dict.fromkeys(options.coefficients), range(options.seeds)
+    jobs = [_job(options, options.regularizer, seed, c) for c in strengths for seed in seeds]
     baseline = _run_all(without, options, needs_validation=True)
     rows = _run_all(jobs, options, needs_validation=True)
     print(search_table(rows, baseline, options.allow))
@@ -140,6 +149,12 @@ def _time(options: argparse.Namespace) -> int:
         return _fail("Interrupted. Nothing is kept of what was timed.", INTERRUPTED)
     print(seconds_table(rows))
     print(f"rows: {write_seconds(out, rows)}")
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
+    measurement, parts = find_measurement(options.experiment, options.part or [])
+    print(measure(measurement, parts, _out(options), fresh=options.fresh, say=_say))
     return 0
 
 
@@ -202,22 +217,14 @@ def _do(jobs: list[Job], options: argparse.Namespace) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is answered with one sentence instead of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        sentence = f"{message[0].upper()}{message[1:]}. See `{self.prog} --help`."
-        self.exit(USER_ERROR, f"ndekit: {sentence}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="ndekit", description="Neural ODEs that are trained to be cheap to solve.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     ours, *others = (f"{name} {version}" for name, version in versions().items())
     parser.add_argument("--version", action="version", version=f"{ours} ({', '.join(others)})")
-    commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="command", parser_class=Parser)
     listing = commands.add_parser("list", help="experiments, their presets, and regularizers")
     listing.set_defaults(command=_list)
     run = commands.add_parser("run", help="train one model, append its row, draw pictures")
@@ -237,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("--seed", type=count(0), default=0, help="default: 0")
     search = _add_search(commands)
     _add_papers(commands)
+    measuring = _add_measure(commands)
     for command in (compare, timing):
         command.add_argument(
             "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
@@ -247,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--epochs", type=count(1), help="default: the preset's own")
         command.add_argument("--data", metavar="FOLDER", help="default: $NDEKIT_DATA/mnist")
         command.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
-    for command in (run, compare, search):
+    for command in (run, compare, search, measuring):
         command.add_argument("--fresh", action="store_true", help="do again what is already there")
     return parser
 
@@ -266,6 +274,15 @@ def _add_search(commands: Any) -> argparse.ArgumentParser:
         help="by how much the metric may be worse than without (default: 0.003, a fraction)",
     )  # fmt: skip
     return search
+
+
+def _add_measure(commands: Any) -> argparse.ArgumentParser:
+    measuring = commands.add_parser("measure", help="make the tables of an experiment")
+    measuring.set_defaults(command=_measure)
+    measuring.add_argument("experiment", help="see `ndekit list`, under measurements")
+    measuring.add_argument("--part", action="append", help="a table, and another (default: all)")
+    measuring.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
+    return measuring
 
 
 def _add_papers(commands: Any) -> None:

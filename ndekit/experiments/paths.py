@@ -17,6 +17,7 @@ from ..paths import VE, VP, CondOT, KineticOptimal, LearnedPath, Trigonometric
 from ..paths.posterior import posterior_variance
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
+from .harness.measured import Measurement, TableRow
 from .harness.path_cases import (
     KNOTS,
     PINNED,
@@ -29,7 +30,6 @@ from .harness.path_cases import (
     solver_along,
 )
 
-Row = dict[str, Any]
 NOISE_LEFT = 0.02  # the spread that points of data are given
 SOLVERS: dict[str, tuple[Any, float]] = {
     "Heun 1e-2": (diffrax.Heun(), 1e-2),
@@ -100,7 +100,7 @@ DATA: dict[str, Callable[[int, Sizes], GaussianMixture]] = {
 }
 
 
-def energies(seed: int, sizes: Sizes) -> Iterator[Row]:
+def energies(seed: int, sizes: Sizes) -> Iterator[TableRow]:
     """Kinetic energies of 3000 points of the checkerboard, for each coordinate."""
     x = jnp.asarray(normalised(checkerboard(np.random.default_rng(seed), 3000)))
     key = jr.key(seed)
@@ -116,7 +116,7 @@ def energies(seed: int, sizes: Sizes) -> Iterator[Row]:
         yield dict(path=name, energy=float(jnp.mean(dadt**2 + dmdt**2 - lost)))
 
 
-def closed_form(seed: int, sizes: Sizes) -> Iterator[Row]:
+def closed_form(seed: int, sizes: Sizes) -> Iterator[TableRow]:
     """Stage A: data N(0, s^2) in one dimension."""
     case, std, path0 = case_of(DATA["gaussian"](seed, sizes), seed, sizes.samples), 0.5, VE(*PINNED)
     field, common = case.law.velocity(path0), dict(starts=case.fitted_on, key=jr.key(seed))
@@ -129,7 +129,9 @@ def closed_form(seed: int, sizes: Sizes) -> Iterator[Row]:
     even = np.linspace(angles[0], angles[-1], NUM_STEPS + 1)
     span = angles[0] - angles[-1]
     off = float(np.abs(angles - even).max() / span)
-    yield dict(solver="Euler in sigma", path="grid, 8 steps", off=off, passed=off < 1e-2)
+    nothing = dict.fromkeys(("steps", "worst", "accepted", "rejected", "error"), "")
+    grid: TableRow = dict(solver="Euler in sigma", path="grid, 8 steps") | nothing
+    yield grid | dict(off=off, at_once="", at_once_error="", passed=off < 1e-2)
     for name in ("Heun 1e-2", "Tsit5 1e-3"):
         solver, tolerance = SOLVERS[name]
         fitted = partial(
@@ -149,12 +151,13 @@ def closed_form(seed: int, sizes: Sizes) -> Iterator[Row]:
                 solver_along, path, case.law, solver, tolerance, PINNED, data_std=std
             )  # fmt: skip
             row = row_of(judge(), path, case, solver=name, path=about)
+            row |= dict(off="", at_once="", at_once_error="", passed="")
             if about in paths:
                 once = row_of(judge(first_step=1.0), path, case)
                 # One step that ends where it should: an error estimate may be blind to a long one.
                 passed = once["worst"] == 1 and once["error"] < 10 * tolerance
-                row |= dict(off=_scale_off(path, std), at_once=once["steps"], passed=passed)
-                row |= dict(at_once_error=once["error"])
+                row |= dict(off=_scale_off(path, std), at_once=once["steps"])
+                row |= dict(at_once_error=once["error"], passed=passed)
             yield row
 
 
@@ -168,12 +171,12 @@ def _scale_off(path: LearnedPath, std: float) -> float:
     return float(np.max(np.abs(spread - line)) / np.mean(spread))
 
 
-def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
+def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
     """Stage B: exact velocities in two dimensions, adaptive steps."""
     for data in names:
         case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
         solver, tolerance = SOLVERS[by]
-        about: Row = dict(data=data, solver=by)
+        about: TableRow = dict(data=data, solver=by)
         paths = known_paths(case.law, jr.key(seed), PINNED)
         along = partial(_along, case.law, *SOLVERS[by])
         base = paths["log sigma"]
@@ -183,7 +186,7 @@ def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> It
             yield row_of(along(path), path, case, path=name, **about)
 
 
-def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row]:
+def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[TableRow]:
     """Stage B at eight steps of Heun's method, where only the error at the end tells."""
     for data in names:
         case, solver = case_of(DATA[data](seed, sizes), seed, sizes.samples), diffrax.Heun()
@@ -202,7 +205,7 @@ def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Row
             yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
 
 
-def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[Row]:
+def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
     """Stage D: a scale for each coordinate against one for all."""
     for data in names:
         case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
@@ -242,21 +245,24 @@ def _ours(
 
 
 FIELDS = ("8gaussians", "checkerboard", "anisotropic")
-PRESETS: dict[str, Callable[[int, Sizes], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[int, Sizes], Iterator[TableRow]]] = {
     "energies": energies,
-    "a": closed_form,
-    **{
-        f"b_{by.replace(' ', '_').lower()}": partial(exact_fields, names=FIELDS, by=by)
-        for by in SOLVERS
-    },
-    "b_fixed": partial(fixed_steps, names=FIELDS),
-    "d": partial(diagonal, names=("thin", "digits"), by="Tsit5 1e-3"),
+    "closed form": closed_form,
+    **{f"exact fields, {by}": partial(exact_fields, names=FIELDS, by=by) for by in SOLVERS},
+    "exact fields, 8 steps": partial(fixed_steps, names=FIELDS),
+    "diagonal": partial(diagonal, names=("thin", "digits"), by="Tsit5 1e-3"),
 }
 
 
-def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[Row]:
-    """The rows of a preset, in float64, seed by seed."""
-    with jax.enable_x64(True):
-        for seed in sizes.seeds:
-            for row in PRESETS[name](seed, sizes):
-                yield dict(preset=name, seed=seed) | row
+def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
+    """The rows of a part, seed by seed."""
+    for seed in sizes.seeds:
+        for row in PARTS[name](seed, sizes):
+            yield dict(seed=seed) | row
+
+
+MEASUREMENT = Measurement(
+    about="steps of solvers along the path chosen by their own error, and along others",
+    parts={name: partial(rows, name) for name in PARTS},
+    float64=True,
+)

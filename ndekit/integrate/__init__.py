@@ -13,7 +13,9 @@ from .outside.recorder import Recorder
 from .resets import Resets, ResetStates
 from .solution import Solution
 from .solvers.auto_switch import AutoSwitch
+from .solvers.dpm import DPMSolver
 from .solvers.multistep import ExponentialAB, VariableAB
+from .solvers.pndm import PNDM
 from .solvers.reversible import AbstractReversibleSolver, AsynchronousLeapfrog, Reversible
 from .solvers.sosri import SOSRI
 from .solvers.unipc import UniPC
@@ -27,11 +29,13 @@ __all__ = [
     "AsynchronousLeapfrog",
     "AutoSwitch",
     "BrownianMotion",
+    "DPMSolver",
     "EachStep",
     "EveryStep",
     "ExponentialAB",
     "InUnits",
     "OneStep",
+    "PNDM",
     "Recorder",
     "ReplayAdjoint",
     "ResetStates",

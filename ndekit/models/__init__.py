@@ -5,6 +5,7 @@ from .cde_stream import CDEState
 from .classifier import ODEClassifier
 from .cnf import CNF
 from .densities import AbstractDensity, Normal, StandardNormal
+from .flow import Flow
 from .flow_models import GRUD, ODERNN, GRUDt, GRUODEBayes, JumpODE
 from .flow_reset import Flowed, FlowReset, Stream
 from .known_flow import AbstractKnownFlow
@@ -29,6 +30,7 @@ __all__ = [
     "CNF",
     "Carried",
     "Discriminator",
+    "Flow",
     "FlowReset",
     "Flowed",
     "GRUD",

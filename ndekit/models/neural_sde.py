@@ -12,6 +12,7 @@ import lineax as lx
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..integrate import BrownianMotion, ReplayAdjoint, Solution, diffeqsolve
+from ..integrate.noise.brownian import levy_area_for
 from ..numbers import count, real
 from ..shapes import Args, Time
 
@@ -157,13 +158,3 @@ class SampleTerm(diffrax.ControlTerm):
 
     def prod(self, vf: Array, control: Array) -> Array:
         return jnp.einsum("...ij,...j->...i", vf, control)
-
-
-def levy_area_for(solver: diffrax.AbstractSolver) -> Any:
-    """The least that a path must give to a solver."""
-    needs = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
-    if issubclass(needs, diffrax.AbstractSpaceTimeTimeLevyArea):
-        return diffrax.SpaceTimeTimeLevyArea
-    if issubclass(needs, diffrax.AbstractSpaceTimeLevyArea):
-        return diffrax.SpaceTimeLevyArea
-    return diffrax.BrownianIncrement

@@ -24,8 +24,9 @@ PRESETS = {"default": OF_DIGITS["default"]._replace(about="told in one file")}
 
 def test_the_list_is_that_of_the_files():
     files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "catalogue", "papers"}
-    assert set(catalogue.NAMES) == files
+    assert {*catalogue.NAMES, *catalogue.MEASURED} == files
     assert list(registry.EXPERIMENTS) == list(catalogue.NAMES)
+    assert list(registry.MEASUREMENTS) == list(catalogue.MEASURED)
 
 
 def test_every_file_has_presets():

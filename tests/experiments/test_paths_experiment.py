@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support.close import assert_tree_close
 
-from ndekit.cli import main
 from ndekit.experiments import paths
 from ndekit.experiments.harness import path_cases
 from ndekit.paths import CondOT, Trigonometric
@@ -41,20 +40,15 @@ def test_a_learned_path_near_another_has_its_levels_and_its_scale():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["b_heun_1e-2", "b_fixed", "d", "energies"])
-def test_every_row_is_finite(name):
+@pytest.mark.parametrize(
+    "name", ["exact fields, Heun 1e-2", "exact fields, 8 steps", "diagonal", "energies"]
+)
+def test_every_row_is_finite(name, x64):
     found = list(paths.rows(name, TINY))
     assert len({json.dumps(row) for row in found}) == len(found) >= 5
+    assert len({tuple(row) for row in found}) == 1
     for row in found:
         assert all(np.isfinite(v) for v in row.values() if isinstance(v, float | int)), row
         if "steps" in row:
             assert row["steps"] == pytest.approx(row["accepted"] + row["rejected"])
             assert row["worst"] >= row["steps"]
-
-
-def test_the_command_prints_a_line_for_each_row(monkeypatch, capsys):
-    made = lambda name, sizes=TINY: iter([{"preset": name, "steps": 3.0}, {"steps": 4.0}])
-    monkeypatch.setattr(paths, "rows", made)
-    assert main(["measure", "paths", "d"]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert lines == [{"preset": "d", "steps": 3.0}, {"steps": 4.0}]

@@ -21,7 +21,7 @@ FLOORS = (
         ),
     ),
     ("engine", ({"integrate"},)),
-    ("rooms", ({"regularize"}, {"models"})),
+    ("rooms", ({"regularize"}, {"models", "samplers"})),
     ("workshop", ({"train"},)),
     ("tools", ({"diagnose", "plot"}, {"deploy"})),
     # The names that a user types, `ndekit/__init__.py`: above what it lists, below the roof, where

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("types_unchecked")
 
 PARTS = (
     "couplings", "data", "deploy", "diagnose", "fields", "losses", "models", "paths", "probes",
-    "regularize", "train",
+    "regularize", "samplers", "train",
 )  # fmt: skip
 KEY = jr.key(0)
 FIELD = nk.fields.MLP(2, width=4, depth=1, key=KEY)
@@ -45,6 +45,7 @@ GAUSSIAN = nk.models.Flowed(jnp.zeros((2, 2, 1)), jnp.zeros((2, 2, 1)), None, No
 PATH = nk.models.LatentODE(1, 2, key=KEY)(SERIES, key=KEY)[0]
 # What each takes besides the number in question.
 GIVEN = {
+    "models.Flow": dict(network=FIELD, path=nk.paths.CondOT(), shape=2),
     "couplings.ExactOT": {},
     "couplings.SchroedingerBridge": {},
     "couplings.Sinkhorn": dict(epsilon=1.0),

@@ -1,7 +1,18 @@
-"""Numbers as they stand on a command line, for argparse."""
+"""What argparse lacks: numbers as they stand on a command line, and mistakes in one sentence."""
 
 import argparse
 from collections.abc import Callable
+from typing import NoReturn
+
+USER_ERROR = 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is answered with one sentence instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = f"{message[0].upper()}{message[1:]}. See `{self.prog} --help`."
+        self.exit(USER_ERROR, f"ndekit: {sentence}\n")
 
 
 def count(least: int) -> Callable[[str], int]:

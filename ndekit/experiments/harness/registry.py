@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 from ...numbers import count, positive
 from .config import Coefficient, Config
+from .measured import Measurement
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
 # By name, the default preset first. `experiments/catalogue.py`, their list, fills it from above.
 EXPERIMENTS: dict[str, dict[str, Config]] = {}
+MEASUREMENTS: dict[str, Measurement] = {}
 
 
 class UnknownNameError(ValueError):
@@ -50,6 +52,13 @@ def find_config(experiment: str, preset: str | None) -> tuple[str, Config]:
     presets = EXPERIMENTS[_known("experiment", experiment, EXPERIMENTS)]
     name = next(iter(presets)) if preset is None else preset
     return name, presets[_known(f"preset of `{experiment}`", name, presets)]
+
+
+def find_measurement(name: str, parts: list[str]) -> tuple[Measurement, list[str]]:
+    """The measurement of this name, and the parts that are asked for: all of them if none is."""
+    measurement = MEASUREMENTS[_known("measurement", name, MEASUREMENTS)]
+    asked = [_known(f"part of `{name}`", part, measurement.parts) for part in parts]
+    return measurement, asked or list(measurement.parts)
 
 
 def find_regularizer(name: str) -> Regularizer:

@@ -225,3 +225,13 @@ def _checked(ts: Any) -> Any:
     if is_concrete(ts) and not bool(jnp.all(ts[1:] > ts[:-1])):
         raise ValueError("`ts` must increase.")
     return ts
+
+
+def levy_area_for(solver: diffrax.AbstractSolver) -> Any:
+    """The least that a path must give to a solver."""
+    needs = getattr(solver, "minimal_levy_area", diffrax.AbstractBrownianIncrement)
+    if issubclass(needs, diffrax.AbstractSpaceTimeTimeLevyArea):
+        return diffrax.SpaceTimeTimeLevyArea
+    if issubclass(needs, diffrax.AbstractSpaceTimeLevyArea):
+        return diffrax.SpaceTimeLevyArea
+    return diffrax.BrownianIncrement

@@ -53,7 +53,8 @@ class Motion:
     def num_evals(self, outcome: Outcome) -> dict[str, Any]:
         """True evaluations of the field, for `sol.stats`, where the scheme is known."""
         per_step = self.stepper.evals_per_step
-        if per_step is None:
+        begins_anew = outcome.resets is not None and self.begin is not None
+        if per_step is None or (begins_anew and self.first_evals):
             return {}
         number = self.first_evals + per_step * outcome.num_steps
         if outcome.resets is not None and getattr(self.stepper, "first_same_as_last", False):

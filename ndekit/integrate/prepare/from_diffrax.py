@@ -28,6 +28,7 @@ from ..programs.closure_convert import convert
 from ..programs.effects import calls_host, check_effects
 from ..replay.primitive import solve
 from ..resets import Resets
+from ..solvers.inherited import written_together
 from ..solvers.small_systems import by_inverses
 from ..steppers.any_solver import OpaqueStepper, step_of
 from ..steppers.diagonally_implicit import DiagonallyImplicit, is_diagonally_implicit
@@ -98,7 +99,10 @@ def _motion(given: LoopInputs) -> Motion:
     step_by = lambda terms: step_of(solver, terms, given.args, y, carry0, given.jumps, noisy)
     step, drawn = on_drawn(noise, terms, step_by, t)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
-    stepper = kind(getattr(given.solver, "tableau", None))
+    stepper, first_evals = kind(getattr(given.solver, "tableau", None)), 0
+    if is_ode and written_together(given.solver, "init", "step", "evaluations"):
+        first_evals, evals = given.solver.evaluations
+        stepper = OpaqueStepper(stepper.tableau, drift_evals=evals)
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None
         stepper = OpaqueStepper(None, noisy, evals)
@@ -107,8 +111,9 @@ def _motion(given: LoopInputs) -> Motion:
         field, of_field = convert_field(f, t, y)
     begin = _begin(given, solver, terms, carry0)
     return Motion(
-        stepper, dynamics, constants, carry0, last_state, field, of_field, noise=noise, begin=begin
-    )
+        stepper, dynamics, constants, carry0, last_state, field, of_field,
+        first_evals=first_evals, noise=noise, begin=begin,
+    )  # fmt: skip
 
 
 def _begin(given: LoopInputs, solver: Any, terms: Any, carry0: Any) -> Any:

@@ -26,5 +26,5 @@ def is_explicit_runge_kutta(solver: Any) -> bool:
 
 def written_together(solver: Any, *methods: str) -> bool:
     """Whether one class wrote all these methods, so that they still belong together."""
-    owners = {next(c for c in type(solver).__mro__ if name in vars(c)) for name in methods}
-    return len(owners) == 1
+    owners = {next((c for c in type(solver).__mro__ if name in vars(c)), None) for name in methods}
+    return len(owners) == 1 and None not in owners

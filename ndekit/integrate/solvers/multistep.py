@@ -94,6 +94,11 @@ class AbstractMultistep(diffrax.AbstractSolver):
         rates = tree.masked(there, rates)
         return Past(ts[::-1], rates[::-1], jnp.where(there, room, 0), jnp.array(True))
 
+    @property
+    def _evals_inside(self) -> int:
+        """Of the field, by Runge-Kutta inside of the first step."""
+        return 0 if self.start == "euler" else 4 * (self.order_ - 1)
+
     def _inside(
         self, terms: Any, t0: Time, t1: Time, y0: State, args: Args, here: State
     ) -> tuple[list[Time], list[State]]:
@@ -126,6 +131,11 @@ class AbstractMultistep(diffrax.AbstractSolver):
 
 
 class AbstractAdams(AbstractMultistep):
+    @property
+    def evaluations(self) -> tuple[int, int]:
+        """Of the field, before the first step and in each."""
+        return int(self.start == "runge_kutta") + self._evals_inside, 1
+
     def init(self, terms: Any, t0: Time, t1: Time, y0: State, args: Args) -> Past:
         t0, t1 = jnp.asarray(t0), jnp.asarray(t1)
         if self.start == "euler":

@@ -64,6 +64,11 @@ class UniPC(AbstractMultistep):
     def order(self, terms: Any) -> int:
         return self.order_ + self.corrector
 
+    @property
+    def evaluations(self) -> tuple[int, int]:
+        """Of the field, before the first step and in each."""
+        return 1 + self._evals_inside, 1
+
     def init(
         self, terms: Any, t0: Time, t1: Time, y0: State, args: Args
     ) -> tuple[State, Past]:  # fmt: skip

@@ -1,0 +1,193 @@
+"""Samplers as solvers of one field: the error of an end against the evaluations that it took."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from .. import samplers as s
+from ..integrate import PNDM
+from ..models import GaussianMixture
+from ..paths import VP, AbstractGaussianPath, Cosine
+from ..plot import plot_work
+from ..samplers.variables import Variable
+from .harness.measured import Measurement, TableRow
+
+LEVELS = (80.0, 0.01)  # of noise, at the start and at the end, of data with a mean square of 1
+FINE = (1e-10, 1e-10)
+
+
+class Sizes(NamedTuple):
+    """How much is done: less in tests."""
+
+    samples: int = 200
+    seeds: int = 5
+    evals: tuple[int, ...] = (6, 12, 24, 48, 96, 192)
+
+
+class Problem(NamedTuple):
+    """A network, its path, and points of the path to start from, those of each seed together."""
+
+    flow: s.ProbabilityFlow
+    ends: tuple[Any, Any]
+    starts: Array
+
+
+class KnownNoise(eqx.Module):
+    """The noise that there is in a point on average, of a mixture of Gaussians."""
+
+    law: GaussianMixture
+    path: AbstractGaussianPath
+
+    def __call__(self, t: Any, x: Array, args: Any) -> Array:
+        return self.law.predict(self.path, t, x, "noise")
+
+
+def mixture(size: int, modes: int, spread: float) -> GaussianMixture:
+    """Modes drawn from N(0, 1), with a mean square of 1 for each coordinate in all."""
+    means = np.random.default_rng(size).normal(size=(modes, size))
+    means = means - means.mean(axis=0)
+    scale = math.sqrt(np.mean(means**2) + spread**2)
+    return GaussianMixture(jnp.asarray(means / scale), spread / scale)
+
+
+def exact(law: GaussianMixture, path: AbstractGaussianPath, sizes: Sizes) -> Problem:
+    """The exact field of a law between `LEVELS`."""
+    ends = path.t_of_sigma(LEVELS[0]), path.t_of_sigma(LEVELS[1])
+    keys = jr.split(jr.key(0), sizes.seeds)
+    starts = jnp.stack([law.along(path, ends[0]).sample((sizes.samples,), key=k) for k in keys])
+    return Problem(s.ProbabilityFlow(KnownNoise(law, path), path, "noise"), ends, starts)
+
+
+PROBLEMS: Mapping[str, Callable[[Sizes], Problem]] = {
+    "2-D": lambda sizes: exact(mixture(2, 6, 0.15), VP(), sizes),
+    "64-D": lambda sizes: exact(mixture(64, 10, 0.3), VP(), sizes),
+    "64-D, cosine": lambda sizes: exact(mixture(64, 10, 0.3), Cosine(), sizes),
+}
+
+# For each of the literature: how many steps so many evaluations are, and the sampler.
+Made = tuple[Callable[[int], int], Callable[[int], s.Sampler]]
+SAMPLERS: Mapping[str, Made] = {
+    "DDIM": (lambda n: n, lambda k: s.ddim(k)),
+    "DDIM, log sigma": (lambda n: n, lambda k: s.ddim(k, "log_sigma")),
+    "DDIM, arctan": (lambda n: n, lambda k: s.ddim(k, "arctan")),
+    "S-PNDM": (lambda n: n - 1, lambda k: s.plms(k, order=2)),
+    "F-PNDM": (lambda n: n - 9, lambda k: s.plms(k)),
+    "FON": (lambda n: n - 9, lambda k: s.Sampler(PNDM(4), "t", s.Grid(k))),
+    "Adams 4 in sigma, t": (lambda n: n, lambda k: s.adams(k, "t")),
+    "Adams 4 in sigma": (lambda n: n, lambda k: s.adams(k)),
+    "DPM-Solver-2": (lambda n: n // 2, lambda k: s.dpm_solver_2(k)),
+    "DPM-Solver-3": (lambda n: n // 3, lambda k: s.dpm_solver_3(k)),
+    "DPM-Solver++(2M)": (lambda n: n - 1, lambda k: s.dpmpp_2m(k)),
+    "DPM-Solver++(3M)": (lambda n: n, lambda k: s.dpmpp_3m(k)),
+    "UniPC 2": (lambda n: n - 1, lambda k: s.unipc(k)),
+    "UniPC 3": (lambda n: n - 1, lambda k: s.unipc(k, order=3)),
+    "EDM's Heun": (lambda n: n // 2, lambda k: s.edm_heun(k, denoise=False)),
+}
+RUNGE_KUTTA: Mapping[str, tuple[diffrax.AbstractSolver, int]] = {
+    "Heun": (diffrax.Heun(), 2),
+    "Bosh3": (diffrax.Bosh3(), 3),
+    "Tsit5": (diffrax.Tsit5(), 6),
+}
+TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+
+
+def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
+    """The errors of every sampler on a problem: one row for each and each number of steps.
+
+    The error is the distance of the end, as x / a, to that of a fine solve from the same noise,
+    root mean square over coordinates and samples: its mean and its spread over seeds.
+    """
+    problem = PROBLEMS[name](sizes)
+    fine = s.adaptive(*FINE, diffrax.Dopri8(), "log_sigma", max_steps=100_000)
+    ends, _ = _solved(problem, fine, one_by_one=False)
+
+    def row(by: s.Sampler, **about: Any) -> TableRow:
+        found, evals = _solved(problem, by, one_by_one=by.steps is None)
+        off = np.sqrt(np.mean((found - ends) ** 2, axis=(1, 2)))
+        return {
+            "problem": name, **about, "evals": float(np.mean(evals)), "worst": int(np.max(evals)),
+            "error": float(np.mean(off)), "spread": float(np.std(off)),
+        }  # fmt: skip
+
+    for label, (steps_of, make) in SAMPLERS.items():
+        for number in sizes.evals:
+            if steps_of(number) > 0:
+                yield row(make(steps_of(number)), sampler=label, variable="", steps="fixed")
+    for label, (solver, per_step) in RUNGE_KUTTA.items():
+        for variable in get_args(Variable):
+            about = dict(sampler=label, variable=variable)
+            for number in sizes.evals:
+                if number >= per_step:
+                    grid = s.Grid(number // per_step, _natural(variable))
+                    yield row(s.Sampler(solver, variable, grid), **about, steps="fixed")
+            if label != "Heun":
+                for tolerance in TOLERANCES:
+                    sampler = s.adaptive(tolerance, tolerance, solver, variable)
+                    yield row(sampler, **about, steps=f"rtol {tolerance:g}")
+
+
+def _natural(variable: Variable) -> s.grids.Spacing:
+    """Equal steps of time in the one, of the logarithm of the noise in the others."""
+    return "t" if variable == "t" else "log_sigma"
+
+
+def _solved(
+    problem: Problem, sampler: s.Sampler, one_by_one: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of all samples, and evaluations: of each, or of them as one state."""
+    flow, (t0, t1), starts = problem
+    run = lambda x0: sampler(flow, x0, t0, t1, throw=False)
+    each = jax.vmap(jax.vmap(run)) if one_by_one else run
+    x, sol = eqx.filter_jit(each)(starts)
+    evals = sol.stats["num_evals"]
+    return np.asarray(x), np.asarray(evals)
+
+
+def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
+    """For each problem: the samplers of the literature, and Runge-Kutta in every variable."""
+    files = []
+    for problem, table in tables.items():
+        for kind, is_shown in (("samplers", _is_preset), ("runge_kutta", _is_adaptive)):
+            shown = [row for row in table if is_shown(row)]
+            curves = {}
+            for row in shown:
+                evals, errors = curves.setdefault(_label(row), ([], []))
+                evals.append(row["evals"])
+                errors.append(row["error"])
+            name = problem.replace(" ", "_").replace(",", "")
+            files.append(out / f"{name}_{kind}.png")
+            plot_work(
+                curves, error="error of x / a, root mean square", path=files[-1],
+                about=f"{problem}, exact field, from noise 80 to 0.01.",
+            )  # fmt: skip
+    return files
+
+
+def _is_preset(row: TableRow) -> bool:
+    return not row["variable"]
+
+
+def _is_adaptive(row: TableRow) -> bool:
+    return bool(row["variable"]) and row["steps"] != "fixed"
+
+
+def _label(row: TableRow) -> str:
+    return f"{row['sampler']} in {row['variable']}" if row["variable"] else row["sampler"]
+
+
+MEASUREMENT = Measurement(
+    about="error against evaluations of every sampler in every variable, of exact fields",
+    parts={name: partial(rows, name) for name in PROBLEMS},
+    draw=_draw,
+    float64=True,
+)
