@@ -147,18 +147,21 @@ def closed_form(seed: int, sizes: Sizes) -> Iterator[TableRow]:
         }
         known = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
         for about, path in (paths | known).items():
-            judge = partial(
-                solver_along, path, case.law, solver, tolerance, PINNED, data_std=std
-            )  # fmt: skip
-            row = row_of(judge(), path, case, solver=name, path=about)
-            row |= dict(off="", at_once="", at_once_error="", passed="")
-            if about in paths:
-                once = row_of(judge(first_step=1.0), path, case)
-                # One step that ends where it should: an error estimate may be blind to a long one.
-                passed = once["worst"] == 1 and once["error"] < 10 * tolerance
-                row |= dict(off=_scale_off(path, std), at_once=once["steps"])
-                row |= dict(at_once_error=once["error"], passed=passed)
-            yield row
+            by = partial(solver_along, path, case.law, solver, tolerance, PINNED, data_std=std)
+            row = row_of(by(), path, case, solver=name, path=about)
+            yield row | _at_once(by(first_step=1.0), path, case, 10 * tolerance, about in paths)
+
+
+def _at_once(solve: PathSolve, path: Any, case: Case, most: float, is_learned: bool) -> TableRow:
+    """Whether one step over the whole path is accepted, and ends where it should: an error estimate
+    may be blind to a long step.
+    """
+    if not is_learned:
+        return dict(off="", at_once="", at_once_error="", passed="")
+    once = row_of(solve, path, case)
+    passed = once["worst"] == 1 and once["error"] < most
+    told = dict(at_once=once["steps"], at_once_error=once["error"], passed=passed)
+    return dict(off=_scale_off(path, float(solve.data_std))) | told
 
 
 def _scale_off(path: LearnedPath, std: float) -> float:

@@ -139,8 +139,8 @@ def diffeqsolve(
 
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
-    wanted, throw = as_placements(costs), options["throw"]
-    wanted = measured(wanted, options["stepsize_controller"], t0, t1)
+    throw, controller = options["throw"], options["stepsize_controller"]
+    wanted = measured(as_placements(costs), controller, t0, t1)
     check_count(options["max_steps"])
     solver, event = mended(solver), in_users_time(options["event"])
     resets = checked_resets(options["resets"], (t0, t1), throw)
@@ -160,7 +160,7 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
         y0, args, terms, options["progress_meter"]
     ):
         return through_diffrax()
-    saveat, controller = options["saveat"], options["stepsize_controller"]
+    saveat = options["saveat"]
     names = "solver_state controller_state made_jump event discrete_terminating_event".split()
     is_complex = lambda t: t is not None and eqx.is_array_like(t) and jnp.iscomplexobj(t)
     plain = isinstance(adjoint, ReplayAdjoint) and all(options[name] is None for name in names)
