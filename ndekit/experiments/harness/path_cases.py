@@ -47,8 +47,8 @@ def case_of(law: GaussianMixture, seed: int, number: int) -> Case:
         data_key, noise_key = jr.split(key)
         x = law.sample((number,), key=data_key)
         parts.append(x + pinned[1] * jr.normal(noise_key, x.shape))
-    path = LearnedPath(*pinned)
-    fine = PathSolve(path, law.velocity(path), diffrax.Dopri8(), 1e-10, pinned, max_steps=4096)
+    path, law_on = VE(*pinned), law.velocity(VE(*pinned))
+    fine = PathSolve(path, law_on, diffrax.Tsit5(), 1e-10, pinned, max_steps=4096)
     return Case(law, parts[0], parts[1], solved(fine, path, parts[0])["ends"])
 
 
@@ -150,8 +150,8 @@ def bespoke(
     """The path whose fixed steps end nearest to a fine solve (Shaul et al., arXiv 2310.19075, with
     the end point's error itself in place of their bound).
     """
-    path = LearnedPath(*PINNED)
-    fine = PathSolve(path, case.law.velocity(path), diffrax.Dopri8(), 1e-8, PINNED, max_steps=4096)
+    path, law_on = VE(*PINNED), case.law.velocity(VE(*PINNED))
+    fine = PathSolve(path, law_on, diffrax.Tsit5(), 1e-10, PINNED, max_steps=4096)
     ends = solved(fine, path, case.fitted_on)["ends"]
 
     def loss(path: Any, batch: Any, step: Any, *, key: Any) -> tuple[Any, Mapping]:
