@@ -39,6 +39,13 @@ def test_a_learned_path_near_another_has_its_levels_and_its_scale():
     assert_tree_close(path.a(ts) + path.m(ts), np.ones(7), rtol=2e-2)
 
 
+def test_steps_are_compared_at_equal_error():
+    """Of a method of order two: a hundredth of the error for ten times the steps."""
+    found = [dict(error=error, steps=0.5 / error**0.5) for error in (1e-4, 1e-1, 1e-2)]
+    assert path_cases.steps_at(found, 1e-3) == pytest.approx(0.5 / 1e-3**0.5)
+    assert path_cases.steps_at(found, 1e-5) == np.inf
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["exact fields, Heun 1e-2", "exact fields, 8 steps", "diagonal", "energies"]
