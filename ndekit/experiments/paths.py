@@ -1,8 +1,9 @@
 """The path chosen by the solver's error, beside the paths that are chosen otherwise."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffrax
@@ -15,6 +16,7 @@ from ..data import digits
 from ..models import GaussianMixture
 from ..paths import VE, VP, CondOT, KineticOptimal, LearnedPath, Trigonometric
 from ..paths.posterior import posterior_variance
+from ..plot import plot_work
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
 from .harness.measured import Measurement, TableRow
@@ -271,8 +273,26 @@ def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
             yield dict(seed=seed) | row
 
 
+def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
+    """Error against evaluations for each data set, of the first seed."""
+    files = []
+    for data in DATA:
+        curves: dict[str, tuple[list, list]] = {}
+        rows = [row for table in tables.values() for row in table if "tolerance" in row]
+        for row in rows:
+            if (row["data"], row["seed"]) == (data, 0):
+                steps, errors = curves.setdefault(f"{row['path']}, {row['solver']}", ([], []))
+                steps.append(row["steps"] * (2 if "Heun" in row["solver"] else 6))
+                errors.append(row["error"])
+        if curves:
+            files.append(out / f"{data}.png")
+            plot_work(curves, error="error of x / a", about=data, path=files[-1])
+    return files
+
+
 MEASUREMENT = Measurement(
     about="steps of solvers along the path chosen by their own error, and along others",
+    draw=_draw,
     parts={name: partial(rows, name) for name in PARTS},
     float64=True,
 )
