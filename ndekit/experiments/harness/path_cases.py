@@ -30,6 +30,7 @@ from ...train import PathSolve, fit
 
 PINNED = (0.01, 20.0)  # noise at the end and at the start, of data with a mean square of 1
 KNOTS = 12
+FACTORS = (10.0, 3.0, 1.0, 0.3, 0.1)  # of a tolerance
 
 
 class Case(NamedTuple):
@@ -142,6 +143,19 @@ def row_of(solve: PathSolve, path: Any, case: Case, /, **about: Any) -> dict[str
 
 def solver_along(path: Any, law: GaussianMixture, solver: Any, *given: Any, **more: Any) -> Any:
     return PathSolve(path, law.velocity(path), solver, *given, max_steps=1024, **more)
+
+
+def judged(
+    case: Case, path: Any, solver: Any, tolerance: float, /, **about: Any
+) -> Iterator[dict[str, Any]]:
+    """At the tolerance, and at others: errors differ from path to path at the same one, so steps
+    are to be compared where the errors are equal.
+    """
+    for factor in FACTORS:
+        # An array: the same program for all.
+        looser = jnp.asarray(factor * tolerance)
+        solve = solver_along(path, case.law, solver, looser, PINNED)
+        yield row_of(solve, path, case, tolerance=factor * tolerance, **about)
 
 
 def bespoke(
