@@ -156,9 +156,8 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
         given = dict(placements=placements, key=key, adjoint=adjoint)
         return solve_through_diffrax(*problem, **given, **options)
 
-    if not isinstance(adjoint, AbstractReplay) or not can_run(
-        y0, args, terms, options["progress_meter"]
-    ):
+    runs = can_run(y0, args, terms, options["progress_meter"])
+    if not (isinstance(adjoint, AbstractReplay) and runs):
         return through_diffrax()
     saveat = options["saveat"]
     names = "solver_state controller_state made_jump event discrete_terminating_event".split()

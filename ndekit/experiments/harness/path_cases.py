@@ -1,7 +1,7 @@
 """Cases with exact velocities, and the paths that papers choose for them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
