@@ -88,7 +88,9 @@ def fit_path(
         starts: points $x / a$ where the noise is `sigma_max`: data plus `sigma_max` times noise.
         key: draws the batches.
         learn: the warp of time, the scale, or both; with `in_sigma` there is a warp alone.
-        start: where to begin; by default near `path0`.
+        start: where to begin; by default near `path0`. The count, a sum of roots, gets stuck more
+            easily than the squares: fit by `num_steps` first, more of them than knots, and start
+            from what that finds.
         num_knots: of warp and scale, at least 4.
         size: number of coordinates, for a scale of each; `None` for one scale.
         budget: a [`ndekit.StepBudget`][]: in place of the fewest steps, the path nearest to the
