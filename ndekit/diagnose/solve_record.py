@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from .. import tree
+from ..integrate.control.in_units import InUnits, divided
 from ..integrate.control.scaled_error import scaled_error
 from ..integrate.times import promote_state, promote_times
 from ..numbers import count, positive
@@ -162,7 +163,7 @@ class _March(eqx.Module):
         row = (
             s.t0,
             s.t1,
-            _scaled_error(self.controller, error, s.y, y1),
+            _scaled_error(self.controller, error, (s.t0, s.t1), (s.y, y1)),
             _stiffness(self.solver, info, s.t1 - s.t0, y1),
             accepted,
         )
@@ -182,10 +183,15 @@ def _clip(t0: Time, t1: Time, end: Time, accepted: Array) -> Array:
     return jnp.where(near, jnp.where(accepted, end, t0 + 0.5 * (end - t0)), t1)
 
 
-def _scaled_error(controller: Any, error: State | None, y0: State, y1: State) -> Array:
+def _scaled_error(controller: Any, error: State | None, ends: tuple, states: tuple) -> Array:
     rtol, atol = getattr(controller, "rtol", None), getattr(controller, "atol", None)
     if error is None or rtol is None or atol is None:
         return jnp.array(jnp.nan)
+    if isinstance(controller, InUnits):
+        before, after = map(controller.unit_at, ends)
+        states = divided(states[0], before), divided(states[1], after)
+        error = divided(error, after)
+    y0, y1 = states
     return scaled_error(controller.norm, error, y0, y1, rtol, atol)
 
 

@@ -28,7 +28,7 @@ NAMES = (
 )
 
 # Of files that are measurements, each with its own in `MEASUREMENT`.
-MEASURED = ("samplers",)
+MEASURED = ("samplers", "paths")
 
 
 def presets_of(name: str) -> dict[str, Config]:

@@ -1,6 +1,7 @@
 """The engine: solving, differentiating, and the interfaces of costs."""
 
 from .adjoint import ReplayAdjoint, ReversibleAdjoint
+from .control.in_units import InUnits
 from .control.steps_per_gap import StepsPerGap
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
 from .costs.one_step import OneStep
@@ -32,6 +33,7 @@ __all__ = [
     "EachStep",
     "EveryStep",
     "ExponentialAB",
+    "InUnits",
     "OneStep",
     "PNDM",
     "Recorder",

@@ -13,6 +13,7 @@ from ..shapes import Args, Time
 from .adjoint import AbstractReplay, ReplayAdjoint, WithCosts
 from .checked import check_count, checked_first_step, checked_resets, checked_ts, refuse_in_diffrax
 from .costs.contracts import AbstractPlacement, AbstractStepCost, AbstractTrajectoryCost
+from .costs.measured import measured
 from .costs.one_step import readable_in_loop
 from .costs.placements import as_placements
 from .forward.events import in_users_time
@@ -138,7 +139,8 @@ def diffeqsolve(
 
 def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) -> Solution:
     terms, solver, t0, t1, dt0, y0, args = problem
-    wanted, throw = as_placements(costs), options["throw"]
+    throw, controller = options["throw"], options["stepsize_controller"]
+    wanted = measured(as_placements(costs), controller, t0, t1)
     check_count(options["max_steps"])
     solver, event = mended(solver), in_users_time(options["event"])
     resets = checked_resets(options["resets"], (t0, t1), throw)
@@ -154,11 +156,10 @@ def _solve(problem: tuple, adjoint: Any, costs: Any, key: Any, options: dict) ->
         given = dict(placements=placements, key=key, adjoint=adjoint)
         return solve_through_diffrax(*problem, **given, **options)
 
-    if not isinstance(adjoint, AbstractReplay) or not can_run(
-        y0, args, terms, options["progress_meter"]
-    ):
+    runs = can_run(y0, args, terms, options["progress_meter"])
+    if not (isinstance(adjoint, AbstractReplay) and runs):
         return through_diffrax()
-    saveat, controller = options["saveat"], options["stepsize_controller"]
+    saveat = options["saveat"]
     names = "solver_state controller_state made_jump event discrete_terminating_event".split()
     is_complex = lambda t: t is not None and eqx.is_array_like(t) and jnp.iscomplexobj(t)
     plain = isinstance(adjoint, ReplayAdjoint) and all(options[name] is None for name in names)

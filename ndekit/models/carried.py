@@ -86,6 +86,11 @@ def of_points(step: Step) -> Step:
 
 def _ratio_of_trace(step: Step) -> Array:
     """The error of the log density in units of the tolerances, as the controller has it."""
+    if step.units is not None:
+        raise ValueError(
+            "`InUnits` has one unit for points, but the state of a `CNF` with costs is points and "
+            "log densities. Leave the costs out, or the units."
+        )
     error, y0, y1 = (part.trace for part in (step.checked_error(), step.y0, step.y1))
     with jax.numpy_dtype_promotion("standard"):
         ratio = (error + lax.stop_gradient(0 * y1)) / scale_of(y0, y1, *step.tolerances)

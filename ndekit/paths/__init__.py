@@ -14,6 +14,7 @@ from .learned import LearnedPath
 from .scaling import ScaledTime, scale_time
 from .shifted import Shifted
 from .straight import CondOT, LogVariance, Polynomial, Trigonometric
+from .units import PathUnits
 
 __all__ = [
     "AbstractBridge",
@@ -26,6 +27,7 @@ __all__ = [
     "LearnedPath",
     "LogVariance",
     "NoisyLine",
+    "PathUnits",
     "Polynomial",
     "ScaledTime",
     "Shifted",

@@ -37,6 +37,7 @@ FIT = dict(
     evaluate=lambda w: {"loss": 0.0},
 )
 SOLVE = dict(term=diffrax.ODETerm(FIELD), solver=diffrax.Tsit5(), t0=0.0, t1=1.0, dt0=0.1)
+ON_PATH = dict(path0=nk.paths.VE(0.002, 80.0), field=FIELD, solver=diffrax.Heun(), tolerance=1e-2)
 SERIES = nk.data.Series([0.0, 0.5], np.ones((2, 1)))
 SIZES = dict(channels=1, hidden_size=4, key=KEY)
 SAID = nk.models.Flowed(jnp.zeros((2, 1)), jnp.zeros((2, 1)), None, None, None)
@@ -58,6 +59,7 @@ GIVEN = {
     "paths.LearnedPath": dict(sigma_min=0.01, sigma_max=50.0),
     "paths.LogVariance": {},
     "paths.NoisyLine": {},
+    "paths.PathUnits": dict(path=nk.paths.CondOT()),
     "paths.Polynomial": {},
     "paths.Shifted": dict(path=nk.paths.CondOT()),
     "paths.SubVP": {},
@@ -134,8 +136,10 @@ GIVEN = {
     "regularize.TrajectoryPolynomial": {},
     "regularize.Steer": dict(width=0.1),
     "regularize.Taylor": dict(order=2),
+    "train.PathSolve": ON_PATH,
     "train.WeightAverage": dict(model=jnp.zeros(2)),
     "train.fit": FIT,
+    "train.fit_path": dict(ON_PATH, starts=jnp.ones((4, 2)), key=KEY),
 }  # fmt: skip
 # Records of what a function found; nobody gives these numbers.
 FOUND = {
@@ -145,6 +149,7 @@ FOUND = {
     "deploy.FixedSteps",
     "deploy.Scheme",
     "train.FitResult",
+    "train.PathFit",
 }
 # Made by another of these, which checks.
 MADE = {"models.Generator"}

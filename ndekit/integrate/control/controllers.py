@@ -11,6 +11,7 @@ from jax import lax
 
 from ...shapes import Args, State, Time
 from ..programs.closure_convert import Converted, convert
+from .in_units import InUnits
 from .norms import preferred, rms_norm
 from .scaled_error import scaled_error, without_nans
 from .steps_per_gap import StepsPerGap
@@ -35,6 +36,9 @@ def convert_controller(
         controller = _clipped_by(clips, pid)
         if all(map(_is_diffrax_own, [*clips, pid])) and pid.norm is rms_norm:
             judge = _by_one_number
+
+    elif isinstance(pid, InUnits):
+        controller = _clipped_by(clips, _without_derivative(pid))
 
     def adapt(t0: Time, t1: Time, y: State, y1: State, error: Any, state: Any) -> tuple:
         rule, y, y1, error = judge(controller, y, y1, error)
@@ -89,7 +93,7 @@ def _is_diffrax_own(controller: Any) -> bool:
 
 def is_diffrax_pid(controller: Any) -> bool:
     """Whether steps are chosen by diffrax's rule, whoever clips them."""
-    return isinstance(clips_around(controller)[1], diffrax.PIDController)
+    return isinstance(clips_around(controller)[1], diffrax.PIDController | InUnits)
 
 
 def tolerances_of(controller: Any, error_order: Any) -> tuple[Any, Any, Any]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ... import tree
 from ...shapes import Scalar, State, Time
+from ..control.in_units import Units
 from ..control.scaled_error import scale_of, scaled_error
 
 
@@ -30,6 +31,7 @@ class Step(eqx.Module):
         field: the vector field $f(t, y)$, for costs that want more of it than the stages.
         key: `diffeqsolve(key=...)`, the same at every step; `None` if there is none.
         error_parts: of an SDE, what drift and noise add to `error`; `None` if they are not known.
+        units: in which the controller looks at states and errors; `None` for those that they have.
     """
 
     t0: Time
@@ -49,6 +51,7 @@ class Step(eqx.Module):
     solver_name: str = eqx.field(static=True)
     key: Any = None
     error_parts: tuple[State, State] | None = None
+    units: Units | None = None
 
     @property
     def h(self) -> Scalar:
@@ -57,15 +60,24 @@ class Step(eqx.Module):
 
     @property
     def scale(self) -> State:
-        r"""The controller's yardstick, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$."""
-        return scale_of(self.y0, self.y1, *self.tolerances)
+        r"""The controller's yardstick, $\text{atol} + \text{rtol} \max(|y_0|, |y_1|)$, of states
+        and errors in its units.
+        """
+        return scale_of(
+            self._seen(self.y0, self.t0), self._seen(self.y1, self.t1), *self.tolerances
+        )
 
     @property
     def scaled_error(self) -> Scalar:
         """The norm of error / scale: the number that the controller compares with one."""
         error, tolerances = self.checked_error(), self.tolerances
         assert self.norm is not None  # given together with them
-        return scaled_error(self.norm, error, self.y0, self.y1, *tolerances)
+        error, y1 = self._seen(error, self.t1), self._seen(self.y1, self.t1)
+        return scaled_error(self.norm, error, self._seen(self.y0, self.t0), y1, *tolerances)
+
+    def _seen(self, y: State, t: Time) -> State:
+        """A state or an error as the controller sees it."""
+        return y if self.units is None else self.units.divide(y, t)
 
     @property
     def tolerances(self) -> tuple[Time, Time]:

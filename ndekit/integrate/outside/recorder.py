@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from ... import tree
 from ...shapes import Args, Flag, State, Time
 from ..control.controllers import clips_around
+from ..control.in_units import InUnits
 from ..costs.contracts import (
     Place,
     Placements,
@@ -198,7 +199,7 @@ def recorder_beside(
 ) -> Recorder:
     """A recorder that knows the controller's tolerances, if it has any."""
     _, controller = clips_around(controller)
-    if not isinstance(controller, diffrax.PIDController):
+    if not isinstance(controller, diffrax.PIDController | InUnits):
         return Recorder(solver, placements, key=key)
     known = (controller.rtol, controller.atol, controller.norm, controller.error_order)
     return Recorder(solver, placements, *known, key)

@@ -13,6 +13,7 @@ from ... import tree
 from ...shapes import Args, State, Time
 from ..control.controllers import FIXED, frozen, is_diffrax_pid
 from ..control.cut_short import CutShort, cuts
+from ..control.in_units import InUnits
 from ..control.known_length import num_turns_of
 from ..costs.contracts import Placements, Surroundings
 from ..forward.failures import thrown
@@ -47,7 +48,7 @@ from .resets_part import (
 )
 from .saved_rows import SAVE_STATE, SavedRows
 
-_CONTROLLERS = (diffrax.PIDController, *FIXED)
+_CONTROLLERS = (diffrax.PIDController, InUnits, *FIXED)
 
 
 def can_run(y0: Any, args: Any, terms: Any, meter: diffrax.AbstractProgressMeter) -> bool:

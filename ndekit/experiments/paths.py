@@ -1,0 +1,290 @@
+"""The path chosen by the solver's error, beside the paths that are chosen otherwise."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ..data import digits
+from ..models import GaussianMixture
+from ..paths import VE, VP, CondOT, KineticOptimal, LearnedPath, Trigonometric
+from ..paths.posterior import posterior_variance
+from ..plot import plot_work
+from ..train import PathSolve, fit_path
+from .cnf_toys import checkerboard
+from .harness.measured import Measurement, TableRow
+from .harness.path_cases import (
+    KNOTS,
+    PINNED,
+    Case,
+    bespoke,
+    case_of,
+    equidistributed,
+    judged,
+    known_paths,
+    row_of,
+    solver_along,
+)
+
+NOISE_LEFT = 0.02  # the spread that points of data are given
+SOLVERS: dict[str, tuple[Any, float]] = {
+    "Heun 1e-2": (diffrax.Heun(), 1e-2),
+    "Tsit5 1e-3": (diffrax.Tsit5(), 1e-3),
+    "Tsit5 1e-5": (diffrax.Tsit5(), 1e-5),
+}
+NUM_STEPS = 8  # of fixed ones
+
+
+class Sizes(NamedTuple):
+    """How much is done: less in tests."""
+
+    samples: int = 1000
+    points: int = 512
+    updates: int = 200
+    batch: int = 16
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+# Data: all are centred, with a mean square of 1 for each coordinate.
+
+
+def normalised(x: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=0)
+    return x / np.sqrt(np.mean(x**2))
+
+
+def _points(make: Callable, seed: int, sizes: Sizes) -> GaussianMixture:
+    x = normalised(make(np.random.default_rng(seed), sizes.points))
+    return GaussianMixture(jnp.asarray(x), NOISE_LEFT)
+
+
+def _eight(seed: int, sizes: Sizes) -> GaussianMixture:
+    """The eight Gaussians themselves; seeds differ in samples alone."""
+    angles = np.arange(8) * math.pi / 4
+    means, std = 4 * np.stack([np.cos(angles), np.sin(angles)], axis=1), 0.5
+    size = math.sqrt(np.mean(means**2) + std**2)
+    return GaussianMixture(jnp.asarray(means / size), std / size)
+
+
+def _anisotropic(seed: int, sizes: Sizes) -> GaussianMixture:
+    """Six modes whose variances are as 100 to 1, along either axis."""
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(6, 2))
+    stds = np.where(rng.uniform(size=(6, 1)) < 0.5, [[0.3, 0.03]], [[0.03, 0.3]])
+    means = means - means.mean(axis=0)
+    size = math.sqrt(np.mean(means**2 + stds**2))
+    return GaussianMixture(jnp.asarray(means / size), stds / size)
+
+
+def _digits(seed: int, sizes: Sizes) -> GaussianMixture:
+    """So many digits in the basis of their first 16 principal components, each a narrow Gaussian:
+    the exact score of smoothed points, not of a fitted Gaussian.
+    """
+    x = digits().train_x.astype(float)
+    x = (x - x.mean(axis=0)) @ np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:16].T
+    chosen = np.random.default_rng(seed).permutation(len(x))[: sizes.points]
+    return GaussianMixture(jnp.asarray(normalised(x[chosen])), NOISE_LEFT)
+
+
+DATA: dict[str, Callable[[int, Sizes], GaussianMixture]] = {
+    "gaussian": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 1)), 0.5),
+    "8gaussians": _eight,
+    "checkerboard": partial(_points, checkerboard),
+    "anisotropic": _anisotropic,
+    "thin": lambda seed, sizes: GaussianMixture(jnp.zeros((1, 2)), jnp.array([[1.0, 0.01]])),
+    "digits": _digits,
+}
+
+
+def energies(seed: int, sizes: Sizes) -> Iterator[TableRow]:
+    """Kinetic energies of 3000 points of the checkerboard, for each coordinate."""
+    x = jnp.asarray(normalised(checkerboard(np.random.default_rng(seed), 3000)))
+    key = jr.key(seed)
+    mmse = jax.jit(posterior_variance(x, key=key, num=4 * sizes.samples))
+    best = KineticOptimal.fit(x, key=key, num_samples=4 * sizes.samples)
+    yield dict(path="kinetic-optimal, 2 - 2 cos Phi", energy=float(best.energy))
+    ts = (jnp.arange(200) + 0.5) / 200
+    named = [("kinetic-optimal", best), ("Cond-OT", CondOT()), ("trigonometric", Trigonometric())]
+    for name, path in [*named, ("VP", VP())]:
+        a, m, dadt, dmdt = path.a(ts), path.m(ts), path.dadt(ts), path.dmdt(ts)
+        # E |x_1' a' + x_0 m'|^2 less what averaging given x_t takes away.
+        lost = (dadt - a * dmdt / m) ** 2 * jax.lax.map(mmse, a / m)
+        yield dict(path=name, energy=float(jnp.mean(dadt**2 + dmdt**2 - lost)))
+
+
+def closed_form(
+    seed: int, sizes: Sizes, names: tuple[str, ...] = ("Heun 1e-2", "Tsit5 1e-3")
+) -> Iterator[TableRow]:
+    """Stage A: data N(0, s^2) in one dimension."""
+    case, std, path0 = case_of(DATA["gaussian"](seed, sizes), seed, sizes.samples), 0.5, VE(*PINNED)
+    field, common = case.law.velocity(path0), dict(starts=case.fitted_on, key=jr.key(seed))
+    common |= dict(progress=False, batch_size=sizes.batch, data_std=std)
+    found = fit_path(
+        path0, field, diffrax.Euler(), None, PINNED, num_steps=NUM_STEPS, in_sigma=True,
+        num_knots=KNOTS, num_updates=sizes.updates, **common,
+    )  # fmt: skip
+    off = _grid_off(found.path, std)
+    nothing = dict.fromkeys(("steps", "worst", "accepted", "rejected", "error"), "")
+    grid: TableRow = dict(solver="Euler in sigma", path="grid, 8 steps") | nothing
+    yield grid | dict(off=off, at_once="", at_once_error="", passed=off < 1e-2)
+    for name in names:
+        solver, tolerance = SOLVERS[name]
+        fitted = partial(
+            fit_path, path0, field, solver, pinned=PINNED, learn="scale", **common,
+            num_updates=sizes.updates,
+        )  # fmt: skip
+        start = LearnedPath(*PINNED, num_knots=KNOTS)
+        squares = fitted(num_steps=2 * NUM_STEPS, start=start).path
+        paths = {
+            "scale, by squared errors": squares,
+            "scale, then by count": fitted(tolerance=tolerance, start=squares).path,
+            "scale, by count alone": fitted(tolerance=tolerance, start=start).path,
+        }
+        known = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
+        for about, path in (paths | known).items():
+            by = partial(solver_along, path, case.law, solver, tolerance, PINNED, data_std=std)
+            row = row_of(by(), path, case, solver=name, path=about)
+            yield row | _at_once(by(first_step=1.0), path, case, 10 * tolerance, about in paths)
+
+
+def _at_once(solve: PathSolve, path: Any, case: Case, most: float, is_learned: bool) -> TableRow:
+    """Whether one step over the whole path is accepted, and ends where it should: an error estimate
+    may be blind to a long step.
+    """
+    if not is_learned:
+        return dict(off="", at_once="", at_once_error="", passed="")
+    once = row_of(solve, path, case)
+    passed = once["worst"] == 1 and once["error"] < most
+    told = dict(at_once=once["steps"], at_once_error=once["error"], passed=passed)
+    return dict(off=_scale_off(path, float(solve.data_std))) | told
+
+
+def _grid_off(path: LearnedPath, std: float) -> float:
+    """How far the levels at equal times are from equal steps of arctan(sigma / std)."""
+    angles = np.arctan(np.asarray(path.sigma(jnp.linspace(0, 1, NUM_STEPS + 1))) / std)
+    even = np.linspace(angles[0], angles[-1], NUM_STEPS + 1)
+    return float(np.abs(angles - even).max() / (angles[0] - angles[-1]))
+
+
+def _scale_off(path: LearnedPath, std: float) -> float:
+    """How far the spread of the points is from the nearest straight line in time, as a share of its
+    mean: on a line every Runge-Kutta step is exact.
+    """
+    ts = np.linspace(0.0, 1.0, 101)
+    spread = np.asarray(path.a(ts) * jnp.sqrt(std**2 + path.sigma(ts) ** 2))
+    line = np.polyval(np.polyfit(ts, spread, 1), ts)
+    return float(np.max(np.abs(spread - line)) / np.mean(spread))
+
+
+def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+    """Stage B: exact velocities in two dimensions, adaptive steps."""
+    for data in names:
+        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
+        solver, tolerance = SOLVERS[by]
+        paths = known_paths(case.law, jr.key(seed), PINNED)
+        base = paths["log sigma"]
+        first = solver_along(base, case.law, solver, tolerance, PINNED)
+        paths["equidistributed"] = equidistributed(first, base, case.fitted_on)
+        paths["ours"] = _ours(case, seed, sizes, solver, tolerance=tolerance)
+        for name, path in paths.items():
+            yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
+
+
+def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[TableRow]:
+    """Stage B at eight steps of Heun's method, where only the error at the end tells."""
+    for data in names:
+        case, solver = case_of(DATA[data](seed, sizes), seed, sizes.samples), diffrax.Heun()
+        along = lambda path, case=case: solver_along(
+            path, case.law, diffrax.Heun(), None, PINNED, num_steps=NUM_STEPS
+        )
+        paths = known_paths(case.law, jr.key(seed), PINNED)
+        paths["ours"] = _ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
+        start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS)
+        solve = PathSolve(
+            paths["log sigma"], case.law.velocity(paths["log sigma"]), solver, None, PINNED,
+            num_steps=NUM_STEPS,
+        )  # fmt: skip
+        paths["Bespoke"] = bespoke(solve, case, start, jr.key(seed), sizes.updates, sizes.batch)
+        for name, path in paths.items():
+            yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
+
+
+def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+    """Stage D: a scale for each coordinate against one for all."""
+    for data in names:
+        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
+        solver, tolerance = SOLVERS[by]
+        size = case.starts.shape[1]
+        paths: dict[str, Any] = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
+        for name, sizes_of in (("scalar", None), ("diagonal", size)):
+            paths[name] = _ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
+        for name, path in paths.items():
+            yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
+
+
+def _ours(
+    case: Case, seed: int, sizes: Sizes, solver: Any, size: int | None = None, **by: Any
+) -> LearnedPath:
+    """By the solver's error, from near the trigonometric path: squares first, then the count."""
+    path0 = VE(*PINNED)
+    start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS, size=size)
+    fitted = partial(
+        fit_path, path0, case.law.velocity(path0), solver, pinned=PINNED,
+        starts=case.fitted_on, key=jr.key(seed), size=size, num_updates=sizes.updates,
+        batch_size=sizes.batch, max_steps=1024, progress=False,
+    )  # fmt: skip
+    if "num_steps" in by:
+        return fitted(start=start, **by).path
+    # The sum of squares is smooth; the count, a sum of roots, is not, and begins where that ends.
+    # More steps than knots: a path can hide its error from fewer.
+    begun = fitted(start=start, num_steps=2 * NUM_STEPS).path
+    return fitted(start=begun, **by).path
+
+
+FIELDS = ("8gaussians", "checkerboard", "anisotropic")
+PARTS: dict[str, Callable[[int, Sizes], Iterator[TableRow]]] = {
+    "energies": energies,
+    "closed form": closed_form,
+    **{f"exact fields, {by}": partial(exact_fields, names=FIELDS, by=by) for by in SOLVERS},
+    "exact fields, 8 steps": partial(fixed_steps, names=FIELDS),
+    "diagonal": partial(diagonal, names=("thin", "digits"), by="Heun 1e-2"),
+}
+
+
+def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
+    """The rows of a part, seed by seed."""
+    for seed in sizes.seeds:
+        for row in PARTS[name](seed, sizes):
+            yield dict(seed=seed) | row
+
+
+def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
+    """Error against evaluations for each data set, of the first seed."""
+    files = []
+    for data in DATA:
+        curves: dict[str, tuple[list, list]] = {}
+        rows = [row for table in tables.values() for row in table if "tolerance" in row]
+        for row in rows:
+            if (row["data"], row["seed"]) == (data, 0):
+                steps, errors = curves.setdefault(f"{row['path']}, {row['solver']}", ([], []))
+                steps.append(row["steps"] * (2 if "Heun" in row["solver"] else 6))
+                errors.append(row["error"])
+        if curves:
+            files.append(out / f"{data}.png")
+            plot_work(curves, error="error of x / a", about=data, path=files[-1])
+    return files
+
+
+MEASUREMENT = Measurement(
+    about="steps of solvers along the path chosen by their own error, and along others",
+    draw=_draw,
+    parts={name: partial(rows, name) for name in PARTS},
+    float64=True,
+)
