@@ -101,7 +101,8 @@ def _motion(given: LoopInputs) -> Motion:
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
     stepper, first_evals = kind(getattr(given.solver, "tableau", None)), 0
     if is_ode and written_together(given.solver, "init", "step", "evaluations"):
-        first_evals, evals = given.solver.evaluations
+        own: Any = given.solver
+        first_evals, evals = own.evaluations
         stepper = OpaqueStepper(stepper.tableau, drift_evals=evals)
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None
