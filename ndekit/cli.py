@@ -242,13 +242,11 @@ def _parser() -> argparse.ArgumentParser:
     timing.add_argument("experiment", help="see `ndekit list`")
     timing.add_argument("--updates", type=count(1), default=100, help="at most (default: 100)")
     timing.add_argument("--seed", type=count(0), default=0, help="default: 0")
-    search = _add_search(commands)
+    search, measuring = _add_search(commands), _add_measure(commands)
     _add_papers(commands)
-    measuring = _add_measure(commands)
+    names: Any = dict(default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}")
     for command in (compare, timing):
-        command.add_argument(
-            "--regularizers", default=DEFAULT_REGULARIZERS, help=f"default: {DEFAULT_REGULARIZERS}"
-        )
+        command.add_argument("--regularizers", **names)
     for command in (run, compare, search, timing):
         several = "; several with commas" if command is compare else ""
         command.add_argument("--preset", help=f"see `ndekit list`; default: the first{several}")
