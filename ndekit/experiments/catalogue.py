@@ -23,6 +23,8 @@ NAMES = (
     "nested_circles",
     "pendulum",
     "cnf_toys",
+    "cnf_digits",
+    "learnt_solvers",
 )
 
 
