@@ -1,6 +1,7 @@
 """Densities of digits: the change of variables, the rules beside the flow, and the experiment."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -39,7 +40,8 @@ def test_densities_are_those_of_the_levels():
         for part in (images.train_x, images.validation_x, images.test_x)
     ]
     (train, _), (test, growth) = plain[0], plain[2]
-    law = scipy.stats.multivariate_normal(train.mean(0), np.cov(train.T))
+    covariance: Any = np.cov(train.T)
+    law = scipy.stats.multivariate_normal(train.mean(0), covariance)
     white, volume = whitened(ONCE)[2]
     np.testing.assert_allclose(one_gaussian(white) + volume, law.logpdf(test) + growth, rtol=1e-8)
     # Levels that are as likely as each other have log2(17) bits.

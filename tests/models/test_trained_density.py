@@ -14,7 +14,7 @@ from support.marks import slow_but
 import ndekit as nk
 from ndekit.losses import flow_matching, stratified_times
 from ndekit.models import CNF, StandardNormal
-from ndekit.probes import Exact, Hutchinson, HutchPP
+from ndekit.probes import AbstractTrace, Exact, Hutchinson, HutchPP
 
 NATS = 1e-3
 CENTRES = np.array([[2.0, 0.0], [0.0, 2.0], [-2.0, 0.0], [0.0, -2.0]])
@@ -40,7 +40,7 @@ def trained_field():
     ).model  # fmt: skip
 
 
-def flow(trace=Exact()):
+def flow(trace: AbstractTrace = Exact()):
     """As it comes: Tsit5 at 1e-5."""
     return CNF(trained_field(), StandardNormal(2), trace=trace)
 
