@@ -25,6 +25,8 @@ NAMES = (
     "pendulum",
     "cnf_toys",
     "two_dimensions",
+    "cnf_digits",
+    "learnt_solvers",
 )
 
 # Of files that are measurements, each with its own in `MEASUREMENT`.

@@ -18,6 +18,7 @@ from support.close import assert_tree_close, close_to_rounding
 from support.marks import slow_but
 
 from ndekit.data import Dataset
+from ndekit.experiments.cnf_digits import Pixels
 from ndekit.experiments.cnf_toys import Toy
 from ndekit.experiments.harness import compare, registry, row, runs, search, turns
 from ndekit.experiments.harness.classification import Classification
@@ -39,6 +40,7 @@ from ndekit.experiments.harness.task import AbstractSDETask
 from ndekit.experiments.harness.training import Trainer
 from ndekit.experiments.harness.trajectories import TrajectoryFit, sample_trajectories
 from ndekit.experiments.latent_ode import Twin
+from ndekit.experiments.learnt_solvers import SameNoise
 from ndekit.experiments.lorenz_latent_sde import LatentFit
 from ndekit.experiments.nested_circles import Circles
 from ndekit.experiments.ou_gan import GAN
@@ -51,7 +53,8 @@ CONFIGS = {
     for experiment, presets in EXPERIMENTS.items()
     for preset, config in presets.items()
     # Those on series, those that compare fields and densities have tests of their own.
-    if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit, Toy))
+    if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit))
+    and not isinstance(config.task, (Toy, Pixels, SameNoise))
 }
 
 

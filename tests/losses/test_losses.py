@@ -210,6 +210,20 @@ def test_consistency_of_the_end_of_the_flow(getkey):
     np.testing.assert_allclose(found, np.mean((path.sample(0.3, x0, x1[0]) + 1) ** 2), rtol=1e-9)
 
 
+def test_consistency_of_the_end_has_no_loss_where_the_step_is_exact(getkey):
+    """The teacher moves everything by the same vector, in a line: a step of Heun leads there."""
+    key, x1 = getkey(), data(getkey(), 64)
+    teacher = lambda t, x, args: MEAN + 0 * x
+
+    def mean(end):
+        one = lambda x1, key: consistency(end, CondOT(), x1, key=key, step=0.2, teacher=teacher)
+        return jnp.mean(jax.vmap(one)(x1, jr.split(key, 64)))
+
+    off = lambda weight: lambda t, x, args: x + (1 - t) * (MEAN + weight * jnp.cos(x))
+    assert mean(off(0.0)) < 1e-28 and abs(jax.grad(lambda w: mean(off(w)))(0.0)) < 1e-14
+    assert mean(off(0.1)) > 1e-4
+
+
 def test_iso_is_the_error_estimate_of_a_pair(getkey):
     """Of Heun and Euler in a solve of one step, and nothing for straight solutions."""
     field, x, h = exact(Trigonometric()), jr.normal(getkey(), (2,)), 0.05

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
-import scipy.integrate
 import scipy.linalg
 import scipy.stats
 from support.close import assert_tree_close, close_to_rounding, close_to_solver
+from support.fine_densities import by_scipy
 
 import ndekit as nk
 from ndekit.models import CNF, Normal, StandardNormal
@@ -127,26 +127,6 @@ def test_the_flow_of_a_gaussian_path_ends_in_the_density_of_the_data():
     flow = CNF(MixtureField(), StandardNormal(2))
     found = flow.log_prob(jnp.asarray(xs, jnp.float32))
     np.testing.assert_allclose(found, np.log(np.mean(of_each, axis=0)), atol=NATS)
-
-
-def by_scipy(flow, x):
-    """The log density by eighth order Runge-Kutta at 1e-10 in float64."""
-    weights = [np.asarray(layer.weight, np.float64) for layer in flow.field.layers]
-    times = [layer.time_weight for layer in flow.field.layers]
-
-    def rate(t, y):
-        h, jacobian = y[:2], np.eye(2)
-        for i, (w, of_time) in enumerate(zip(weights, times, strict=True)):
-            h, jacobian = h @ w, jacobian @ w
-            if of_time is not None:
-                h = h + t * np.asarray(of_time, np.float64)
-            if i < len(weights) - 1:
-                h = np.tanh(h)
-                jacobian = jacobian * (1 - h**2)
-        return np.array([*h, np.trace(jacobian)])
-
-    sol = scipy.integrate.solve_ivp(rate, (1, 0), [*x, 0.0], "DOP853", rtol=1e-10, atol=1e-12)
-    return scipy.stats.multivariate_normal(np.zeros(2)).logpdf(sol.y[:2, -1]) + sol.y[2, -1]
 
 
 def test_float32_log_densities_are_right_to_a_thousandth_of_a_nat_by_both_traces():
