@@ -18,7 +18,7 @@ from ..couplings import Reflow
 from ..fields import MLP
 from ..integrate import Solution, diffeqsolve
 from ..losses import consistency, flow_matching, mean_flow, shortcut, stratified_times
-from ..models import NeuralODE
+from ..models import GaussianMixture, NeuralODE
 from ..paths import CondOT
 from ..shapes import Args, Time
 from .harness.config import Config
@@ -33,23 +33,11 @@ PATH = CondOT()
 _STEP = 1 / 32  # of the teacher's Heun step that a consistency model looks ahead
 
 
-class Teacher(eqx.Module):
+def teacher() -> Any:
     """The exact velocity from noise to eight Gaussians on a circle, along `PATH`."""
-
-    spread: float = SPREAD
-
-    def __call__(
-        self, t: Time, x: Float[Array, "*batch 2"], args: Args = None
-    ) -> Float[Array, "*batch 2"]:
-        angles = jnp.arange(8, dtype=x.dtype) * (math.pi / 4)
-        centres = 4 / 1.414 * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
-        t = jnp.asarray(t, x.dtype)
-        variance = (t * self.spread) ** 2 + (1 - t) ** 2
-        centres = centres.reshape(*[1] * (x.ndim - 1), 8, 2)
-        off = x[..., None, :] - t * centres
-        share = jax.nn.softmax(-0.5 * jnp.sum(off**2, axis=-1) / variance, axis=-1)
-        rate = (t * self.spread**2 - (1 - t)) / variance
-        return jnp.sum(share[..., None] * (centres + rate * off), axis=-2)
+    angles = np.arange(8) * (math.pi / 4)
+    centres = 4 / 1.414 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return GaussianMixture(jnp.asarray(centres, jnp.float32), SPREAD).velocity(PATH)
 
 
 Points = Float[Array | np.ndarray, "points 2"]
@@ -122,7 +110,7 @@ class LearntSolver(eqx.Module):
 
 def loss_of(field: Ahead, pairs: Pairs, *, key: Key[Array, ""]) -> Float[Array, ""]:
     """The mean over a batch of a method's loss. Only reflow looks at which noise goes where."""
-    u, number, teacher = field.mean, len(pairs), Teacher()
+    u, number, exact = field.mean, len(pairs), teacher()
     key, of_steps, of_times = jr.split(key, 3)
     # Of a shortcut a quarter of the batch, two steps of 1/128 to 1/2 in one; else flow matching.
     powers = jr.randint(of_steps, (number,), 1, 8)
@@ -132,7 +120,7 @@ def loss_of(field: Ahead, pairs: Pairs, *, key: Key[Array, ""]) -> Float[Array, 
 
     def one(pair: Any, h: Array, t: Array, key: Key[Array, ""]) -> Array:
         x0, x1 = pair
-        given: Any = dict(key=key, teacher=teacher)
+        given: Any = dict(key=key, teacher=exact)
         match field.method:
             case "mean_flow":
                 return mean_flow(u, PATH, x1, **given)
@@ -201,7 +189,7 @@ def solve(solver: diffrax.AbstractSolver, x0: Array, steps: int | None = None) -
     if steps is not None:
         controller = diffrax.ConstantStepSize()
     return diffeqsolve(
-        diffrax.ODETerm(Teacher()), solver, 0.0, 1.0, None if steps is None else 1 / steps, x0,
+        diffrax.ODETerm(teacher()), solver, 0.0, 1.0, None if steps is None else 1 / steps, x0,
         stepsize_controller=controller,
     )  # fmt: skip
 

@@ -44,16 +44,6 @@ class Problem(NamedTuple):
     starts: Array
 
 
-class KnownNoise(eqx.Module):
-    """The noise that there is in a point on average, of a mixture of Gaussians."""
-
-    law: GaussianMixture
-    path: AbstractGaussianPath
-
-    def __call__(self, t: Any, x: Array, args: Any) -> Array:
-        return self.law.predict(self.path, t, x, "noise")
-
-
 def mixture(size: int, modes: int, spread: float) -> GaussianMixture:
     """Modes drawn from N(0, 1), with a mean square of 1 for each coordinate in all."""
     means = np.random.default_rng(size).normal(size=(modes, size))
@@ -67,7 +57,7 @@ def exact(law: GaussianMixture, path: AbstractGaussianPath, sizes: Sizes) -> Pro
     ends = path.t_of_sigma(LEVELS[0]), path.t_of_sigma(LEVELS[1])
     keys = jr.split(jr.key(0), sizes.seeds)
     starts = jnp.stack([law.along(path, ends[0]).sample((sizes.samples,), key=k) for k in keys])
-    return Problem(s.ProbabilityFlow(KnownNoise(law, path), path, "noise"), ends, starts)
+    return Problem(s.ProbabilityFlow(law.network(path), path, "noise"), ends, starts)
 
 
 def learnt(path: AbstractGaussianPath, sizes: Sizes) -> Problem:

@@ -13,12 +13,13 @@ from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, real
 from ..probes import AbstractTrace, Exact
 from ..shapes import Args, Time
+from .abstract_flow import AbstractFlow
 from .carried import Carried, CarriedField, costs_of_points, looking_at_points
 from .densities import AbstractDensity
 from .neural_ode import NeuralODE
 
 
-class CNF(eqx.Module):
+class CNF(AbstractFlow):
     r"""The law of $x(t_1)$ for $x' = f_\theta(t, x)$ with $x(t_0)$ from a base law.
 
     $$\log p(x) = \log p_0(x(t_0)) - \int_{t_0}^{t_1} \mathrm{tr}\,
@@ -99,22 +100,6 @@ class CNF(eqx.Module):
         if self.dt0 is not None:
             real("dt0", self.dt0, above=0.0)
 
-    def log_prob(
-        self,
-        x: Float[Array, "..."],
-        args: Args = None,
-        *,
-        key: Key[Array, ""] | UInt[Array, "2"] | None = None,
-    ) -> Float[Array, "*batch"]:
-        """The log density at `x`, in nats.
-
-        Args:
-            x: a point, `base.shape`, or points that are solved as one state, `(*batch, *shape)`.
-            args: passed on to the field.
-            key: for a trace that draws, and for costs that do.
-        """
-        return self.log_prob_and_solution(x, args, key=key)[0]
-
     def log_prob_and_solution(
         self,
         x: Float[Array, "..."],
@@ -132,16 +117,6 @@ class CNF(eqx.Module):
         assert isinstance(sol.ys, Carried)
         # From t1 to t0: the integral comes with the other sign.
         return self.base.log_prob(sol.ys.x[-1]) + sol.ys.trace[-1], sol
-
-    def __call__(
-        self,
-        x: Float[Array, "..."],
-        args: Args = None,
-        *,
-        key: Key[Array, ""] | UInt[Array, "2"] | None = None,
-    ) -> tuple[Float[Array, "*batch"], Solution]:
-        """The same as `log_prob_and_solution`."""
-        return self.log_prob_and_solution(x, args, key=key)
 
     def sample(
         self,

@@ -20,6 +20,7 @@ from ..probes import AbstractTrace, Exact
 from ..samplers import ProbabilityFlow, Sampler
 from ..samplers.variables import Variable
 from ..shapes import Args, Time
+from .abstract_flow import AbstractFlow
 from .cnf import CNF
 from .densities import Normal, StandardNormal
 
@@ -32,7 +33,7 @@ def _unlearnt(name: str, t: Time) -> Time:
     return float(t)
 
 
-class Flow(eqx.Module):
+class Flow(AbstractFlow):
     r"""A diffusion or flow-matching model: a network, a Gaussian path, and how it is solved.
 
     The network is trained by `loss`, without a solve. After that it has all that
@@ -143,16 +144,6 @@ class Flow(eqx.Module):
             weight=weight, args=args,
         )  # fmt: skip
 
-    def log_prob(
-        self,
-        x: Float[Array, "..."],
-        args: Args = None,
-        *,
-        key: Key[Array, ""] | UInt[Array, "2"] | None = None,
-    ) -> Float[Array, "*batch"]:
-        """The log density at `x`, `(*batch, *shape)`, in nats. `key`: for a trace that draws."""
-        return self.log_prob_and_solution(x, args, key=key)[0]
-
     def log_prob_and_solution(
         self,
         x: Float[Array, "..."],
@@ -165,16 +156,6 @@ class Flow(eqx.Module):
         share, log_size = self._share(x.dtype)
         log_prob, sol = self.cnf.log_prob_and_solution(share * x, args, key=key)
         return log_prob + log_size, sol
-
-    def __call__(
-        self,
-        x: Float[Array, "..."],
-        args: Args = None,
-        *,
-        key: Key[Array, ""] | UInt[Array, "2"] | None = None,
-    ) -> tuple[Float[Array, "*batch"], Solution]:
-        """The same as `log_prob_and_solution`."""
-        return self.log_prob_and_solution(x, args, key=key)
 
     def sample(
         self,

@@ -132,9 +132,17 @@ class GaussianMixture(AbstractDensity):
         data = mean(self._beside(x, self.means) + self._beside(x, a * variance) * off)
         return data if what == "data" else _velocity(path, t, x, data, noise, -mean(off))
 
-    def velocity(self, path: AbstractGaussianPath) -> "MixtureVelocity":
+    def velocity(self, path: AbstractGaussianPath) -> "MixtureNetwork":
         """The exact velocity field on a path, called as `field(t, y, args)`."""
-        return MixtureVelocity(self, path)
+        return self.network(path, "velocity")
+
+    def network(
+        self, path: AbstractGaussianPath, predicts: Prediction = "noise"
+    ) -> "MixtureNetwork":
+        """What a network that has learnt this law without an error says: `predict`, called as
+        `network(t, x, args)`. It says what it predicts, which samplers check.
+        """
+        return MixtureNetwork(self, path, predicts)
 
     def _variance(self) -> Array:
         return jnp.exp(2 * self.log_stds)
@@ -172,14 +180,15 @@ class GaussianMixture(AbstractDensity):
             )
 
 
-class MixtureVelocity(eqx.Module):
-    """The field that [`ndekit.models.GaussianMixture.velocity`][] makes."""
+class MixtureNetwork(eqx.Module):
+    """The network that [`ndekit.models.GaussianMixture.network`][] makes."""
 
     law: GaussianMixture
     path: AbstractGaussianPath
+    predicts: Prediction = eqx.field(static=True)
 
     def __call__(self, t: Time, y: Float[Array, "..."], args: Args = None) -> Float[Array, "..."]:
-        return self.law.predict(self.path, t, y)
+        return self.law.predict(self.path, t, y, self.predicts)
 
 
 def _velocity(

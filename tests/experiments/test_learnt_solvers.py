@@ -21,9 +21,9 @@ from ndekit.experiments.learnt_solvers import (
     PRESETS,
     Ahead,
     LearntSolver,
-    Teacher,
     distance,
     endings,
+    teacher,
 )
 
 SMALL = (96, 32, 64)
@@ -45,17 +45,17 @@ def test_the_teacher_leads_to_the_eight_gaussians():
     spread = 0.5 / 1.414
     off = np.sum((x[:, None] - centres) ** 2, axis=-1) / spread**2
     density = np.mean(np.exp(-0.5 * off), axis=1) / (2 * np.pi * spread**2)
-    flow = nk.models.CNF(Teacher(), nk.models.StandardNormal(2))
+    flow = nk.models.CNF(teacher(), nk.models.StandardNormal(2))
     found = flow.log_prob(jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(found, np.log(density), atol=2e-3)
 
 
 @pytest.mark.slow
 def test_the_ends_are_those_of_a_fine_solve_in_float64(x64):
-    data, teacher = endings(SMALL), jax.jit(Teacher())
+    data, exact = endings(SMALL), jax.jit(teacher())
     assert data.train_x.shape == (96, 2, 2) and data.test_y is not data.train_y
     np.testing.assert_array_equal(data.test_x[:, 1], data.test_y)
-    rate = lambda t, y: np.asarray(teacher(t, jnp.asarray(y.reshape(-1, 2)), None)).ravel()
+    rate = lambda t, y: np.asarray(exact(t, jnp.asarray(y.reshape(-1, 2)), None)).ravel()
     noise = data.test_x[:, 0].astype(float)
     fine = scipy.integrate.solve_ivp(rate, (0, 1), noise.ravel(), "DOP853", rtol=1e-9, atol=1e-9)
     # A noise near the border of two modes is a thousand times as sensitive as others.
@@ -66,7 +66,7 @@ def test_errors_of_ordinary_solvers_are_those_of_their_steps():
     data = endings(SMALL)
     x = jnp.asarray(data.test_x[:, 0])
     for i in range(4):
-        x = x + Teacher()(i / 4, x) / 4
+        x = x + teacher()(i / 4, x) / 4
     expected = float(distance(x, data.test_y))
     assert data.yardsticks["Euler, 4 evals"] == pytest.approx(expected, rel=1e-3)
     names = [name for name in data.yardsticks if name.startswith("Heun")]
@@ -79,7 +79,7 @@ class Exact(eqx.Module):
 
     def __call__(self, t, x, s):
         t, s = jnp.asarray(t, x.dtype), jnp.asarray(s, x.dtype)
-        rate = lambda u, y, args: (s - t) * Teacher()(t + u * (s - t), y)
+        rate = lambda u, y, args: (s - t) * teacher()(t + u * (s - t), y)
         sol = nk.diffeqsolve(
             diffrax.ODETerm(rate), diffrax.Tsit5(), 0.0, 1.0, 1e-2, x, max_steps=256
         )

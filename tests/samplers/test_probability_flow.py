@@ -28,19 +28,8 @@ def law(stds=(0.3, 0.5, 0.2)):
     return nk.models.GaussianMixture(jnp.asarray(MEANS), jnp.asarray(stds))
 
 
-class Known(eqx.Module):
-    """The network that knows the law of the data."""
-
-    law: nk.models.GaussianMixture
-    path: nk.paths.AbstractGaussianPath
-    predicts: str = eqx.field(static=True)
-
-    def __call__(self, t, x, args):
-        return self.law.predict(self.path, t, x, self.predicts)
-
-
 def flow_of(path, predicts="noise", variable="t"):
-    return nk.samplers.ProbabilityFlow(Known(law(), path, predicts), path, predicts, variable)
+    return nk.samplers.ProbabilityFlow(law().network(path, predicts), path, predicts, variable)
 
 
 def solve(flow, start, levels=LEVELS):
@@ -104,7 +93,7 @@ def test_the_density_is_that_of_the_data_with_noise_of_the_last_level(name, vari
     path, smallest = PATHS[name](), 0.05
     t0, t1 = path.t_of_sigma(40.0), path.t_of_sigma(smallest)
     flow = nk.models.Flow(
-        Known(law(), path, "noise"), path, 2, predicts="noise", variable=variable, t0=t0, t1=t1,
+        law().network(path, "noise"), path, 2, predicts="noise", variable=variable, t0=t0, t1=t1,
         controller=PID,
     )  # fmt: skip
     # Of the points at t0 it takes a Gaussian: here the mixture that they are.
@@ -124,7 +113,7 @@ def test_the_density_is_that_of_the_data_with_noise_of_the_last_level(name, vari
 
 def test_densities_of_samples_from_noise_alone_to_data_alone_are_exact():
     path = nk.paths.CondOT()
-    flow = nk.models.Flow(Known(law(), path, "velocity"), path, 2, controller=PID)
+    flow = nk.models.Flow(law().network(path, "velocity"), path, 2, controller=PID)
     xs = jnp.array([[0.0, 0.0], [1.4, 0.3], [-1.5, 1.0]])
     np.testing.assert_allclose(flow.log_prob(xs), law().log_prob(xs), atol=1e-6)
     by_x = jax.grad(flow.log_prob)(xs[1])
@@ -190,10 +179,10 @@ def test_noise_is_drawn_by_the_key():
 def test_what_a_network_says_it_predicts_is_held_to(types_unchecked):
     path = nk.paths.VP()
     with pytest.raises(ValueError, match="predicts 'noise', but `predicts` is 'data'"):
-        nk.samplers.ProbabilityFlow(Known(law(), path, "noise"), path, "data")
+        nk.samplers.ProbabilityFlow(law().network(path, "noise"), path, "data")
     with pytest.raises(ValueError, match="made for the path VP"):
-        nk.samplers.ProbabilityFlow(Known(law(), path, "noise"), nk.paths.CondOT(), "noise")
-    nk.samplers.ProbabilityFlow(Known(law(), path, "noise"), nk.paths.VP(), "noise")
+        nk.samplers.ProbabilityFlow(law().network(path, "noise"), nk.paths.CondOT(), "noise")
+    nk.samplers.ProbabilityFlow(law().network(path, "noise"), nk.paths.VP(), "noise")
     with pytest.raises(ValueError, match="`predicts` must be one of 'data', 'noise'"):
         nk.samplers.ProbabilityFlow(lambda t, x, args: x, path, "eps")
     with pytest.raises(ValueError, match="`variable` must be one of 't', 'sigma'"):
