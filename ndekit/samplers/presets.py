@@ -5,9 +5,11 @@ from typing import Any
 import diffrax
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..integrate import PNDM, DPMSolver, ExponentialAB, UniPC, VariableAB
+from ..numbers import positive, real
 from ..shapes import Time
 from .grids import Grid, Spacing
 from .probability_flow import ProbabilityFlow
@@ -154,7 +156,8 @@ def edm_heun(steps: Steps, *, power: float = 7.0, **options: Any) -> Sampler:
     Reference: Karras et al. (2022), "Elucidating the design space of diffusion-based generative
     models", arXiv 2206.00364, algorithm 1.
     """
-    grid = Grid(steps, "edm", power=power) if isinstance(steps, int) else steps
+    positive("power", power)
+    grid = _grid(steps, "edm", power=power)
     return Sampler(diffrax.Heun(), "sigma", grid, **{"denoise": True, **options})
 
 
@@ -183,6 +186,8 @@ def adaptive(
     Raises:
         ValueError: for tolerances that are negative or not finite.
     """
+    real("rtol", rtol, least=0.0)
+    real("atol", atol, least=0.0)
     controller = diffrax.PIDController(rtol=rtol, atol=atol)
     return Sampler(solver, variable, controller=controller, dt0=dt0, **options)
 
@@ -209,5 +214,8 @@ class _MiddleOfTimes(eqx.Module):
         return sign * self.flow.at(t0 + (t1 - t0) / 2)
 
 
-def _grid(steps: Steps, spacing: Spacing) -> Any:
-    return Grid(steps, spacing) if isinstance(steps, int) else steps
+def _grid(steps: Steps, spacing: Spacing, **more: Any) -> Any:
+    """A grid of a number of steps; `Sampler` looks at what is none."""
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
+        return steps
+    return Grid(int(steps), spacing, **more)

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key, UInt
 
@@ -80,9 +81,13 @@ class Sampler(eqx.Module):
             known = ", ".join(map(repr, get_args(Variable)))
             raise ValueError(f"`variable` must be one of {known}, got {self.variable!r}.")
         real("eta", self.eta, least=0.0)
+        if self.dt0 is not None:
+            real("dt0", self.dt0, above=0.0)
+        if self.steps is not None and not isinstance(self.steps, Grid):
+            _check_times(self.steps)
         if (self.steps is None) == (self.controller is None):
             raise ValueError(
-                "A sampler takes `steps`, a grid, or a `controller` that chooses them: give one."
+                "`steps` must be given, or a `controller` that chooses them: one of the two."
             )
 
     def __call__(
@@ -170,10 +175,11 @@ class Sampler(eqx.Module):
             dt0 = None if self.dt0 is None else self.dt0 * jnp.sign(u1 - u0)
             how = dict(t0=u0, t1=u1, dt0=dt0, stepsize_controller=self.controller)
             return t1, how, self.denoise
-        ts = self.steps(flow.path, t0, t1) if isinstance(self.steps, Grid) else self.steps
+        steps = self.steps
+        ts = steps(flow.path, t0, t1) if isinstance(steps, Grid) else jnp.asarray(steps)
         denoise = self.denoise
         with jax.ensure_compile_time_eval():
-            _check_times(ts, t0, t1)
+            _check_ends(ts, t0, t1)
             if len(ts) > 2 and flow.is_infinite(t1):
                 ts, t1, denoise = ts[:-1], ts[-2], True
             us = flow.at(ts)
@@ -181,15 +187,21 @@ class Sampler(eqx.Module):
         return t1, how, denoise
 
 
-def _check_times(ts: Array, t0: Time, t1: Time) -> None:
+def _check_times(ts: Any) -> None:
     if isinstance(ts, Tracer):
         return
-    if ts.ndim != 1 or len(ts) < 2 or not jnp.all(ts[1:] > ts[:-1]):
+    are_times = eqx.is_inexact_array_like(ts) and np.ndim(ts) == 1 and len(ts) > 1
+    if not are_times or not (np.all(np.diff(ts) > 0) and ts[0] >= 0 and ts[-1] <= 1):
         raise ValueError(
-            "`steps` must be at least two rising times, from noise to data, got "
-            f"{ts}. Diffusion's s is 1 - t: `1 - s[::-1]`, and levels of noise have their "
-            "times by `path.t_of_sigma`."
+            "`steps` must be a number of steps, a `Grid`, or an array of rising times from noise, "
+            f"at 0, to data, at 1, got {ts!r}. Diffusion's s is 1 - t: `1 - s[::-1]`; levels of "
+            "noise have their times by `path.t_of_sigma`."
         )
+
+
+def _check_ends(ts: Array, t0: Time, t1: Time) -> None:
+    if isinstance(ts, Tracer):
+        return
     ends = [x for x in (t0, t1) if not isinstance(x, Tracer)]
     if len(ends) == 2 and not jnp.allclose(ts[jnp.array([0, -1])], jnp.asarray(ends), atol=1e-6):
         raise ValueError(

@@ -46,6 +46,25 @@ PATH = nk.models.LatentODE(1, 2, key=KEY)(SERIES, key=KEY)[0]
 # What each takes besides the number in question.
 GIVEN = {
     "fields.Preconditioned": dict(network=FIELD, path=nk.paths.CondOT()),
+    "samplers.ClassifierFree": dict(network=FIELD, none=None),
+    "samplers.ClassifierGuided": dict(
+        network=FIELD, log_prob=lambda t, x, args: 0.0, path=nk.paths.CondOT()
+    ),
+    "samplers.Grid": dict(steps=3),
+    "samplers.ReverseSDE": dict(flow=nk.samplers.ProbabilityFlow(FIELD, nk.paths.CondOT())),
+    "samplers.Sampler": dict(
+        solver=diffrax.Heun(), controller=diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    ),
+    "samplers.adams": dict(steps=3),
+    "samplers.adaptive": {},
+    "samplers.ddim": dict(steps=3),
+    "samplers.dpm_solver_2": {},
+    "samplers.dpm_solver_3": {},
+    "samplers.dpmpp_2m": {},
+    "samplers.dpmpp_3m": {},
+    "samplers.edm_heun": dict(steps=3),
+    "samplers.plms": dict(steps=4),
+    "samplers.unipc": dict(steps=3),
     "models.Flow": dict(network=FIELD, path=nk.paths.CondOT(), shape=2),
     "couplings.ExactOT": {},
     "couplings.SchroedingerBridge": {},
@@ -159,12 +178,13 @@ ZERO = {
     "condition_weight", "paths.Bridge.sigma", "paths.NoisyLine.sigma",
     "paths.CondOT.sigma_min",
     "static_size", "final_gain", "scale", "mixing", "weight", "share", "damping", "spread",
-    "inertia", "fields.UNet.depth", "ndim",
+    "inertia", "fields.UNet.depth", "ndim", "eta", "rtol", "atol",
     "data.brusselator.volatility", "data.spirals.noise_std", "data.damped_pendulum.noise_std",
 }  # fmt: skip
 # Of a solve that runs backwards; of processes that may go anywhere.
 EITHER_SIGN = {
     "dt0", "drift", "mean", "correlation", "data.ornstein_uhlenbeck.start",
+    "samplers.ClassifierFree.weight", "samplers.ClassifierGuided.weight",
     "data.spirals.decay", "losses.stratified_times.lo", "losses.stratified_times.hi",
 }  # fmt: skip
 NO_COUNTS = (2.5, 2.0, math.nan, math.inf, True, "3", None, np.array(1.5), np.array([1, 2]))
