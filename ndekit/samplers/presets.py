@@ -165,7 +165,7 @@ def adaptive(
     rtol: float = 1e-3,
     atol: float = 1e-3,
     solver: diffrax.AbstractSolver = diffrax.Tsit5(),
-    variable: Variable = "rho",
+    variable: Variable = "angle",
     *,
     dt0: Time | None = None,
     **options: Any,
@@ -173,13 +173,12 @@ def adaptive(
     r"""Steps by the solver's own estimate of its error.
 
     Args:
-        rtol, atol: tolerances of the variable's state: in `"rho"` that is $x / m$, of size 1 at the
-            noise and large at the data; `atol` is in units of the data in `"sigma"` and
-            `"log_sigma"`. Tolerances in two variables cannot be compared.
+        rtol, atol: tolerances of the variable's state: of size 1 all along in `"angle"`, for data
+            of unit variance; $x / a$, in units of the data, in `"sigma"` and `"log_sigma"`.
+            Tolerances in two variables cannot be compared.
         solver: any diffrax solver with an error estimate.
-        variable: in $\rho$ the fewest evaluations were needed of all for the same error, where that
-            was measured; it ends at some noise. A network that predicts the velocity of a bounded
-            path is solved in `"t"` from end to end.
+        variable: in the angle, and in $\rho$, the fewest evaluations were needed for the same error
+            where that was measured, and the angle has both ends.
         dt0: the first step, a length in the variable.
         options: as for [`ndekit.samplers.ddim`][].
 

@@ -14,7 +14,7 @@ from ..paths import AbstractGaussianPath, convert
 from ..paths.conversion import Prediction
 from ..paths.roots import as_time
 from ..shapes import Args, Time
-from .variables import VARIABLES, AbstractVariable, Variable
+from .variables import VARIABLES, AbstractVariable, Turned, Variable
 
 
 class ProbabilityFlow(eqx.Module):
@@ -30,10 +30,13 @@ class ProbabilityFlow(eqx.Module):
     | `"log_sigma"` | $\log \sigma$, falls | $x / a$ | $\sigma x_0$ | $a$, $m$ |
     | `"rho"` | $\rho = a / m$ | $x / m$ | $x_1$ | $m$ |
     | `"log_rho"` | $\log \rho$ ($\lambda$) | $x / m$ | $\rho x_1$ | $a$, $m$ |
+    | `"angle"` | $\theta = \arctan \sigma$, falls | $x / \sqrt{a^2 + m^2}$ | see below | |
 
     Euler's method in $\sigma$ and in $\rho$ is the same, and is DDIM. In $\log \sigma$ the Jacobian
     is $I - \mathrm{Cov}(x_1 | x) / \sigma^2$: never stiff, and the interval is short. Solutions are
-    the same for all variables and all paths between the same $\sigma$; steps are not.
+    the same for all variables and all paths between the same $\sigma$; steps are not. The angle is
+    the time of the trigonometric path, on which data of unit variance keep it: the rate is
+    $\cos \theta\, x_0 - \sin \theta\, x_1$, and all is of size 1 from noise alone to data alone.
 
     Args:
         network: called as `network(t, x, args)` with the time of the path, noise at 0 and data
@@ -83,8 +86,7 @@ class ProbabilityFlow(eqx.Module):
         self, u: Time, y: Float[Array, "*shape"], args: Args = None
     ) -> Float[Array, "*shape"]:
         """The rate of the state `y` by `u`."""
-        value, factor = self.see(u, y, args, self.kind.rate), self.kind.factor(u)
-        return factor.astype(value.dtype) * value
+        return self.kind.rate_of(u, self.turned(u, y, args))
 
     def see(
         self, u: Time, y: Float[Array, "*shape"], args: Args, what: Prediction
@@ -94,6 +96,10 @@ class ProbabilityFlow(eqx.Module):
         Raises:
             ValueError: if it returns another shape than `y` has.
         """
+        return self.turned(u, y, args)(what)
+
+    def turned(self, u: Time, y: Array, args: Args) -> Turned:
+        """One call of the network, as any prediction."""
         t = self.kind.time(self.path, u)
         x = self.to_point(t, y)
         value = jnp.asarray(self.network(t, x, args))
@@ -102,7 +108,8 @@ class ProbabilityFlow(eqx.Module):
                 f"A network that predicts {self.predicts!r} must return the shape of `x`, "
                 f"{x.shape}, but returned {value.shape}."
             )
-        return convert(self.path, t, x, value.astype(x.dtype), src=self.predicts, dst=what)
+        value = value.astype(x.dtype)
+        return lambda what: convert(self.path, t, x, value, src=self.predicts, dst=what)
 
     def at(self, t: Time) -> Float[Array, "*times"]:
         """The variable at a time, or at each of several."""
@@ -138,12 +145,13 @@ class ProbabilityFlow(eqx.Module):
             raise ValueError(
                 f"The variable {self.variable!r}, or its state, is infinite at `{name}` = "
                 f"{float(t):g}, where {self.kind.infinite} of {type(self.path).__name__} is 0. "
-                f"Use {_REMEDY}, or another variable: 't' and 'rho' may start from noise alone, "
-                "'t' and 'sigma' may end at data alone."
+                f"Use {_REMEDY}, or another variable: 't', 'angle' and 'rho' may start from noise "
+                "alone, 't', 'angle' and 'sigma' may end at data alone."
             )
         with jax.ensure_compile_time_eval():
             x = jnp.ones_like(self.path.a(as_time(t)))
-            rate = convert(self.path, t, x, x, src=self.predicts, dst=self.kind.rate)
+            turned = lambda what: convert(self.path, t, x, x, src=self.predicts, dst=what)
+            rate = self.kind.rate_of(self.at(t), turned)
             is_finite = jnp.all(jnp.isfinite(rate))
         if not isinstance(is_finite, Tracer) and not is_finite:
             raise ValueError(

@@ -15,6 +15,7 @@ from ..integrate.noise.brownian import levy_area_for
 from ..numbers import real
 from ..shapes import Args, Time
 from .probability_flow import ProbabilityFlow
+from .variables import AbstractLevel
 
 
 class ReverseSDE(eqx.Module):
@@ -68,33 +69,22 @@ class ReverseSDE(eqx.Module):
     ) -> Float[Array, "*shape"]:
         """Of the state, by the variable."""
         flow, path = self.flow, self.flow.path
-        noise = flow.see(u, y, args, "noise")
-        t, rate, cast = flow.time(u), flow(u, y, args), lambda x: x.astype(noise.dtype)
-        if flow.variable == "t":
-            return rate - cast(0.5 * self._squared(t) / path.m(t)) * noise
-        share = self._squared(t) / path.squared_diffusion(t)
-        if flow.variable in ("sigma", "log_sigma"):
-            return rate + cast(share * flow.kind.factor(u)) * noise
-        # Of X rho: the noise is taken to data, against which the state grows.
-        rho = flow.kind.factor(u) if flow.variable == "log_rho" else jnp.ones_like(u)
-        level = path.rho(t)
-        return rate - cast(share * rho / level) * noise
+        t, turned, kind = flow.time(u), flow.turned(u, y, args), flow.kind
+        rate, noise = kind.rate_of(u, turned), turned("noise")
+        if isinstance(kind, AbstractLevel):
+            part = self._squared(t) / path.squared_diffusion(t) * kind.of_noise(u)[0]
+        else:
+            part = -0.5 * self._squared(t) / path.m(t)
+        return rate + part.astype(noise.dtype) * noise
 
     def diffusion(self, u: Time) -> Array:
         """What multiplies each number's own Brownian motion, by the variable, above 0."""
         flow, path = self.flow, self.flow.path
         t = flow.time(u)
-        if flow.variable == "t":
+        if not isinstance(flow.kind, AbstractLevel):
             return jnp.sqrt(self._squared(t))
         share = self._squared(t) / path.squared_diffusion(t)
-        factor = flow.kind.factor(u)
-        squares = {
-            "sigma": lambda: 2 * u,
-            "log_sigma": lambda: 2 * factor**2,
-            "rho": lambda: 2 / u,
-            "log_rho": lambda: jnp.full_like(u, 2.0),
-        }
-        return jnp.sqrt(share * squares[flow.variable]())
+        return jnp.sqrt(share * flow.kind.of_noise(u)[1])
 
     def terms(
         self,

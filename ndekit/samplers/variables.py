@@ -1,6 +1,7 @@
 r"""The variables that a flow is solved in, and the states that belong to them."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -12,7 +13,8 @@ from ..paths.conversion import Prediction
 from ..paths.roots import as_time
 from ..shapes import Time
 
-Variable = Literal["t", "sigma", "log_sigma", "rho", "log_rho"]
+Variable = Literal["t", "sigma", "log_sigma", "rho", "log_rho", "angle"]
+Turned = Callable[[Prediction], Array]  # what a network says at a point, as any prediction
 
 
 class AbstractVariable(eqx.Module):
@@ -43,6 +45,11 @@ class AbstractVariable(eqx.Module):
         """Of the prediction in the rate."""
         return jnp.ones_like(as_time(u))
 
+    def rate_of(self, u: Time, turned: Turned) -> Array:
+        """The rate of the state by `u`."""
+        value = turned(self.rate)
+        return self.factor(u).astype(value.dtype) * value
+
 
 class OfTime(AbstractVariable):
     rate: ClassVar[Prediction] = "velocity"
@@ -58,7 +65,17 @@ class OfTime(AbstractVariable):
         return jnp.ones_like(as_time(t))
 
 
-class Sigma(AbstractVariable):
+class AbstractLevel(AbstractVariable):
+    """A function of the level of noise alone."""
+
+    @abc.abstractmethod
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        r"""Of the reverse SDE with $\gamma = g$: what multiplies the noise that is added to the
+        rate, and the square of the diffusion.
+        """
+
+
+class Sigma(AbstractLevel):
     rate: ClassVar[Prediction] = "noise"
     infinite: ClassVar[str] = "a"
 
@@ -70,6 +87,10 @@ class Sigma(AbstractVariable):
 
     def scale(self, path: AbstractGaussianPath, t: Time) -> Array:
         return path.a(as_time(t))
+
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        factor = self.factor(u)
+        return factor, 2 * u * factor
 
 
 class LogSigma(Sigma):
@@ -84,8 +105,11 @@ class LogSigma(Sigma):
     def factor(self, u: Time) -> Array:
         return jnp.exp(as_time(u))
 
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        return self.factor(u), 2 * self.factor(u) ** 2
 
-class Rho(AbstractVariable):
+
+class Rho(AbstractLevel):
     rate: ClassVar[Prediction] = "data"
     infinite: ClassVar[str] = "m"
 
@@ -98,6 +122,10 @@ class Rho(AbstractVariable):
 
     def scale(self, path: AbstractGaussianPath, t: Time) -> Array:
         return path.m(as_time(t))
+
+    # The noise is taken from x / a to data, against which the state grows.
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        return -1 / as_time(u), 2 / as_time(u)
 
 
 class LogRho(Rho):
@@ -112,6 +140,36 @@ class LogRho(Rho):
     def factor(self, u: Time) -> Array:
         return jnp.exp(as_time(u))
 
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        one = jnp.ones_like(as_time(u))
+        return -one, 2 * one
+
+
+class Angle(AbstractLevel):
+    """The state lies on the trigonometric path, cos(u) data + sin(u) noise, whatever the path."""
+
+    rate: ClassVar[Prediction] = "velocity"
+    infinite: ClassVar[str] = "nothing"
+
+    def at(self, path: AbstractGaussianPath, t: Time) -> Array:
+        a, m = path.ratio(as_time(t))
+        return jnp.arctan2(m, a)
+
+    def time(self, path: AbstractGaussianPath, u: Time) -> Array:
+        u = as_time(u)
+        return path.t_of_ratio(jnp.cos(u), jnp.sin(u))
+
+    def scale(self, path: AbstractGaussianPath, t: Time) -> Array:
+        return jnp.hypot(path.a(as_time(t)), path.m(as_time(t)))
+
+    def rate_of(self, u: Time, turned: Turned) -> Array:
+        data, noise, u = turned("data"), turned("noise"), as_time(u)
+        return jnp.cos(u).astype(noise.dtype) * noise - jnp.sin(u).astype(data.dtype) * data
+
+    def of_noise(self, u: Time) -> tuple[Array, Array]:
+        u = as_time(u)
+        return 1 / jnp.cos(u), 2 * jnp.tan(u)
+
 
 VARIABLES: dict[str, AbstractVariable] = {
     "t": OfTime(),
@@ -119,4 +177,5 @@ VARIABLES: dict[str, AbstractVariable] = {
     "log_sigma": LogSigma(),
     "rho": Rho(),
     "log_rho": LogRho(),
+    "angle": Angle(),
 }
