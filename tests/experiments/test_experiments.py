@@ -46,6 +46,7 @@ from ndekit.experiments.nested_circles import Circles
 from ndekit.experiments.ou_gan import GAN
 from ndekit.experiments.pendulum import PendulumFit
 from ndekit.experiments.spiral_sde import MomentFit, simulated_moments, spiral_moments
+from ndekit.experiments.two_dimensions import Transport
 from ndekit.train import column
 
 CONFIGS = {
@@ -54,7 +55,7 @@ CONFIGS = {
     for preset, config in presets.items()
     # Those on series, those that compare fields and densities have tests of their own.
     if not isinstance(config.task, (AbstractSeriesTask, Twin, Circles, PendulumFit))
-    and not isinstance(config.task, (Toy, Pixels, SameNoise))
+    and not isinstance(config.task, (Toy, Pixels, SameNoise, Transport))
 }
 
 

@@ -33,6 +33,9 @@ LONG = (
     "stiff_problems",
     "penalise_the_path",
     "choose_a_sampler",
+    "choose_a_path",
+    "choose_a_control",
+    "when_training_fails",
 )
 
 

@@ -137,6 +137,7 @@ def test_what_is_wrong_is_seen(plain, name):
     assert all(word in gap.where for gap in gaps for word in where)
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_is_seen():
     draft = first_of(**PLAIN, by=["args", "dt0", "push", "t1", "y0"])
     mine, theirs = (came_by(draft, library) for library in (steeper, diffrax.diffeqsolve))

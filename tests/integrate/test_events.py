@@ -101,7 +101,7 @@ def test_one_real_condition_knows_its_level():
     assert_tree_close(slopes, (np.array([0.5, 0.6, -0.3]), np.array([1.0, 1.0, 0.0])), rtol=1e-9)
 
 
-@limits(max_examples=6)
+@limits(max_examples=3)
 @given(lanes=st.lists(st.sampled_from([0.0, 0.4, 0.9, 2.0, 3.5]), min_size=2, max_size=2))
 def test_lanes_end_by_different_conditions(lanes):
     """By a boolean at t0 (k = 0), at a level, at a time, or not at all (k = 0.4: at t1)."""

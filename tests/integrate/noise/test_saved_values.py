@@ -210,7 +210,11 @@ def test_the_line_alone_does_not_have_the_law():
 
 
 @pytest.mark.parametrize(
-    ("kind", "order"), [("geometric", 1.0), pytest.param("additive", 1.5, marks=pytest.mark.slow)]
+    ("kind", "order"),
+    [
+        pytest.param("geometric", 1.0, marks=pytest.mark.slow),
+        pytest.param("additive", 1.5, marks=pytest.mark.slow),
+    ],
 )
 def test_strong_order_of_values_between_the_ends(kind, order):
     """Of times that no step ends at, by steps of 1/8 to 1/64; a finer run is the truth."""
