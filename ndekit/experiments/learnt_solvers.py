@@ -37,7 +37,7 @@ def teacher() -> Any:
     """The exact velocity from noise to eight Gaussians on a circle, along `PATH`."""
     angles = np.arange(8) * (math.pi / 4)
     centres = 4 / 1.414 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return GaussianMixture(jnp.asarray(centres, jnp.float32), SPREAD).velocity(PATH)
+    return GaussianMixture(jnp.asarray(centres, float), SPREAD).velocity(PATH)
 
 
 Points = Float[Array | np.ndarray, "points 2"]

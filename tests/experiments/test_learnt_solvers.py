@@ -52,7 +52,7 @@ def test_the_teacher_leads_to_the_eight_gaussians():
 
 @pytest.mark.slow
 def test_the_ends_are_those_of_a_fine_solve_in_float64(x64):
-    data, exact = endings(SMALL), jax.jit(teacher())
+    data, exact = endings(SMALL), eqx.filter_jit(teacher())
     assert data.train_x.shape == (96, 2, 2) and data.test_y is not data.train_y
     np.testing.assert_array_equal(data.test_x[:, 1], data.test_y)
     rate = lambda t, y: np.asarray(exact(t, jnp.asarray(y.reshape(-1, 2)), None)).ravel()

@@ -233,28 +233,28 @@ def test_of_a_single_point_any_steps_of_any_sampler_are_exact(name):
     np.testing.assert_allclose(x, [expected], rtol=1e-8)
 
 
+# A first step of order 1 leaves two of the multistep methods with 2, however small its part.
 ORDERS = {
     "ddim": (S.ddim, 1), "S-PNDM": (lambda ts: S.plms(ts, order=2), 1), "plms": (S.plms, 1),
     "dpm_solver_2": (S.dpm_solver_2, 2), "dpm_solver_3": (S.dpm_solver_3, 3),
-    "dpmpp_2m": (S.dpmpp_2m, 2), "dpmpp_3m": (S.dpmpp_3m, 3), "unipc": (S.unipc, 3),
-    "adams": (S.adams, 4),
+    "dpmpp_2m": (S.dpmpp_2m, 2), "dpmpp_3m": (S.dpmpp_3m, 2), "unipc": (S.unipc, 3),
+    "adams": (S.adams, 2),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", slow_but(("random",), ["log_sigma", "random"]))
+@pytest.mark.parametrize("kind", slow_but(("uneven",), ["log_sigma", "uneven"]))
 @pytest.mark.parametrize("name", slow_but(("dpm_solver_3",), ORDERS))
-def test_orders_on_equal_and_on_random_steps(name, kind):
-    """T4: on random steps PNDM is of order 1 only; the others are what they say."""
+def test_orders_on_equal_and_on_uneven_steps(name, kind):
+    """T4: where steps are short and long in turn PNDM is of order 1; the others are as they say."""
     preset, order = ORDERS[name]
     path = PATHS[PATH]()
     t0, t1 = path.t_of_sigma(5.0), path.t_of_sigma(0.2)
     lams = lambda n: jnp.linspace(np.log(5.0), np.log(0.2), n + 1)
-    lengths = np.repeat(np.random.default_rng(1).uniform(0.4, 1.6, 20), 8)
 
     def grid(n):
         if kind == "log_sigma":
             return lams(n)
-        ends = np.cumsum(np.concatenate([[0], lengths.reshape(20, 8)[:, : n // 20].ravel()]))
+        ends = np.concatenate([[0], np.cumsum(np.where(np.arange(n) % 2, 1.5, 0.5))])
         return np.log(5.0) + (np.log(0.2) - np.log(5.0)) * jnp.asarray(ends / ends[-1])
 
     def end(n):
@@ -271,7 +271,7 @@ def test_orders_on_equal_and_on_random_steps(name, kind):
     slope = np.log2(coarse / fine)
     assert order - 0.4 < slope
     if name in ("plms", "S-PNDM"):
-        assert slope < (1.5 if kind == "random" else 2.6)
+        assert slope < (1.5 if kind == "uneven" else 2.6)
 
 
 def test_steps_can_be_chosen_by_the_error_of_exponential_methods():
