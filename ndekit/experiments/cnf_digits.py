@@ -13,14 +13,13 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from ..data import digits
-from ..diagnose import StepTable
 from ..fields import MLP
 from ..models import CNF, StandardNormal
 from ..probes import AbstractTrace, Exact, Hutchinson
 from .harness.config import Config
 from .harness.regularizers import Regularizer
-from .harness.solves import key_or_fixed, solve_options, with_solve
-from .harness.task import READINGS, AbstractTask, Metric, accepted_steps
+from .harness.solves import key_or_fixed, solve_options
+from .harness.task import AbstractTaskByCosts, Metric
 
 COPIES = 8, 2, 2  # of each image to train on, to validate and to test with, with other noise
 LEVELS = 17  # of grey
@@ -110,7 +109,7 @@ class ImageDensity(eqx.Module):
         return flow.log_prob_and_solution(x, key=key_or_fixed(key))
 
 
-class Pixels(AbstractTask):
+class Pixels(AbstractTaskByCosts):
     """Images by the mean negative log density of their grey levels; a batch is one state."""
 
     metric: ClassVar[Metric] = Metric("NLL", False, 1.0, "bits/dim")
@@ -130,11 +129,6 @@ class Pixels(AbstractTask):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         nll = -jnp.mean(prediction + targets)
         return nll, nll / (64 * math.log(2))
-
-    def see_solver(self, model: ImageDensity, max_steps: int, x: Any) -> StepTable:
-        """The accepted steps, by the time since the solve left the data."""
-        _, solution = with_solve(model, costs=READINGS)(jnp.asarray(x))
-        return accepted_steps(solution, 0.0)
 
 
 def _config(trace: str, about: str) -> Config:

@@ -10,13 +10,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
 
-from ..diagnose import StepTable
 from ..fields import MLP
 from ..models import CNF, StandardNormal
 from .harness.config import Config
 from .harness.regularizers import Regularizer
-from .harness.solves import solve_options, with_solve
-from .harness.task import READINGS, AbstractTask, Metric, accepted_steps
+from .harness.solves import solve_options
+from .harness.task import AbstractTaskByCosts, Metric
 
 SIZES = (51_200, 5_120, 20_480)  # points to train on, to validate and to test with
 _SPREAD = 0.5 / 1.414  # of one of the eight Gaussians
@@ -45,7 +44,7 @@ class Density(eqx.Module):
         return self.ode.log_prob_and_solution(x, key=key)
 
 
-class Toy(AbstractTask):
+class Toy(AbstractTaskByCosts):
     """Points by their mean negative log density, with the exact trace; a batch is one state."""
 
     metric: ClassVar[Metric] = Metric("NLL", False, 1.0, "nats")
@@ -63,11 +62,6 @@ class Toy(AbstractTask):
     ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         nll = -jnp.mean(prediction)
         return nll, nll
-
-    def see_solver(self, model: Density, max_steps: int, x: Any) -> StepTable:
-        """The accepted steps, by the time since the solve left the data."""
-        _, solution = with_solve(model, costs=READINGS)(jnp.asarray(x))
-        return accepted_steps(solution, 0.0)
 
 
 def eight_gaussians(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from ..paths import VP, AbstractGaussianPath, Cosine
 from ..plot import plot_work
 from ..samplers.variables import Variable
 from .harness.digit_flow import digit_flow
-from .harness.measured import Measurement, TableRow
+from .harness.measured import Measurement, TableRow, file_name
 
 LEVELS = (80.0, 0.01)  # of noise, at the start and at the end, of data with a mean square of 1
 FINE = (1e-10, 1e-10)
@@ -170,8 +170,7 @@ def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
                 evals, errors = curves.setdefault(_label(row), ([], []))
                 evals.append(row["evals"])
                 errors.append(row["median"])
-            name = problem.replace(" ", "_").replace(",", "")
-            files.append(out / f"{name}_{kind}.png")
+            files.append(out / f"{file_name(problem)}_{kind}.png")
             plot_work(
                 curves, error="median error of x / a", path=files[-1],
                 about=f"{problem}: from noise 80 to 0.01.",

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..numbers import count, counts, real
 from ..shapes import Args, Time
 from .affine import Affine
-from .choices import check_choice
 
 Last = Literal["tanh", "linear"]
 

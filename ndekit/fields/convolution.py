@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..numbers import count, counts
 from ..shapes import Args, Time
-from .choices import check_choice
 from .over_samples import over_samples
 
 Border = Literal["zeros", "circular"]

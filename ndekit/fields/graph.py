@@ -9,9 +9,9 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..numbers import count, counts
 from ..shapes import Args, Time
-from .choices import check_choice
 from .mlp import MLP
 from .over_samples import over_samples
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..numbers import count
 from ..shapes import Args, Time
-from .choices import check_choice
 
 Kind = Literal["full", "minimal"]
 

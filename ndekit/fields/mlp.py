@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..numbers import count, counts
 from ..shapes import Args, Time
 from .affine import Affine
-from .choices import check_choice
 
 TimeInput = Literal["none", "concat", "concat_each_layer"]
 Final = Literal["scaled_tanh", "tanh", "linear", "sigmoid"]

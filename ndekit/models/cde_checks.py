@@ -5,8 +5,8 @@ from typing import Any, get_args
 import diffrax
 import jax.numpy as jnp
 
+from ..choices import check_choice
 from ..controls import Windows
-from ..fields.choices import check_choice
 from ..numbers import count, counts, real
 from .cde_control import Scheme
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .. import controls
+from ..choices import check_choice
 from ..controls import HermitePath, LinearPath, RectilinearPath, Windows
 from ..data import Series
-from ..fields.choices import check_choice
 from ..tree import where
 from .window_time import Beginnings, Stretch, number_that_last
 

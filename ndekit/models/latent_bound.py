@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ..choices import check_choice
 from ..data import Series
-from ..fields.choices import check_choice
 from ..numbers import positive
 from ..shapes import Scalar
 from .densities import Normal

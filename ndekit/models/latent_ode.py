@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, Real, UInt
 
+from ..choices import check_choice
 from ..data import Series
 from ..fields import MLP
-from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, counts, real
 from ..shapes import Time

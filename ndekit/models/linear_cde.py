@@ -10,11 +10,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
 from .. import controls
+from ..choices import check_choice
 from ..controls import LogSignature, Windows
 from ..data import Series
 from ..data.series import single
 from ..fields import Affine, LinearField
-from ..fields.choices import check_choice
 from ..numbers import count, positive
 from ..numbers import counts as counts_of
 from .cde_checks import check_dtype, kind_of

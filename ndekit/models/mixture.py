@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..paths import AbstractGaussianPath
 from ..paths.conversion import Prediction
 from ..paths.gaussian import times
@@ -112,9 +113,7 @@ class GaussianMixture(AbstractDensity):
         Raises:
             ValueError: if `what` is none of the four, or `x` has another shape.
         """
-        if what not in get_args(Prediction):
-            known = ", ".join(map(repr, get_args(Prediction)))
-            raise ValueError(f"`what` must be one of {known}, got {what!r}.")
+        check_choice("what", what, get_args(Prediction))
         self._check_points(x)
         (a, m), variance = self._path_at(path, t), self._variance()
         means, total = a * self.means, a**2 * variance + m**2

@@ -10,11 +10,11 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
 from .. import controls
+from ..choices import check_choice
 from ..controls import Windows
 from ..data import Series
 from ..data.series import single
 from ..fields import Affine, CDEField
-from ..fields.choices import check_choice
 from ..integrate import ReplayAdjoint, Solution
 from ..numbers import positive
 from ..shapes import Time

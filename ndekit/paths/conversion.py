@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..choices import check_choice
 from ..numbers import real
 from ..shapes import Time
 from .gaussian import AbstractGaussianPath, times
@@ -156,12 +157,8 @@ def _share(slope: Array, size: Array) -> Array:
 
 
 def _check(t: Time, x: Array, value: Array, src: str, dst: str) -> None:
-    known = get_args(Prediction)
-    for name, given in (("src", src), ("dst", dst)):
-        if given not in known:
-            raise ValueError(
-                f"`{name}` must be one of {', '.join(map(repr, known))}, got {given!r}."
-            )
+    check_choice("src", src, get_args(Prediction))
+    check_choice("dst", dst, get_args(Prediction))
     if x.shape != value.shape:
         raise ValueError(
             f"`value` must have the shape of `x`, {x.shape}, got {value.shape}. "

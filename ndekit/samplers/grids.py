@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..choices import check_choice
 from ..numbers import count, positive
 from ..paths import AbstractGaussianPath
 from ..paths.roots import as_time
@@ -58,9 +59,7 @@ class Grid(eqx.Module):
         count("steps", self.steps)
         positive("power", self.power)
         positive("data_std", self.data_std)
-        if self.spacing not in get_args(Spacing):
-            known = ", ".join(map(repr, get_args(Spacing)))
-            raise ValueError(f"`spacing` must be one of {known}, got {self.spacing!r}.")
+        check_choice("spacing", self.spacing, get_args(Spacing))
 
     def __call__(
         self, path: AbstractGaussianPath, t0: Time, t1: Time

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..choices import check_choice
 from ..paths import AbstractGaussianPath, convert
 from ..paths.conversion import Prediction
 from ..paths.roots import as_time
@@ -78,8 +79,8 @@ class ProbabilityFlow(eqx.Module):
     variable: Variable = eqx.field(static=True, default="t")
 
     def __check_init__(self):
-        _one_of("predicts", self.predicts, get_args(Prediction))
-        _one_of("variable", self.variable, get_args(Variable))
+        check_choice("predicts", self.predicts, get_args(Prediction))
+        check_choice("variable", self.variable, get_args(Variable))
         _agree(self.network, self.predicts, self.path)
 
     def __call__(
@@ -172,11 +173,6 @@ _REMEDY = (
     "`t0 = path.t_of_sigma(80.0)` or `t1 = path.t_of_sigma(0.002)`, a level of noise far above "
     "or below that of the data"
 )
-
-
-def _one_of(name: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}, got {given!r}.")
 
 
 def _agree(network: Callable, predicts: str, path: AbstractGaussianPath) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key, UInt
 
+from ..choices import check_choice
 from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, real
 from ..paths.roots import as_time
@@ -77,9 +78,7 @@ class Sampler(eqx.Module):
 
     def __check_init__(self):
         count("max_steps", self.max_steps)
-        if self.variable not in get_args(Variable):
-            known = ", ".join(map(repr, get_args(Variable)))
-            raise ValueError(f"`variable` must be one of {known}, got {self.variable!r}.")
+        check_choice("variable", self.variable, get_args(Variable))
         real("eta", self.eta, least=0.0)
         if self.dt0 is not None:
             real("dt0", self.dt0, above=0.0)
@@ -126,12 +125,13 @@ class Sampler(eqx.Module):
         flow = flow.by(self.variable)
         path_key, cost_key = (None, None) if key is None else jr.split(key)
         t1, how, denoise = self._steps(flow, t0, t1)
-        self._equation(flow).check_end("t0", t0)
-        self._equation(flow).check_end("t1", t1)
+        equation, solver = self._equation(flow), self._solver(flow)
+        equation.check_end("t0", t0)
+        equation.check_end("t1", t1)
         y0 = flow.to_state(t0, x0)
         sol = diffeqsolve(
-            self._terms(flow, y0, path_key),
-            self._solver(flow),
+            _terms(equation, solver, y0, path_key),
+            solver,
             y0=y0,
             args=args,
             max_steps=self.max_steps,
@@ -151,15 +151,6 @@ class Sampler(eqx.Module):
 
     def _equation(self, flow: ProbabilityFlow) -> ProbabilityFlow | ReverseSDE:
         return flow if self.eta == 0 else ReverseSDE(flow, self.eta, self.gamma)
-
-    def _terms(self, flow: ProbabilityFlow, y0: Array, key: Any) -> Any:
-        equation = self._equation(flow)
-        if isinstance(equation, ProbabilityFlow):
-            field: Callable = equation
-            return diffrax.ODETerm(field)
-        if key is None:
-            raise ValueError("A sampler with `eta` above 0 draws noise: give it a `key`.")
-        return equation.terms(y0, self._solver(flow), key=key)
 
     def _solver(self, flow: ProbabilityFlow) -> diffrax.AbstractSolver:
         solver = self.solver
@@ -185,6 +176,17 @@ class Sampler(eqx.Module):
             us = flow.at(ts)
         how = dict(t0=us[0], t1=us[-1], dt0=None, stepsize_controller=diffrax.StepTo(us))
         return t1, how, denoise
+
+
+def _terms(
+    equation: ProbabilityFlow | ReverseSDE, solver: diffrax.AbstractSolver, y0: Array, key: Any
+) -> Any:
+    if isinstance(equation, ProbabilityFlow):
+        field: Callable = equation
+        return diffrax.ODETerm(field)
+    if key is None:
+        raise ValueError("A sampler with `eta` above 0 draws noise: give it a `key`.")
+    return equation.terms(y0, solver, key=key)
 
 
 def _check_times(ts: Any) -> None:

@@ -12,9 +12,10 @@ from ..integrate import AbstractStepCost, InUnits, Solution, Step, diffeqsolve
 from ..integrate.control.in_units import divided
 from ..integrate.steppers.explicit import explicit_runge_kutta
 from ..numbers import count, positive, real
-from ..paths import AbstractGaussianPath, LearnedPath, PathUnits, convert, scale_time
+from ..paths import AbstractGaussianPath, LearnedPath, PathUnits, scale_time
 from ..regularize import StepCount
-from ..shapes import Args, Scalar, Time
+from ..samplers import ProbabilityFlow
+from ..shapes import Scalar, Time
 
 _CONSTANT = diffrax.ConstantStepSize()
 
@@ -147,24 +148,13 @@ class PathSolve(eqx.Module):
         ends = (jnp.full((1,), level, inner.dtype) for level in (self.sigma_max, self.sigma_min))
         first, last = ends
         levels = jnp.concatenate([first, inner, last])
+        flow: Callable = ProbabilityFlow(self.field, self.path0, "velocity", "sigma")
         return diffeqsolve(
-            diffrax.ODETerm(InSigma(self.field, self.path0)), self.solver,
+            diffrax.ODETerm(flow), self.solver,
             self.sigma_max, self.sigma_min, None, x,
             stepsize_controller=diffrax.StepTo(levels),
             costs={"error": LocalError(None, self.data_std)}, max_steps=self.num_steps + 1, **more,
         )  # fmt: skip
-
-
-class InSigma(eqx.Module):
-    r"""$d(x / a) / d\sigma$, which is the noise that the field sees."""
-
-    field: Callable
-    path: AbstractGaussianPath
-
-    def __call__(self, sigma: Time, y: Float[Array, "*shape"], args: Args = None) -> Array:
-        t = self.path.t_of_sigma(sigma)
-        x = y * self.path.a(t).astype(y.dtype)
-        return convert(self.path, t, x, self.field(t, x, args), src="velocity", dst="noise")
 
 
 class LocalError(AbstractStepCost):

@@ -11,7 +11,7 @@ from support.imports import PACKAGE, graph_of, module_names, part_of
 # From the ground up. A part imports from the floors below it and from its own column. The columns
 # of a floor never import one another. A new part is added here, and then it has a place.
 FLOORS = (
-    ("ground", ({"shapes", "tree", "numbers", "compiling"},)),
+    ("ground", ({"shapes", "tree", "numbers", "choices", "compiling"},)),
     ("data", ({"data"},)),
     (
         "calculus",

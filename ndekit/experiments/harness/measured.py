@@ -44,7 +44,7 @@ def measure(
     tables = {}
     with jax.enable_x64(measurement.float64):
         for part in parts:
-            path = out / f"{part.replace(' ', '_').replace(',', '')}.jsonl"
+            path = out / f"{file_name(part)}.jsonl"
             if fresh or not path.exists():
                 _write(path, measurement.parts[part](), say)
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -62,6 +62,11 @@ def _write(path: Path, rows: Iterator[TableRow], say: Callable[[str], None]) -> 
             file.write(json.dumps(row) + "\n")
             file.flush()
     os.replace(temporary, path)
+
+
+def file_name(part: str) -> str:
+    """Of a part, without spaces and commas."""
+    return part.replace(" ", "_").replace(",", "")
 
 
 def table_of(rows: Sequence[TableRow]) -> str:

@@ -43,14 +43,19 @@ class Case(NamedTuple):
 
 
 def case_of(law: GaussianMixture, seed: int, number: int) -> Case:
-    pinned, parts = PINNED, []
+    parts = []
     for key in jr.split(jr.key(seed), 2):
         data_key, noise_key = jr.split(key)
         x = law.sample((number,), key=data_key)
-        parts.append(x + pinned[1] * jr.normal(noise_key, x.shape))
-    path, law_on = VE(*pinned), law.velocity(VE(*pinned))
-    fine = PathSolve(path, law_on, diffrax.Tsit5(), 1e-10, pinned, max_steps=4096)
-    return Case(law, parts[0], parts[1], solved(fine, path, parts[0])["ends"])
+        parts.append(x + PINNED[1] * jr.normal(noise_key, x.shape))
+    return Case(law, parts[0], parts[1], fine_ends(law, parts[0]))
+
+
+def fine_ends(law: GaussianMixture, x: Any) -> Any:
+    """Where a fine solve carries points."""
+    path = VE(*PINNED)
+    fine = PathSolve(path, law.velocity(path), diffrax.Tsit5(), 1e-10, PINNED, max_steps=4096)
+    return solved(fine, path, x)["ends"]
 
 
 # Paths.
@@ -118,13 +123,9 @@ def equidistributed(solve: PathSolve, path: Any, x: Any) -> LearnedPath:
 
 
 @eqx.filter_jit
-def _solved(solve: PathSolve, path: Any, x: Any) -> dict[str, Any]:
+def solved(solve: PathSolve, path: Any, x: Any) -> dict[str, Any]:
     sol = jax.vmap(lambda x: solve(path, x))(x)
     return {"ends": solve.end_of(path, sol), "stats": sol.stats}
-
-
-def solved(solve: PathSolve, path: Any, x: Any) -> dict[str, Any]:
-    return _solved(solve, path, x)
 
 
 def row_of(solve: PathSolve, path: Any, case: Case, /, **about: Any) -> dict[str, Any]:
@@ -164,9 +165,7 @@ def bespoke(
     """The path whose fixed steps end nearest to a fine solve (Shaul et al., arXiv 2310.19075, with
     the end point's error itself in place of their bound).
     """
-    path, law_on = VE(*PINNED), case.law.velocity(VE(*PINNED))
-    fine = PathSolve(path, law_on, diffrax.Tsit5(), 1e-10, PINNED, max_steps=4096)
-    ends = solved(fine, path, case.fitted_on)["ends"]
+    ends = fine_ends(case.law, case.fitted_on)
 
     def loss(path: Any, batch: Any, step: Any, *, key: Any) -> tuple[Any, Mapping]:
         x, end = batch

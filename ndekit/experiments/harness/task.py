@@ -76,12 +76,16 @@ class AbstractODETask(AbstractTask):
         )  # fmt: skip
 
 
-class AbstractSDETask(AbstractTask):
-    """Models with an SDE inside: of its steps, those accepted are seen, as costs see them."""
+class AbstractTaskByCosts(AbstractTask):
+    """Models of whose solve the accepted steps are seen, as costs see them."""
 
     def see_solver(self, model: Any, max_steps: int, x: Any) -> StepTable:
         _, solution = with_solve(model, costs=READINGS)(jnp.asarray(x))
         return accepted_steps(solution, model.ode.t0)
+
+
+class AbstractSDETask(AbstractTaskByCosts):
+    """Models with an SDE inside."""
 
 
 class _StepSize(AbstractStepCost):
