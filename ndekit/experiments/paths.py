@@ -110,7 +110,7 @@ def energies(seed: int, sizes: Sizes) -> Iterator[TableRow]:
     mmse = jax.jit(posterior_variance(x, key=key, num=4 * sizes.samples))
     best = KineticOptimal.fit(x, key=key, num_samples=4 * sizes.samples)
     yield dict(path="kinetic-optimal, 2 - 2 cos Phi", energy=float(best.energy))
-    ts = (jnp.arange(200) + 0.5) / 200
+    ts = (jnp.arange(200.0) + 0.5) / 200
     named = [("kinetic-optimal", best), ("Cond-OT", CondOT()), ("trigonometric", Trigonometric())]
     for name, path in [*named, ("VP", VP())]:
         a, m, dadt, dmdt = path.a(ts), path.m(ts), path.dadt(ts), path.dmdt(ts)

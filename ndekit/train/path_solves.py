@@ -80,7 +80,7 @@ class PathSolve(eqx.Module):
         path0: AbstractGaussianPath,
         field: Callable,
         solver: diffrax.AbstractSolver,
-        tolerance: float | tuple[float, float] | None = None,
+        tolerance: float | Array | tuple[float, float] | None = None,
         pinned: tuple[float, float] = (0.002, 80.0),
         *,
         num_steps: int | None = None,
