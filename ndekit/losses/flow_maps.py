@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from ..numbers import real
 from ..paths import AbstractGaussianPath
 from ..shapes import Time
 from .matching import AnyKey, Sample, called, drawn, mean_square
@@ -120,9 +120,8 @@ def shortcut(
 
     Reference: Frans et al. (2025), "One step diffusion via shortcut models", arXiv 2410.12557.
     """
+    real("step", step, least=0.0, most=0.5)
     h = jnp.asarray(step, x1.dtype)
-    if not isinstance(h, Tracer) and not 0 <= h <= 0.5:
-        raise ValueError(f"`step` must be between 0 and 1/2, got {float(h):g}.")
     key, of_time = jr.split(key)
     t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h) if t is None else jnp.asarray(t)
     x0, t = drawn(key, x1, x0, t)
@@ -184,9 +183,8 @@ def consistency(
 
     Reference: Song et al. (2023), "Consistency models", arXiv 2303.01469.
     """
+    real("step", step, above=0.0, most=1.0)
     h = jnp.asarray(step, x1.dtype)
-    if not isinstance(h, Tracer) and not 0 < h <= 1:
-        raise ValueError(f"`step` must be above 0 and at most 1, got {float(h):g}.")
     key, of_time = jr.split(key)
     t = jr.uniform(of_time, (), x1.dtype) * (1 - h) if t is None else jnp.asarray(t)
     x0, t = drawn(key, x1, x0, t)

@@ -6,10 +6,11 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key, UInt
 
 from ..numbers import count, real
+from ..shapes import Time
 
 
 def stratified_times(
-    key: Key[Array, ""] | UInt[Array, "2"], number: int, lo: float = 0.0, hi: float = 1.0
+    key: Key[Array, ""] | UInt[Array, "2"], number: int, lo: Time = 0.0, hi: Time = 1.0
 ) -> Float[Array, " number"]:
     r"""`number` times in `[lo, hi)`, each uniform, one in each of as many equal strata.
 
@@ -40,7 +41,8 @@ def stratified_times(
     count("number", number)
     real("lo", lo)
     real("hi", hi)
-    if not (isinstance(lo, Tracer) or isinstance(hi, Tracer)) and not lo < hi:
+    # Numbers of Python: inside of jit a comparison of arrays is traced, also of known ones.
+    if not (isinstance(lo, Tracer) or isinstance(hi, Tracer)) and not float(lo) < float(hi):
         raise ValueError(f"`hi` must be above `lo`, got {lo} and {hi}.")
     u = jr.uniform(key)
     return lo + (hi - lo) * (jnp.arange(number, dtype=u.dtype) + u) / number

@@ -114,15 +114,17 @@ class AbstractGaussianPath(eqx.Module):
             ValueError: for a known `sigma` that the path does not have.
         """
         level = as_time(sigma)
-        slack = 64 * jnp.finfo(level.dtype).eps
-        ends = jnp.zeros((), level.dtype), jnp.ones((), level.dtype)
-        most, least = self.sigma(ends[0]), self.sigma(ends[1])
-        inside = (level >= least * (1 - slack)) & (level <= most * (1 + slack))
-        if not isinstance(inside, Tracer) and not jnp.all(inside):
-            raise ValueError(
-                f"`sigma` must be between {float(least):g} and {float(most):g}, the levels of "
-                f"noise of this {type(self).__name__}, got {float(level[~inside][0]):g}."
-            )
+        # Also inside of jit: what is known is checked.
+        with jax.ensure_compile_time_eval():
+            slack = 64 * jnp.finfo(level.dtype).eps
+            ends = jnp.zeros((), level.dtype), jnp.ones((), level.dtype)
+            most, least = self.sigma(ends[0]), self.sigma(ends[1])
+            inside = (level >= least * (1 - slack)) & (level <= most * (1 + slack))
+            if not isinstance(inside, Tracer) and not jnp.all(inside):
+                raise ValueError(
+                    f"`sigma` must be between {float(least):g} and {float(most):g}, the levels of "
+                    f"noise of this {type(self).__name__}, got {float(level[~inside][0]):g}."
+                )
         # Not by 1 / sigma: that is infinite at the noise end of many paths.
         t = self.t_of_ratio(1 / jnp.maximum(level, 1), jnp.minimum(level, 1))
         return jnp.where(inside, t, jnp.nan)

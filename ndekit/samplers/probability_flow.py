@@ -185,7 +185,8 @@ def _agree(network: Callable, predicts: str, path: AbstractGaussianPath) -> None
     own = getattr(network, "path", path)
     if not isinstance(own, AbstractGaussianPath) or own is path:
         return
-    same = eqx.tree_equal(own, path)
+    with jax.ensure_compile_time_eval():
+        same = eqx.tree_equal(own, path)
     if not isinstance(same, Tracer) and not same:
         raise ValueError(
             f"The network is made for the path {own}, but `path` is {path}. Give its own path, or "
