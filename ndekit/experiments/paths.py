@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffrax
 import jax
@@ -19,37 +19,26 @@ from ..paths.posterior import posterior_variance
 from ..plot import plot_work
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
+from .harness.learned_paths import rows_of
 from .harness.measured import Measurement, TableRow
 from .harness.path_cases import (
     KNOTS,
+    NUM_STEPS,
     PINNED,
+    SOLVERS,
     Case,
+    Sizes,
     bespoke,
     case_of,
     equidistributed,
     judged,
     known_paths,
+    ours,
     row_of,
     solver_along,
 )
 
 NOISE_LEFT = 0.02  # the spread that points of data are given
-SOLVERS: dict[str, tuple[Any, float]] = {
-    "Heun 1e-2": (diffrax.Heun(), 1e-2),
-    "Tsit5 1e-3": (diffrax.Tsit5(), 1e-3),
-    "Tsit5 1e-5": (diffrax.Tsit5(), 1e-5),
-}
-NUM_STEPS = 8  # of fixed ones
-
-
-class Sizes(NamedTuple):
-    """How much is done: less in tests."""
-
-    samples: int = 1000
-    points: int = 512
-    updates: int = 200
-    batch: int = 16
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 # Data: all are centred, with a mean square of 1 for each coordinate.
@@ -192,7 +181,7 @@ def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> It
         base = paths["log sigma"]
         first = solver_along(base, case.law, solver, tolerance, PINNED)
         paths["equidistributed"] = equidistributed(first, base, case.fitted_on)
-        paths["ours"] = _ours(case, seed, sizes, solver, tolerance=tolerance)
+        paths["ours"] = ours(case, seed, sizes, solver, tolerance=tolerance)
         for name, path in paths.items():
             yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
 
@@ -205,7 +194,7 @@ def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[Tab
             path, case.law, diffrax.Heun(), None, PINNED, num_steps=NUM_STEPS
         )
         paths = known_paths(case.law, jr.key(seed), PINNED)
-        paths["ours"] = _ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
+        paths["ours"] = ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
         start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS)
         solve = PathSolve(
             paths["log sigma"], case.law.velocity(paths["log sigma"]), solver, None, PINNED,
@@ -224,28 +213,15 @@ def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterat
         size = case.starts.shape[1]
         paths: dict[str, Any] = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
         for name, sizes_of in (("scalar", None), ("diagonal", size)):
-            paths[name] = _ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
+            paths[name] = ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
         for name, path in paths.items():
             yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
 
 
-def _ours(
-    case: Case, seed: int, sizes: Sizes, solver: Any, size: int | None = None, **by: Any
-) -> LearnedPath:
-    """By the solver's error, from near the trigonometric path: squares first, then the count."""
-    path0 = VE(*PINNED)
-    start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS, size=size)
-    fitted = partial(
-        fit_path, path0, case.law.velocity(path0), solver, pinned=PINNED,
-        starts=case.fitted_on, key=jr.key(seed), size=size, num_updates=sizes.updates,
-        batch_size=sizes.batch, max_steps=1024, progress=False,
-    )  # fmt: skip
-    if "num_steps" in by:
-        return fitted(start=start, **by).path
-    # The sum of squares is smooth; the count, a sum of roots, is not, and begins where that ends.
-    # More steps than knots: a path can hide its error from fewer.
-    begun = fitted(start=start, num_steps=2 * NUM_STEPS).path
-    return fitted(start=begun, **by).path
+def learned(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+    """Stage C: what a network has learnt, along a path that is found afterwards or before."""
+    for data in names:
+        yield from rows_of(DATA[data](seed, sizes), seed, sizes, by, data=data)
 
 
 FIELDS = ("8gaussians", "checkerboard", "anisotropic")
@@ -254,6 +230,7 @@ PARTS: dict[str, Callable[[int, Sizes], Iterator[TableRow]]] = {
     "closed form": closed_form,
     **{f"exact fields, {by}": partial(exact_fields, names=FIELDS, by=by) for by in SOLVERS},
     "exact fields, 8 steps": partial(fixed_steps, names=FIELDS),
+    "learned": partial(learned, names=FIELDS[:2], by="Heun 1e-2"),
     "diagonal": partial(diagonal, names=("thin", "digits"), by="Heun 1e-2"),
 }
 

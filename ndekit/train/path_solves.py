@@ -5,7 +5,9 @@ from typing import Any
 
 import diffrax
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..integrate import AbstractStepCost, InUnits, Solution, Step, diffeqsolve
@@ -108,7 +110,7 @@ class PathSolve(eqx.Module):
         The solution has the costs `steps`, a [`ndekit.StepCount`][], or of fixed steps `error`, the
         sum of the squared local errors of $x / a$, each as a share of the spread that the points
         have where the step begins, $\sqrt{s^2 + \sigma^2}$ with $s$ of `data_std`. `more` is for
-        [`ndekit.diffeqsolve`][].
+        [`ndekit.diffeqsolve`][]; its `costs` come besides.
         """
         if self.in_sigma:
             return self._along_sigma(path, x, more)
@@ -123,6 +125,7 @@ class PathSolve(eqx.Module):
             pid = diffrax.PIDController(rtol=rtol, atol=atol * self.data_std)
             controller = InUnits(pid, PathUnits(path))
             costs, dt0, most = {"steps": StepCount()}, self.first_step * (t1 - t0), self.max_steps
+        costs |= more.pop("costs", {})
         return diffeqsolve(
             diffrax.ODETerm(field), self.solver, t0, t1, dt0, x * path.a(t0).astype(x.dtype),
             stepsize_controller=controller, costs=costs, max_steps=most, **more,
@@ -153,7 +156,8 @@ class PathSolve(eqx.Module):
             diffrax.ODETerm(flow), self.solver,
             self.sigma_max, self.sigma_min, None, x,
             stepsize_controller=diffrax.StepTo(levels),
-            costs={"error": LocalError(None, self.data_std)}, max_steps=self.num_steps + 1, **more,
+            costs={"error": LocalError(None, self.data_std)} | more.pop("costs", {}),
+            max_steps=self.num_steps + 1, **more,
         )  # fmt: skip
 
 
@@ -191,11 +195,14 @@ def checked_levels(path0: AbstractGaussianPath, pinned: Any) -> tuple[float, flo
         raise ValueError(
             f"`pinned` must be (sigma_min, sigma_max) in this order, got ({least:g}, {most:g})."
         )
-    start, end = float(path0.sigma(0.0)), float(path0.sigma(1.0))
-    if least < end * (1 - 1e-5) or most > start * (1 + 1e-5):
+    # Also inside of jit, unless the path's own numbers are traced.
+    with jax.ensure_compile_time_eval():
+        start, end = path0.sigma(0.0), path0.sigma(1.0)
+    known = not (isinstance(start, Tracer) or isinstance(end, Tracer))
+    if known and (least < float(end) * (1 - 1e-5) or most > float(start) * (1 + 1e-5)):
         raise ValueError(
-            f"`pinned` must lie within the noise of `path0`, which falls from {start:.4g} to "
-            f"{end:.4g}, got ({least:g}, {most:g})."
+            f"`pinned` must lie within the noise of `path0`, which falls from {float(start):.4g} "
+            f"to {float(end):.4g}, got ({least:g}, {most:g})."
         )
     return least, most
 

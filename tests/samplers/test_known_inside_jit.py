@@ -28,10 +28,18 @@ def with_step(loss, step):
     return loss(MAP, nk.paths.CondOT(), POINT, key=jr.key(0), step=step)
 
 
+def along(pinned):
+    path = nk.paths.VE(0.01, 10.0)
+    field = lambda t, x, args: -x
+    solve = nk.train.PathSolve(path, field, diffrax.Heun(), None, pinned, num_steps=2)
+    return solve.end_of(path, solve(path, POINT))
+
+
 GOOD = {
     "stratified_times": lambda: nk.losses.stratified_times(jr.key(0), 4, TENTH, 0.9),
     "t_of_sigma": lambda: nk.paths.VE(0.01, 10.0).t_of_sigma(ONE),
     "sampler": lambda: sampled(TIMES, ZERO, ONE),
+    "a solve along a path": lambda: along((0.01, 10.0)),
     "shortcut": lambda: with_step(nk.losses.shortcut, QUARTER),
     "consistency": lambda: with_step(nk.losses.consistency, QUARTER),
 }
@@ -40,6 +48,7 @@ BAD = {
     "t_of_sigma": lambda: nk.paths.VE(0.01, 10.0).t_of_sigma(ELEVEN),
     "sampler, falling": lambda: sampled(FALLING),
     "sampler, other ends": lambda: sampled(TIMES, TENTH),
+    "a solve along a path": lambda: along((0.001, 10.0)),
     "shortcut": lambda: with_step(nk.losses.shortcut, MORE),
     "consistency": lambda: with_step(nk.losses.consistency, 0.0),
     "another path": lambda: nk.samplers.ProbabilityFlow(

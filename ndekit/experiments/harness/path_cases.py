@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffrax
@@ -26,17 +27,35 @@ from ...paths import (
     Trigonometric,
 )
 from ...paths.splines import places
-from ...train import PathSolve, fit
+from ...train import PathSolve, fit, fit_path
 
 PINNED = (0.01, 20.0)  # noise at the end and at the start, of data with a mean square of 1
 KNOTS = 12
 FACTORS = (10.0, 3.0, 1.0, 0.3, 0.1)  # of a tolerance
+SOLVERS: dict[str, tuple[Any, float]] = {
+    "Heun 1e-2": (diffrax.Heun(), 1e-2),
+    "Tsit5 1e-3": (diffrax.Tsit5(), 1e-3),
+    "Tsit5 1e-5": (diffrax.Tsit5(), 1e-5),
+}
+NUM_STEPS = 8  # of fixed ones
+
+
+class Sizes(NamedTuple):
+    """How much is done: less in tests."""
+
+    samples: int = 1000
+    points: int = 512
+    updates: int = 200
+    batch: int = 16
+    learning: int = 4000  # updates of a network
+    learning_batch: int = 512
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 
 
 class Case(NamedTuple):
     """Data, points to start from at `sigma_max`, and where these end by a fine solve."""
 
-    law: GaussianMixture
+    law: Any  # with a velocity for each path
     starts: Any
     fitted_on: Any
     ends: Any
@@ -51,7 +70,7 @@ def case_of(law: GaussianMixture, seed: int, number: int) -> Case:
     return Case(law, parts[0], parts[1], fine_ends(law, parts[0]))
 
 
-def fine_ends(law: GaussianMixture, x: Any) -> Any:
+def fine_ends(law: Any, x: Any) -> Any:
     """Where a fine solve carries points."""
     path = VE(*PINNED)
     fine = PathSolve(path, law.velocity(path), diffrax.Tsit5(), 1e-10, PINNED, max_steps=4096)
@@ -130,10 +149,13 @@ def solved(solve: PathSolve, path: Any, x: Any) -> dict[str, Any]:
 
 def row_of(solve: PathSolve, path: Any, case: Case, /, **about: Any) -> dict[str, Any]:
     """What the solves of all samples cost and how far off they end, root mean square."""
-    found = solved(solve, path, case.starts)
+    return about | told_of(solved(solve, path, case.starts), case)
+
+
+def told_of(found: dict[str, Any], case: Case) -> dict[str, Any]:
     steps = np.asarray(found["stats"]["num_steps"])
     off = np.asarray(found["ends"] - case.ends)
-    return about | {
+    return {
         "steps": float(steps.mean()),
         "worst": int(steps.max()),
         "accepted": float(np.mean(found["stats"]["num_accepted_steps"])),
@@ -142,7 +164,7 @@ def row_of(solve: PathSolve, path: Any, case: Case, /, **about: Any) -> dict[str
     }
 
 
-def solver_along(path: Any, law: GaussianMixture, solver: Any, *given: Any, **more: Any) -> Any:
+def solver_along(path: Any, law: Any, solver: Any, *given: Any, **more: Any) -> Any:
     return PathSolve(path, law.velocity(path), solver, *given, max_steps=1024, **more)
 
 
@@ -157,6 +179,25 @@ def judged(
         looser = jnp.asarray(factor * tolerance)
         solve = solver_along(path, case.law, solver, looser, PINNED)
         yield row_of(solve, path, case, tolerance=factor * tolerance, **about)
+
+
+def ours(
+    case: Case, seed: int, sizes: Sizes, solver: Any, size: int | None = None, **by: Any
+) -> LearnedPath:
+    """By the solver's error, from near the trigonometric path: squares first, then the count."""
+    path0 = VE(*PINNED)
+    start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS, size=size)
+    fitted = partial(
+        fit_path, path0, case.law.velocity(path0), solver, pinned=PINNED,
+        starts=case.fitted_on, key=jr.key(seed), size=size, num_updates=sizes.updates,
+        batch_size=sizes.batch, max_steps=1024, progress=False,
+    )  # fmt: skip
+    if "num_steps" in by:
+        return fitted(start=start, **by).path
+    # The sum of squares is smooth; the count, a sum of roots, is not, and begins where that ends.
+    # More steps than knots: a path can hide its error from fewer.
+    begun = fitted(start=start, num_steps=2 * NUM_STEPS).path
+    return fitted(start=begun, **by).path
 
 
 def bespoke(
