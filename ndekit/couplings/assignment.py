@@ -4,8 +4,11 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from ..numbers import real
 from .cost import RandomKey, check_batches, pair_costs
@@ -15,9 +18,10 @@ class ExactOT(eqx.Module):
     r"""The permutation of `x0` with the least $\sum_i \lVert x_{0, i} - x_{1, i} \rVert^2$.
 
     Every row is used once. Paths between such pairs cross less, so the field is straighter and
-    cheaper to solve; in many dimensions a batch is too small for it to matter much. The assignment
-    is optax's, in cubic time and one step after another: for batches of up to some hundred rows.
-    It may be compiled.
+    cheaper to solve; in many dimensions a batch is too small for it to matter much. The time is
+    cubic, of one step after another: for batches of up to some hundred rows. Called on its own the
+    assignment is SciPy's, on the host; inside of `jax.jit` it is optax's, which takes some five
+    times as long on a CPU. Both find the least.
 
     With a condition (a label, say) pairs by distance alone make the noise depend on the condition,
     and a conditional model worse; so it is part of the cost. Row $i$ of `x0` then comes with row
@@ -65,5 +69,12 @@ class ExactOT(eqx.Module):
         # What is not finite would keep the search from its end. A row at one price with all has no
         # say in who goes with whom.
         costs = jnp.where(jnp.isfinite(costs), costs, 0)
-        rows, columns = optax.assignment.hungarian_algorithm(costs)
-        return x0[jnp.zeros_like(rows).at[columns].set(rows)], x1
+        return x0[partners(costs)], x1
+
+
+def partners(costs: Float[Array, "n n"]) -> Int[Array | np.ndarray, " n"]:
+    """For each column the row that the cheapest assignment gives it."""
+    if not isinstance(costs, Tracer):
+        return linear_sum_assignment(np.asarray(costs).T)[1]
+    rows, columns = optax.assignment.hungarian_algorithm(costs)
+    return jnp.zeros_like(rows).at[columns].set(rows)

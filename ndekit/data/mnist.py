@@ -35,7 +35,7 @@ def mnist(
         ValueError: if `size` or `num_validation` is out of range.
 
     Example:
-        ```python
+        ```{.python .no-run}
         import ndekit as nk
 
         data = nk.data.mnist("~/data/mnist", size=14, num_validation=5000)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Key, Real, UInt
 
 from ..choices import check_choice
@@ -144,7 +145,7 @@ class LatentODE(eqx.Module):
     def __call__(
         self,
         series: Series,
-        ts: Real[Array, " times"] | None = None,
+        ts: Real[Array | np.ndarray, " times"] | None = None,
         *,
         key: AnyKey | None = None,
         samples: int = 1,

@@ -61,6 +61,7 @@ class AbstractGaussianPath(eqx.Module):
 
     def ratio(self, t: Time) -> tuple[Float[Array, "*times"], Float[Array, "*times"]]:
         """`a` and `m` up to a factor that they share: two numbers for each time, never both 0."""
+        t = as_time(t)
         return self.a(t), self.m(t)
 
     def sigma(self, t: Time) -> Float[Array, "*times"]:

@@ -42,7 +42,13 @@ def plot_training(
 
     Example:
         ```python
-        nk.plot.plot_training({"none": [result.history]}, data="validation", path="training.png")
+        import ndekit as nk
+
+        history = [
+            {"kind": "evaluate", "update": 10 * i, "accuracy": 1 - 0.5**i, "steps": 9 + i}
+            for i in range(4)
+        ]  # of `ndekit.train.fit`: `result.history`
+        nk.plot.plot_training({"none": [history]}, data="validation", path="training.png")
         ```
     """
     figure, axes = new_figure(1, len(names), width=4.6 * len(names), height=3.6)

@@ -6,7 +6,7 @@ from typing import Any
 
 from .figure import add_legend, add_note, new_figure, save_figure, style_of
 
-Curve = tuple[Sequence[float], Sequence[float]]
+Curve = tuple[Sequence[int | float], Sequence[int | float]]
 
 
 def plot_work(

@@ -45,7 +45,13 @@ def column(
 
     Example:
         ```python
-        updates, accuracies = nk.train.column(result.history, "accuracy", kind="evaluate")
+        import ndekit as nk
+
+        history = [
+            {"kind": "train", "update": 1, "loss": 0.7},
+            {"kind": "evaluate", "update": 1, "accuracy": 0.5},
+        ]  # of `ndekit.train.fit`: `result.history`
+        updates, accuracies = nk.train.column(history, "accuracy", kind="evaluate")
         ```
     """
     rows = [row for row in history if row["kind"] == kind and name in row]

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -45,6 +47,13 @@ def test_exact_pairs_are_a_permutation_at_the_least_cost_that_scipy_finds(seed):
     cost = ((np.asarray(found, np.float64) - np.asarray(x1, np.float64)) ** 2).sum()
     assert_tree_close(cost, best(costs_of(x0, x1)), 1e-6)
     assert cost < 0.95 * np.trace(costs_of(x0, x1))
+
+
+@hypothesis.settings(max_examples=20)
+@hypothesis.given(st.sampled_from([1, 2, 7, 24]), st.integers(0, 10_000))
+def test_pairs_on_the_host_are_those_inside_of_jit(n, seed):
+    x0, x1 = batches(seed, n)
+    assert np.all(np.asarray(nk.couplings.ExactOT()(x0, x1)[0]) == np.asarray(pair(x0, x1)[0]))
 
 
 def test_a_batch_of_images_is_paired_by_all_pixels():

@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
-import types
 
-import jax
 import pytest
 from support.checkout import ROOT
 from support.marks import slow_but
+from support.pages import FENCE, name_of, python_blocks, run_page
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -17,8 +15,6 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # What a page shows beside its two columns of contents, on a screen of 1280 pixels.
 MAX_COLUMNS = 80
 
-# A fence, perhaps indented (in a tab or an admonition): indent, info string, code.
-FENCE = re.compile(r"^([ ]*)```([^\n`]*)\n(.*?)^\1```[ ]*$", re.MULTILINE | re.DOTALL)
 # What the site reads as a fence: a language, perhaps with options, or attributes in braces.
 INFO = re.compile(r'(\w*( \w+="[^"]*")*|{ *\.\w+( \.[\w-]+)* *})')
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
@@ -39,40 +35,10 @@ LONG = (
 )
 
 
-def name_of(path):
-    return str(path.relative_to(ROOT))
-
-
-def python_blocks(text):
-    """The (first line, source) of every block in Python that is not tagged `no-run`."""
-    for match in FENCE.finditer(text):
-        indent, info, source = match.groups()
-        words = re.findall(r"[\w-]+", info)
-        if words[:1] == ["python"] and "no-run" not in words:
-            lines = [line.removeprefix(indent) for line in source.splitlines()]
-            yield text.count("\n", 0, match.start()) + 2, "\n".join(lines)
-
-
 def relative_links(text):
     """Targets of the links outside of code that are neither on the web nor on the page itself."""
     prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
     return [link for link in LINK.findall(prose) if not re.match(r"[a-z]+:|#", link)]
-
-
-def run_page(text, file):
-    """Run the blocks of a page one after the other in one namespace, as a reader would.
-
-    That is under JAX's own promotion rules, which optax's optimisers rely on.
-    """
-    page = types.ModuleType("page")
-    sys.modules["page"] = page  # dataclasses look their module up
-    try:
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            for line, source in python_blocks(text):
-                padded = "\n" * (line - 1) + source  # a traceback then shows the page's own line
-                exec(compile(padded, file, "exec"), page.__dict__)
-    finally:
-        del sys.modules["page"]
 
 
 WITH_CODE = [path for path in PAGES if any(python_blocks(path.read_text()))]
