@@ -39,8 +39,10 @@ def plot_solver_seen(
         import diffrax, jax.numpy as jnp, ndekit as nk
 
         term, solver = diffrax.ODETerm(lambda t, y, args: -(t**2) * y), diffrax.Tsit5()
-        y0 = jnp.ones(2)
-        table = nk.diagnose.record_steps(term, solver, 0.0, 1.0, None, y0)
+        table = nk.diagnose.record_steps(
+            term, solver, 0.0, 3.0, None, jnp.ones(2),
+            stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-4),
+        )
         nk.plot.plot_solver_seen(
             {"untrained": table}, about="One test image, seed 0.", path="solver_seen.png"
         )
