@@ -2,16 +2,22 @@
 
 import json
 
+import diffrax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from support.close import assert_tree_close
 
 from ndekit.experiments import paths
-from ndekit.experiments.harness import path_cases
-from ndekit.paths import CondOT, Trigonometric
+from ndekit.experiments.harness import learned_paths, path_cases
+from ndekit.fields import MLP
+from ndekit.paths import VE, CondOT, Trigonometric, scale_time
+from ndekit.train import PathSolve
 
-TINY = paths.Sizes(samples=16, points=24, updates=2, batch=4, seeds=(0,))
+TINY = paths.Sizes(
+    samples=16, points=24, updates=2, batch=4, learning=3, learning_batch=8, seeds=(0,)
+)
 
 
 @pytest.mark.parametrize("name", [name for name in paths.DATA if name not in ("gaussian", "thin")])
@@ -46,12 +52,44 @@ def test_steps_are_compared_at_equal_error():
     assert path_cases.steps_at(found, 1e-5) == np.inf
 
 
+def learnt():
+    return learned_paths.Learnt(MLP(2, 8, 1, time="concat", near_zero=False, key=jr.key(0)))
+
+
+@pytest.mark.parametrize("name", learned_paths.KNOWN[:2])
+def test_one_network_is_one_flow_on_every_path(name):
+    """As [`ndekit.paths.scale_time`][] takes it from one to the other."""
+    law, path0 = learnt(), VE(*path_cases.PINNED)
+    path = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}[name]
+    moved, t, x = scale_time(law.velocity(path0), path0, path), 0.4, jnp.array([0.3, -0.8])
+    assert_tree_close(law.velocity(path)(t, x, None), moved(t, x, None), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_reflown_pairs_end_where_the_learnt_field_takes_the_noise():
+    law, number = learnt(), 5
+    x0, x1 = learned_paths.straightened(law, jnp.float32)(jr.key(1), number)
+    path, size = VE(*path_cases.PINNED), (1 + path_cases.PINNED[1] ** 2) ** 0.5
+    solve = PathSolve(path, law.velocity(path), diffrax.Dopri8(), 1e-5, path_cases.PINNED)
+    assert_tree_close(path_cases.solved(solve, path, size * x0)["ends"], x1, rtol=1e-3, atol=2e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["exact fields, Heun 1e-2", "exact fields, 8 steps", "diagonal", "energies"]
 )
 def test_every_row_is_finite(name, x64):
-    found = list(paths.rows(name, TINY))
+    check_rows(list(paths.rows(name, TINY)))
+
+
+@pytest.mark.slow
+def test_every_row_of_what_a_network_has_learnt_is_finite(x64):
+    found = list(paths.learned(0, TINY, ("8gaussians",), "Heun 1e-2"))
+    check_rows(found)
+    assert {row["trained"] for row in found} >= {"exact", "on Cond-OT", "on ours", "reflow"}
+
+
+def check_rows(found):
     assert len({json.dumps(row) for row in found}) == len(found) >= 5
     assert len({tuple(row) for row in found}) == 1
     for row in found:
