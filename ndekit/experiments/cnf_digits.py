@@ -3,8 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from ..fields import MLP
 from ..models import CNF, StandardNormal
 from ..probes import AbstractTrace, Exact, Hutchinson
 from .harness.config import Config
+from .harness.points import Points
 from .harness.regularizers import Regularizer
 from .harness.solves import key_or_fixed, solve_options
 from .harness.task import AbstractTaskByCosts, Metric
@@ -26,20 +26,6 @@ LEVELS = 17  # of grey
 SQUEEZE = 0.05  # grey goes from here to one minus this before the logit, as in RealNVP
 TRACES: dict[str, AbstractTrace] = {"one_probe": Hutchinson(), "exact": Exact()}
 PROBES = Hutchinson(n=8)  # of a prediction, the same in each: unbiased, an eighth of the work
-
-
-class Dequantised(NamedTuple):
-    """Whitened logits of images with noise, and of each the log density of the grey levels'
-    volume: what a log density of the logits is to be added to for that of the levels.
-    """
-
-    train_x: Float[np.ndarray, "train 64"]
-    train_y: Float[np.ndarray, " train"]
-    validation_x: Float[np.ndarray, "validation 64"]
-    validation_y: Float[np.ndarray, " validation"]
-    test_x: Float[np.ndarray, "test 64"]
-    test_y: Float[np.ndarray, " test"]
-    yardsticks: Mapping[str, float]
 
 
 def logits(levels: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -52,13 +38,15 @@ def logits(levels: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 @functools.cache
-def dequantised(copies: tuple[int, int, int] = COPIES) -> Dequantised:
-    """Digits whose training logits have mean 0 and covariance 1, with the scores of two rules."""
+def dequantised(copies: tuple[int, int, int] = COPIES) -> Points:
+    """Digits with noise, as logits whose training part has mean 0 and covariance 1: with the
+    volumes of the grey levels, and the scores of two rules.
+    """
     parts = whitened(copies)
     test, volume = parts[2]
     told = {"one Gaussian": bits(one_gaussian(test) + volume)} | mixture(parts)
     narrow = [array.astype(np.float32) for pair in parts for array in pair]
-    return Dequantised(*narrow, yardsticks=told)
+    return Points(*narrow, yardsticks=told)
 
 
 def whitened(copies: tuple[int, int, int]) -> list[tuple[np.ndarray, np.ndarray]]:

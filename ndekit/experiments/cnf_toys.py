@@ -1,8 +1,8 @@
 """Densities of points in the plane by continuous normalizing flows: nats against evaluations."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -13,24 +13,13 @@ from jaxtyping import Array, Float, Key
 from ..fields import MLP
 from ..models import CNF, StandardNormal
 from .harness.config import Config
+from .harness.points import Points
 from .harness.regularizers import Regularizer
 from .harness.solves import solve_options
 from .harness.task import AbstractTaskByCosts, Metric
 
 SIZES = (51_200, 5_120, 20_480)  # points to train on, to validate and to test with
 _SPREAD = 0.5 / 1.414  # of one of the eight Gaussians
-
-
-class Points(NamedTuple):
-    """Points of the plane; there is nothing to tell of them but their density."""
-
-    train_x: Float[np.ndarray, "train 2"]
-    train_y: Float[np.ndarray, " train"]
-    validation_x: Float[np.ndarray, "validation 2"]
-    validation_y: Float[np.ndarray, " validation"]
-    test_x: Float[np.ndarray, "test 2"]
-    test_y: Float[np.ndarray, " test"]
-    yardsticks: Mapping[str, float]
 
 
 class Density(eqx.Module):

@@ -24,6 +24,7 @@ def few(monkeypatch):
     monkeypatch.setattr(samplers, "TOLERANCES", (1e-4,))
 
 
+@pytest.mark.slow
 def test_more_evaluations_are_less_error_and_orders_come_out(few):
     with jax.enable_x64(True):
         rows = list(samplers.rows("2-D", SMALL))

@@ -32,6 +32,8 @@ LONG = (
     "choose_a_path",
     "choose_a_control",
     "when_training_fails",
+    "a_density",
+    "your_data",
 )
 
 

@@ -101,17 +101,23 @@ def test_one_real_condition_knows_its_level():
     assert_tree_close(slopes, (np.array([0.5, 0.6, -0.3]), np.array([1.0, 1.0, 0.0])), rtol=1e-9)
 
 
-@limits(max_examples=3)
+@jax.jit
+@jax.vmap
+@jax.value_and_grad
+def ends_of_lanes(k):
+    rests = diffrax.steady_state_event(rtol=1e-6, atol=1e-6)
+    late = lambda t, y, args, **around: 1.1 - t + jnp.where(args < 0.5, 1.0, 0.0)
+    return end(k, (rests, falls_to_three, late))[1]
+
+
+@limits(max_examples=10)
 @given(lanes=st.lists(st.sampled_from([0.0, 0.4, 0.9, 2.0, 3.5]), min_size=2, max_size=2))
 def test_lanes_end_by_different_conditions(lanes):
     """By a boolean at t0 (k = 0), at a level, at a time, or not at all (k = 0.4: at t1)."""
-    rests = diffrax.steady_state_event(rtol=1e-6, atol=1e-6)
-    late = lambda t, y, args, **around: 1.1 - t + jnp.where(args < 0.5, 1.0, 0.0)
     time = lambda k: 0.0 if k == 0 else min(np.log(10 / 3) / k, 1.1 if k >= 0.5 else 1.2)
     state = lambda k: 10 * np.exp(-k * time(k))
-    last = lambda k: end(k, (rests, falls_to_three, late))[1]
     ks = np.array(lanes)
-    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(last)))(jnp.asarray(ks))
+    values, slopes = ends_of_lanes(jnp.asarray(ks))
     exact = [0.0 if k == 0 else slope_of(state, k) for k in ks]
     wanted = np.array([state(k) for k in ks]), np.array(exact)
     assert_tree_close((values, slopes), wanted, rtol=1e-5, atol=1e-6)
