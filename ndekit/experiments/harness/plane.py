@@ -37,21 +37,42 @@ def normal(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.normal(size=(size, 2))
 
 
-def eight_gaussians(rng: np.random.Generator, size: int) -> np.ndarray:
-    """On a circle of radius 5, of deviation 1: wider than those of `cnf_toys`."""
+def eight_gaussians(
+    rng: np.random.Generator, size: int, radius: float = 5.0, deviation: float = 1.0
+) -> np.ndarray:
+    """On a circle: wider than those of `cnf_toys`."""
     angles = rng.integers(0, 8, size) * np.pi / 4
-    return 5 * np.stack([np.cos(angles), np.sin(angles)], axis=1) + normal(rng, size)
+    circle = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return radius * circle + deviation * normal(rng, size)
 
 
-def moons(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Half circles of radius 2, one turned over and moved, with noise of deviation 0.1, 1 to the
-    left of scikit-learn's; as there evenly spaced, half of the points on each.
+def half_circles(rng: np.random.Generator, size: int, noise: float) -> np.ndarray:
+    """scikit-learn's moons, of radius 1, one turned over and moved; as there evenly spaced, half
+    of the points on each.
     """
     upper, places = np.arange(size) % 2, rng.permutation(size)
     angles = np.pi * (np.arange(size) // 2) / max(1, (size - 1) // 2)
     turn = 2 * upper - 1
     x = np.stack([1 - upper + turn * np.cos(angles), 0.5 * (1 - upper) + turn * np.sin(angles)], 1)
-    return 2 * (x[places] + 0.05 * normal(rng, size)) - np.array([1.0, 0.0])
+    return x[places] + noise * normal(rng, size)
+
+
+def moons(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Of radius 2 with noise of deviation 0.1, 1 to the left of scikit-learn's."""
+    return 2 * half_circles(rng, size, 0.05) - np.array([1.0, 0.0])
+
+
+# Of one moon's noise of 0.1: mean and mean square over both coordinates of the law.
+_MEAN, _SQUARE = 0.375, (1.0 + (1.25 - 2 / np.pi) / 2) / 2 + 0.01
+
+
+def wide_moons(rng: np.random.Generator, size: int) -> np.ndarray:
+    """With mean 0 and deviation 7, of both coordinates together."""
+    return 7 * (half_circles(rng, size, 0.1) - _MEAN) / np.sqrt(_SQUARE - _MEAN**2)
+
+
+def wide_gaussians(rng: np.random.Generator, size: int) -> np.ndarray:
+    return eight_gaussians(rng, size, 12.0, 1.5)
 
 
 def s_curve(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -65,7 +86,7 @@ def s_curve(rng: np.random.Generator, size: int) -> np.ndarray:
 PROBLEMS: dict[str, tuple[Law, Law]] = {
     "normal_8gaussians": (normal, eight_gaussians),
     "normal_moons": (normal, moons),
-    "8gaussians_moons": (eight_gaussians, moons),
+    "8gaussians_moons": (wide_gaussians, wide_moons),
     "normal_scurve": (normal, s_curve),
 }
 
