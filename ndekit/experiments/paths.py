@@ -243,19 +243,31 @@ def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
 
 
 def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
-    """Error against evaluations for each data set, of the first seed."""
+    """Of each data set, for the first seed: the error of exact fields against evaluations, and how
+    far the samples of learnt ones are from the data.
+    """
+    rows = [row for table in tables.values() for row in table if "tolerance" in row]
+    # The solver is in the names only where there are several.
+    told = ["trained", "path", *(["solver"] if len({row["solver"] for row in rows}) > 1 else [])]
+    curves: dict[tuple[str, str], dict[str, tuple[list, list]]] = {}
+    for row in rows:
+        if row["seed"] != min(row["seed"] for row in rows):
+            continue
+        measure = "w2" if "w2" in row else "error"
+        by_name = curves.setdefault((row["data"], measure), {})
+        name = ", ".join(row[about] for about in told if about in row)
+        evals, errors = by_name.setdefault(name, ([], []))
+        evals.append(row["steps"] * (2 if "Heun" in row["solver"] else 6))
+        errors.append(row[measure])
     files = []
-    for data in DATA:
-        curves: dict[str, tuple[list, list]] = {}
-        rows = [row for table in tables.values() for row in table if "tolerance" in row]
-        for row in rows:
-            if (row["data"], row["seed"]) == (data, 0):
-                steps, errors = curves.setdefault(f"{row['path']}, {row['solver']}", ([], []))
-                steps.append(row["steps"] * (2 if "Heun" in row["solver"] else 6))
-                errors.append(row["error"])
-        if curves:
-            files.append(out / f"{data}.png")
-            plot_work(curves, error="error of x / a", about=data, path=files[-1])
+    for (data, measure), by_name in curves.items():
+        if measure == "error":
+            label, about, name = "error of x / a", f"{data}.", data
+        else:
+            label, name = "W2 to the data", f"{data}_learned"
+            about = f"{data}. Names: how the field was learnt, and the path that it is solved on."
+        files.append(out / f"{name}.png")
+        plot_work(by_name, error=label, about=about, path=files[-1])
     return files
 
 

@@ -1,5 +1,6 @@
 """Figures with one look: colours that colour-blind readers tell apart, and a way to save them."""
 
+import math
 import os
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -35,12 +36,20 @@ def style_of(index: int) -> dict[str, str]:
 
 
 def add_legend(figure: Any, ax: Any, names: Iterable[str], *, columns: int = 4) -> None:
-    """One legend above all panels, where it covers nothing."""
+    """One legend above all panels, where it covers nothing: in as many columns as there is room
+    for, and the figure grows by its rows.
+    """
     known = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     names = [name for name in names if name in known]
+    longest = max((len(name) for name in names), default=0)
+    # At matplotlib's size of letters, with a mark of some six before each name.
+    fitting = int(11 * figure.get_figwidth() / (longest + 6))
+    columns = max(1, min(len(names), columns, fitting))
+    rows = math.ceil(len(names) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.22 * max(0, rows - 1))
     figure.legend(
-        [known[name] for name in names], names, loc="outside upper center",
-        ncols=min(len(names), columns), frameon=False,
+        [known[name] for name in names], names, loc="outside upper center", ncols=columns,
+        frameon=False,
     )  # fmt: skip
 
 
