@@ -49,7 +49,9 @@ def check_batches(x0: Array, x1: Array) -> None:
 
 def _squared_distances(x0: Array, x1: Array) -> Array:
     """By one product of matrices, about the mean of both, where it cancels least."""
-    x0, x1 = x0.reshape(len(x0), -1), x1.reshape(len(x1), -1)
+    # Squares of half precision overflow at 256.
+    wide = lambda x: x if x.dtype in (jnp.float32, jnp.float64) else x.astype(jnp.float32)
+    x0, x1 = wide(x0.reshape(len(x0), -1)), wide(x1.reshape(len(x1), -1))
     both = jnp.concatenate([x0, x1])
     centre = jnp.mean(jnp.where(jnp.isfinite(both), both, 0), axis=0)[None]
     x0, x1 = x0 - centre, x1 - centre

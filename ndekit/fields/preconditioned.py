@@ -71,7 +71,9 @@ class Preconditioned(eqx.Module):
         inside = self.network(cast(noise), y / cast(r), args)
         return cast(a * (s / r) ** 2) * y + cast(m * s / r) * inside
 
-    def weight(self, t: Time) -> Float[Array, ""]:
-        r"""$r^2 / (m s)^2$, of a squared error of the data at a time."""
+    def weight(self, t: Time) -> Float[Array, "*size"]:
+        r"""$r^2 / (m s)^2$, of a squared error of the data at a time: a number, or of a path with a
+        scale of each coordinate one for each.
+        """
         a, m = self.path.a(as_time(t)), self.path.m(as_time(t))
         return ((a * self.data_std) ** 2 + m**2) / (m * self.data_std) ** 2

@@ -64,6 +64,11 @@ class SecondOrder(eqx.Module):
     def lift(self, q: Float[Array, "*batch size"]) -> Float[Array, "*batch both"]:
         """The state at these positions, with the first velocity."""
         v = jnp.zeros_like(q) if self.velocity is None else self.velocity(q)
+        if jnp.shape(v) != q.shape:
+            raise ValueError(
+                f"The velocity must have the shape of the positions, {q.shape}, but has "
+                f"{jnp.shape(v)}."
+            )
         return jnp.concatenate([q, v], axis=-1)
 
     def drop(self, y: Float[Array, "*batch both"]) -> Float[Array, "*batch size"]:

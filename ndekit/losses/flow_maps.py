@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..numbers import real
 from ..paths import AbstractGaussianPath
 from ..shapes import Time
-from .matching import AnyKey, Sample, called, drawn, mean_square
+from .matching import AnyKey, Sample, called, drawn, mean_square, one_time
 
 
 def mean_flow(
@@ -123,7 +124,9 @@ def shortcut(
     real("step", step, least=0.0, most=0.5)
     h = jnp.asarray(step, x1.dtype)
     key, of_time = jr.split(key)
-    t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h) if t is None else jnp.asarray(t)
+    if t is None:
+        t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h)
+    _check_ahead(t, 2 * step, "t + 2 step")
     x0, t = drawn(key, x1, x0, t)
     x, v = _point(path, t, x0, x1, teacher)
     first = called(flow_map, t, x, t + h, x1)
@@ -186,7 +189,9 @@ def consistency(
     real("step", step, above=0.0, most=1.0)
     h = jnp.asarray(step, x1.dtype)
     key, of_time = jr.split(key)
-    t = jr.uniform(of_time, (), x1.dtype) * (1 - h) if t is None else jnp.asarray(t)
+    if t is None:
+        t = jr.uniform(of_time, (), x1.dtype) * (1 - h)
+    _check_ahead(t, step, "t + step")
     x0, t = drawn(key, x1, x0, t)
     x, end = path.sample(t, x0, x1), t + h
     if teacher is None:
@@ -212,9 +217,17 @@ def _point(
     return x, called(teacher, t, x, None, x1)
 
 
+def _check_ahead(t: Time, ahead: Time, name: str) -> None:
+    """Pass over a stretch that ends at the data or before, as far as it is known."""
+    if not (isinstance(t, Tracer) or isinstance(ahead, Tracer)):
+        end = float(t) + float(ahead)
+        # Of a sum that is 1 but for rounding.
+        real(name, end, most=1 + 1e-6, advice="Data are at 1.")
+
+
 def _in_order(key: AnyKey, like: Array, t: Any, s: Any) -> tuple[Array, Array]:
     if (t is None) != (s is None):
         raise ValueError("Give both `t` and `s`, or neither: they are drawn together.")
     if t is None:
         t, s = jnp.sort(jr.uniform(key, (2,), like.dtype))
-    return jnp.asarray(t), jnp.asarray(s)
+    return one_time("t", t), one_time("s", s)

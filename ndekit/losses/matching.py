@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
+from ..numbers import real
 from ..paths import AbstractBridge, AbstractGaussianPath, convert
 from ..paths.conversion import Prediction
+from ..paths.roots import as_time
 from ..shapes import Args, Time
 
 Weight = Callable[[Time], Any] | None
@@ -184,6 +186,7 @@ def bridge_matching(
     minibatch optimal transport", arXiv 2302.00482; and "Simulation-free Schrödinger bridges via
     score and flow matching", arXiv 2307.03672.
     """
+    check_sample("x0", x0, x1)
     z, t = drawn(key, x1, None, t)
     x = bridge.sample(t, x0, x1, z)
     off = called(field, t, x, args, x1) - bridge.velocity(t, x, x0, x1)
@@ -195,11 +198,41 @@ def bridge_matching(
 
 
 def drawn(key: AnyKey, x1: Sample, x0: Sample | None, t: Time | None) -> tuple[Sample, Array]:
+    check_sample("x1", x1, x1)
     of_noise, of_time = jr.split(key)
     if x0 is None:
         x0 = jr.normal(of_noise, x1.shape, x1.dtype)
-    t = jr.uniform(of_time, (), x1.dtype) if t is None else jnp.asarray(t)
-    return x0, t
+    check_sample("x0", x0, x1)
+    return x0, jr.uniform(of_time, (), x1.dtype) if t is None else one_time("t", t)
+
+
+def check_sample(name: str, x: Any, like: Any) -> None:
+    """Pass over one sample of floating numbers, of the shape of another.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if jnp.shape(x) != jnp.shape(like) or not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise ValueError(
+            f"`{name}` must be one sample of floating numbers of shape {jnp.shape(like)}, got "
+            f"{jnp.result_type(x)}{list(jnp.shape(x))}."
+        )
+
+
+def one_time(name: str, t: Time, most: float = 1.0) -> Array:
+    """A time as an array.
+
+    Raises:
+        ValueError: for several, or a known one that is not in [0, most].
+    """
+    t = as_time(t)
+    if t.ndim:
+        raise ValueError(
+            f"`{name}` must be one time, got shape {t.shape}. A loss is of one sample: map over a "
+            "batch with `jax.vmap`."
+        )
+    real(name, t, least=0.0, most=most, advice="Noise is at 0, data are at 1.")
+    return t
 
 
 def called(net: Callable, t: Time, x: Sample, args: Args, like: Sample) -> Sample:
@@ -213,5 +246,6 @@ def called(net: Callable, t: Time, x: Sample, args: Args, like: Sample) -> Sampl
 
 
 def mean_square(off: Sample, weight: Weight, t: Time) -> Float[Array, ""]:
-    value = jnp.mean(jax.lax.square(off))
-    return value if weight is None else weight(t) * value
+    squares = jax.lax.square(off)
+    # A weight may be one for each coordinate.
+    return jnp.mean(squares) if weight is None else jnp.mean(weight(t) * squares)

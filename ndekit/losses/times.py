@@ -1,5 +1,6 @@
 """Times at which a batch is looked at."""
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jax.core import Tracer
@@ -45,4 +46,7 @@ def stratified_times(
     if not (isinstance(lo, Tracer) or isinstance(hi, Tracer)) and not float(lo) < float(hi):
         raise ValueError(f"`hi` must be above `lo`, got {lo} and {hi}.")
     u = jr.uniform(key)
-    return lo + (hi - lo) * (jnp.arange(number, dtype=u.dtype) + u) / number
+    ts = lo + (hi - lo) * (jnp.arange(number, dtype=u.dtype) + u) / number
+    # Rounding may reach `hi`, where some paths have an infinite velocity.
+    ends = (jax.lax.stop_gradient(jnp.asarray(end, ts.dtype)) for end in (hi, lo))
+    return jnp.minimum(ts, jnp.nextafter(*ends))

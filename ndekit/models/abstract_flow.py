@@ -1,8 +1,10 @@
 """What every flow with a density is called by."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt
 
 from ..integrate import Solution
@@ -47,3 +49,18 @@ class AbstractFlow(eqx.Module):
     ) -> tuple[Float[Array, "*batch"], Solution]:
         """The same as `log_prob_and_solution`."""
         return self.log_prob_and_solution(x, args, key=key)
+
+
+def checked_points(name: str, x: Any, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Points, `(*batch, *shape)`, as an array.
+
+    Raises:
+        ValueError: for other shapes, or numbers that are not real and floating.
+    """
+    x = jnp.asarray(x)
+    if x.shape[x.ndim - len(shape) :] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"`{name}` must be real numbers of shape {('...', *shape)}, as the base law has them, "
+            f"but is {x.dtype}{list(x.shape)}."
+        )
+    return x

@@ -13,7 +13,7 @@ from ..integrate import ReplayAdjoint, Solution, diffeqsolve
 from ..numbers import count, real
 from ..probes import AbstractTrace, Exact
 from ..shapes import Args, Time
-from .abstract_flow import AbstractFlow
+from .abstract_flow import AbstractFlow, checked_points
 from .carried import Carried, CarriedField, costs_of_points, looking_at_points
 from .densities import AbstractDensity
 from .neural_ode import NeuralODE
@@ -111,7 +111,7 @@ class CNF(AbstractFlow):
 
         The solution's `ys` are the points at `t0`, `ys.x[-1]`, and what they have carried there.
         """
-        x = self._points(x)
+        x = checked_points("x", x, self.base.shape)
         trace_key, cost_key = (None, None) if key is None else jr.split(key)
         sol = self._carry(x, self.t1, self.t0, args, trace_key, key=cost_key)
         assert isinstance(sol.ys, Carried)
@@ -152,15 +152,6 @@ class CNF(AbstractFlow):
             t0=self.t0, t1=self.t1, dt0=self._first_step(self.t0, self.t1),
             max_steps=self.max_steps, throw=self.throw,
         )  # fmt: skip
-
-    def _points(self, x: Any) -> Array:
-        x, shape = jnp.asarray(x), self.base.shape
-        if x.shape[x.ndim - len(shape) :] != shape or not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(
-                f"`x` must be real numbers of shape {('...', *shape)}, as the base law has them, "
-                f"but is {x.dtype}{list(x.shape)}."
-            )
-        return x
 
     def _carry(
         self, x: Array, start: Time, end: Time, args: Args, trace_key: Any, **options: Any

@@ -67,6 +67,10 @@ class StandardNormal(AbstractDensity):
         return self.lengths
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
+        if x.shape[x.ndim - len(self.shape) :] != self.shape:
+            raise ValueError(
+                f"`x` must be points of shape {('...', *self.shape)}, got {tuple(x.shape)}."
+            )
         axes = tuple(range(-len(self.shape), 0))
         return -0.5 * jnp.sum(x**2 + LOG_2_PI, axis=axes)
 

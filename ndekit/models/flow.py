@@ -20,7 +20,7 @@ from ..probes import AbstractTrace, Exact
 from ..samplers import ProbabilityFlow, Sampler
 from ..samplers.variables import Variable
 from ..shapes import Args, Time
-from .abstract_flow import AbstractFlow
+from .abstract_flow import AbstractFlow, checked_points
 from .cnf import CNF
 from .densities import Normal, StandardNormal
 
@@ -44,7 +44,9 @@ class Flow(AbstractFlow):
 
     up to the scale of the variable's state. Samples are $x / a$ at `t1`: data, with noise of level
     `sigma(t1)` where that is not 0. Their density does not depend on the path or the variable.
-    `log_prob` can be differentiated by the points, the network and a learnt path.
+    `log_prob` can be differentiated by the points, the network and a learnt path; by the numbers of
+    `VP`, `Cosine` and `LogVariance` only if `t1` keeps away from 1, where their noise ends like a
+    square root.
 
     As for `CNF`, `flow.log_prob(xs)` and `flow.sample((n,), key=key)` take many points as one state
     if the network acts on each by itself; `jax.vmap` gives each its own steps.
@@ -136,6 +138,11 @@ class Flow(AbstractFlow):
             t: the time, uniform from `t0` to `t1` if `None`.
             weight: a function of the time.
         """
+        if jnp.shape(x1) != self._noise.shape:
+            raise ValueError(
+                f"`x1` must be one sample, of shape {self._noise.shape}, got {jnp.shape(x1)}. Map "
+                "over a batch with `jax.vmap`."
+            )
         key, time_key = jr.split(key)
         if t is None:
             t = jr.uniform(time_key, (), x1.dtype, self.t0, self.t1)
@@ -152,7 +159,7 @@ class Flow(AbstractFlow):
         key: Key[Array, ""] | UInt[Array, "2"] | None = None,
     ) -> tuple[Float[Array, "*batch"], Solution]:
         """The log density at `x`, and its solve: `costs`, `stats`, `result`."""
-        x = jnp.asarray(x)
+        x = checked_points("x", x, self._noise.shape)
         share, log_size = self._share(x.dtype)
         log_prob, sol = self.cnf.log_prob_and_solution(share * x, args, key=key)
         return log_prob + log_size, sol
@@ -196,6 +203,7 @@ class Flow(AbstractFlow):
         sampler: Sampler | None = None,
     ) -> tuple[Float[Array, "..."], Solution]:
         """The samples that given points at `t0` become, and their solve."""
+        x0 = checked_points("x0", x0, self._noise.shape)
         sampler = self._sampler if sampler is None else sampler
         return sampler(
             self.ode, x0, self.t0, self.t1, args, key=key, adjoint=self.adjoint, throw=self.throw

@@ -148,6 +148,11 @@ class GaussianMixture(AbstractDensity):
 
     def _path_at(self, path: AbstractGaussianPath, t: Time) -> tuple[Array, Array]:
         """`a` and `m` beside the means: with axes for the mode and for each coordinate."""
+        if jnp.ndim(t):
+            raise ValueError(
+                f"`t` must be one time for all points, got shape {jnp.shape(t)}. Map over times "
+                "with `jax.vmap`."
+            )
         parts = [part(as_time(t)).astype(self.means.dtype) for part in (path.a, path.m)]
         sizes = [part.shape or (1,) * len(self.shape) for part in parts]
         a, m = (part.reshape(1, *size) for part, size in zip(parts, sizes, strict=True))

@@ -39,6 +39,19 @@ def rising_root(
     return jnp.where(inside, t, jnp.nan)
 
 
+def not_below_zero(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Without what rounding has put below zero; its derivative is that of `x`."""
+    return x + jax.lax.stop_gradient(jnp.maximum(x, 0) - x)
+
+
+def without_rounding(t: Float[Array, "*times"]) -> Float[Array, "*times"]:
+    """A time that rounding has put beyond 0 or 1 is taken back; its derivative stays."""
+    slack = 8 * jnp.finfo(t.dtype).eps
+    back = jnp.where(jnp.abs(t) < slack, jnp.maximum(t, 0), t)
+    back = jnp.where(jnp.abs(t - 1) < slack, jnp.minimum(back, 1), back)
+    return t + jax.lax.stop_gradient(back - t)
+
+
 def as_time(t: object) -> Float[Array, "*shape"]:
     """A time, or a noise level, as a floating array."""
     t = jnp.asarray(t)

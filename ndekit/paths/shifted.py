@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from ..numbers import positive
 from ..shapes import Time
 from .gaussian import AbstractGaussianPath
-from .roots import as_time
+from .roots import as_time, without_rounding
 
 
 class Shifted(AbstractGaussianPath):
@@ -70,8 +70,9 @@ class Shifted(AbstractGaussianPath):
         return self.path.t_of_ratio(self.shift * a, m)
 
     def _warp(self, t: Time) -> Array:
-        """w."""
-        return self.path.t_of_ratio(*self.ratio(as_time(t)))
+        """w, which only rounding does not put beyond 0 or 1."""
+        w = self.path.t_of_ratio(*self.ratio(as_time(t)))
+        return without_rounding(w)
 
     def _moved(self, t: Time) -> tuple[Array, Array, Array]:
         """`a` and `shift * m` at t, and the factor that takes them to w.
@@ -103,7 +104,9 @@ class Shifted(AbstractGaussianPath):
         here, there = self._determinant(t), self._determinant(self._warp(t))
         scale = self.shift * self._moved(t)[2] ** 2
         finite = jnp.isfinite(here) & jnp.isfinite(there)
-        ratio = jnp.where(finite, here, 1) / jnp.where(finite, there, 1)
+        # Where nothing moves the pace makes no difference, as long as it is a number.
+        regular = finite & (there != 0)
+        ratio = jnp.where(regular, here, 1) / jnp.where(regular, there, 1)
         # At an end where a or m goes like a square root the determinant goes like its inverse; in
         # the limit the ratio of both is the square root of the pace.
         return jnp.where(finite, scale * ratio, scale**2), scale * here

@@ -1,16 +1,19 @@
 """Networks that are led to a class or a condition."""
 
 from collections.abc import Callable
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..choices import check_choice
 from ..numbers import real
 from ..paths import AbstractGaussianPath
 from ..paths.conversion import Prediction, times
 from ..shapes import Args, Time
+from .probability_flow import check_agreement
 
 
 class ClassifierFree(eqx.Module):
@@ -49,6 +52,18 @@ class ClassifierFree(eqx.Module):
     def __check_init__(self):
         real("weight", self.weight)
 
+    @property
+    def predicts(self) -> Any:
+        """What the network says that it predicts, if it does."""
+        network: Any = self.network
+        return network.predicts
+
+    @property
+    def path(self) -> Any:
+        """The path that the network says it is for, if it does."""
+        network: Any = self.network
+        return network.path
+
     def __call__(
         self, t: Time, x: Float[Array, "*shape"], args: Args = None
     ) -> Float[Array, "*shape"]:
@@ -59,9 +74,10 @@ class ClassifierFree(eqx.Module):
 class ClassifierGuided(eqx.Module):
     r"""A network whose score is led by $w\, \nabla_x \log p(c \mid x_t)$ of a classifier.
 
-    What is added to a prediction is what a change of the score makes of it, stable at both ends:
-    $-m w \nabla$ to the noise, $(m^2 / a)\, w \nabla$ to the data, $(g^2 / 2)\, w \nabla$ to the
-    velocity.
+    What is added to a prediction is what a change of the score makes of it: $-m w \nabla$ to the
+    noise, $(m^2 / a)\, w \nabla$ to the data, $(g^2 / 2)\, w \nabla$ to the velocity. At noise
+    alone ($a = 0$) the last two are infinite unless the classifier knows nothing there: begin at
+    `path.t_of_sigma(80.0)`.
 
     Args:
         network: called as `network(t, x, args)`.
@@ -72,7 +88,8 @@ class ClassifierGuided(eqx.Module):
         weight: $w$; 1 is Bayes' rule.
 
     Raises:
-        ValueError: if `weight` is not finite.
+        ValueError: if `weight` is not finite, `predicts` none of the four, or the network says
+            otherwise.
 
     Example:
         ```python
@@ -98,6 +115,8 @@ class ClassifierGuided(eqx.Module):
 
     def __check_init__(self):
         real("weight", self.weight)
+        check_choice("predicts", self.predicts, get_args(Prediction))
+        check_agreement(self.network, self.predicts, self.path)
 
     def __call__(
         self, t: Time, x: Float[Array, "*shape"], args: Args = None

@@ -81,7 +81,7 @@ class ProbabilityFlow(eqx.Module):
     def __check_init__(self):
         check_choice("predicts", self.predicts, get_args(Prediction))
         check_choice("variable", self.variable, get_args(Variable))
-        _agree(self.network, self.predicts, self.path)
+        check_agreement(self.network, self.predicts, self.path)
 
     def __call__(
         self, u: Time, y: Float[Array, "*shape"], args: Args = None
@@ -175,7 +175,12 @@ _REMEDY = (
 )
 
 
-def _agree(network: Callable, predicts: str, path: AbstractGaussianPath) -> None:
+def check_agreement(network: Callable, predicts: str, path: AbstractGaussianPath) -> None:
+    """Pass over a network that says nothing else of what it predicts, and along which path.
+
+    Raises:
+        ValueError: for one that does.
+    """
     said = getattr(network, "predicts", predicts)
     if said != predicts:
         raise ValueError(

@@ -80,6 +80,8 @@ class Sampler(eqx.Module):
         count("max_steps", self.max_steps)
         check_choice("variable", self.variable, get_args(Variable))
         real("eta", self.eta, least=0.0)
+        if self.gamma is not None and self.eta == 0:
+            raise ValueError("`gamma` is how much noise an SDE draws: give `eta` above 0 with it.")
         if self.dt0 is not None:
             real("dt0", self.dt0, above=0.0)
         if self.steps is not None and not isinstance(self.steps, Grid):
@@ -108,7 +110,8 @@ class Sampler(eqx.Module):
             flow: the network and its path. In which variable it is does not matter here.
             x0: the point of the path at `t0`, or many as one state with the same steps, if the
                 network acts on each by itself; `jax.vmap` gives each its own.
-            t0, t1: times of the path.
+            t0, t1: times of the path. Of `steps` that are an array these are its ends; where they
+                are traced, the ends of the array count.
             args: for the network: a class or condition.
             key: for the noise of an SDE, and for costs that draw.
             adjoint, costs, throw: as for [`ndekit.diffeqsolve`][].
@@ -124,7 +127,7 @@ class Sampler(eqx.Module):
         """
         flow = flow.by(self.variable)
         path_key, cost_key = (None, None) if key is None else jr.split(key)
-        t1, how, denoise = self._steps(flow, t0, t1)
+        t0, t1, how, denoise = self._steps(flow, t0, t1)
         equation, solver = self._equation(flow), self._solver(flow)
         equation.check_end("t0", t0)
         equation.check_end("t1", t1)
@@ -158,24 +161,27 @@ class Sampler(eqx.Module):
 
     def _steps(
         self, flow: ProbabilityFlow, t0: Time, t1: Time
-    ) -> tuple[Time, dict[str, Any], bool]:
-        """Where the solve ends, how it steps in the variable, and whether it is denoised there."""
+    ) -> tuple[Time, Time, dict[str, Any], bool]:
+        """Where the solve begins and ends, how it steps in the variable, and whether it is denoised
+        there.
+        """
         if self.steps is None:
             with jax.ensure_compile_time_eval():
                 u0, u1 = flow.at(t0), flow.at(t1)
             dt0 = None if self.dt0 is None else self.dt0 * jnp.sign(u1 - u0)
             how = dict(t0=u0, t1=u1, dt0=dt0, stepsize_controller=self.controller)
-            return t1, how, self.denoise
+            return t0, t1, how, self.denoise
         steps = self.steps
         ts = steps(flow.path, t0, t1) if isinstance(steps, Grid) else jnp.asarray(steps)
         denoise = self.denoise
         with jax.ensure_compile_time_eval():
             _check_ends(ts, t0, t1)
             if len(ts) > 2 and flow.is_infinite(t1):
-                ts, t1, denoise = ts[:-1], ts[-2], True
+                ts, denoise = ts[:-1], True
             us = flow.at(ts)
         how = dict(t0=us[0], t1=us[-1], dt0=None, stepsize_controller=diffrax.StepTo(us))
-        return t1, how, denoise
+        # The grid's own ends: of traced ones nobody knows whether they are `t0` and `t1`.
+        return ts[0], ts[-1], how, denoise
 
 
 def _terms(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ..paths import AbstractGaussianPath
 from ..paths.conversion import Prediction
-from ..paths.roots import as_time
+from ..paths.roots import as_time, not_below_zero
 from ..shapes import Time
 
 Variable = Literal["t", "sigma", "log_sigma", "rho", "log_rho", "angle"]
@@ -157,7 +157,7 @@ class Angle(AbstractLevel):
 
     def time(self, path: AbstractGaussianPath, u: Time) -> Array:
         u = as_time(u)
-        return path.t_of_ratio(jnp.cos(u), jnp.sin(u))
+        return path.t_of_ratio(not_below_zero(jnp.cos(u)), not_below_zero(jnp.sin(u)))
 
     def scale(self, path: AbstractGaussianPath, t: Time) -> Array:
         return jnp.hypot(path.a(as_time(t)), path.m(as_time(t)))

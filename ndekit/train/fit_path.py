@@ -32,7 +32,8 @@ class PathFit(NamedTuple):
             `worst` (the most of one sample) and `count`, the differentiable count that was
             minimised; of fixed steps `error`, the sum of squared local errors.
         history: of [`ndekit.train.fit`][]: `loss`, `steps` (or `error`) for each update.
-        remarks: what a budget has to say at the end.
+        remarks: what a budget has to say at the end, and whether there were fewer steps than knots,
+            between which a path can hide its errors.
     """
 
     path: LearnedPath
@@ -154,7 +155,19 @@ def fit_path(
     path = result.model
     if budget is None and at_start[by] < after[by]:
         path, after = start, at_start
-    return PathFit(path, before, after, result.history, result.remarks)
+    remarks = result.remarks + _blind_to(solve, learn, path)
+    return PathFit(path, before, after, result.history, remarks)
+
+
+def _blind_to(solve: PathSolve, learn: Learn, path: LearnedPath) -> tuple[str, ...]:
+    """What a scale with more knots than the solve has steps is to be looked at for."""
+    steps, knots = solve.num_steps, path.log_scale.shape[0]
+    if steps is None or solve.in_sigma or learn == "warp" or steps > knots:
+        return ()
+    return (
+        f"{steps} fixed steps saw a scale of {knots} knots, which can hide its errors between "
+        "them: compare the end with that of a finer solve, or fit with more steps than knots.",
+    )
 
 
 def judged(solve: PathSolve, path: AbstractGaussianPath, x: Array) -> dict[str, float]:

@@ -140,8 +140,8 @@ class PathSolve(eqx.Module):
 
     def end_of(self, path: AbstractGaussianPath, sol: Solution) -> Float[Array, "..."]:
         """$x / a$ at the end of a solution, or of many in lanes."""
-        assert sol.ys is not None
-        last = sol.ys[..., -1, :] if sol.ys.ndim > 1 else sol.ys[-1]
+        assert sol.ys is not None and sol.ts is not None
+        last = jnp.take(sol.ys, -1, axis=sol.ts.ndim - 1)  # lanes come before the times
         return last if self.in_sigma else divided(last, path.a(self.ends(path)[1]))
 
     def _along_sigma(self, path: AbstractGaussianPath, x: Array, more: dict) -> Solution:

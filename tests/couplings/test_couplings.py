@@ -56,6 +56,12 @@ def test_pairs_on_the_host_are_those_inside_of_jit(n, seed):
     assert np.all(np.asarray(nk.couplings.ExactOT()(x0, x1)[0]) == np.asarray(pair(x0, x1)[0]))
 
 
+def test_distances_of_half_precision_do_not_overflow():
+    x0 = jnp.array([[300.0], [-300.0]], jnp.float16)
+    found, _ = nk.couplings.ExactOT()(x0, -x0)
+    assert np.all(found == -x0)
+
+
 def test_a_batch_of_images_is_paired_by_all_pixels():
     x0, x1 = batches(0, 8, (4, 4))
     found, _ = pair(x0, x1)

@@ -11,7 +11,7 @@ from support.close import assert_tree_close
 from support.gaussian_paths import PATHS, bent
 
 import ndekit as nk
-from ndekit.paths import convert, scale_time
+from ndekit.paths import Cosine, Polynomial, Shifted, convert, scale_time
 
 MEANS = np.array([[1.5, 0.0], [-1.0, 1.0], [0.0, -1.2]])
 SPREADS = np.array([0.3, 0.5, 0.2])
@@ -161,3 +161,16 @@ def test_of_a_single_point_one_step_is_exact_in_noise_level(name):
         path.sigma(t1) - path.sigma(t0), y0,
     )  # fmt: skip
     assert_tree_close(sol.ys[0], point + (y0 - point) * 0.01 / 20.0, 1e-10)
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("path", [Polynomial(2), Polynomial(3), Cosine()], ids=str)
+def test_a_shifted_path_has_numbers_at_its_ends_where_the_path_has(path, shift):
+    """Found: 0 over 0 where nothing moves, and the root of a time that rounding put beyond 1."""
+    shifted = Shifted(path, shift)
+    for t in (0.0, 1.0):
+        for part in ("a", "m", "dadt", "dmdt"):
+            own, found = (float(getattr(p, part)(t)) for p in (path, shifted))
+            assert np.isfinite(found) or not np.isfinite(own), (t, part)
+        assert abs(float(shifted.a(t)) - float(path.a(t))) < 1e-12
+    assert abs(float(Shifted(path, 1.0).dadt(0.0)) - float(path.dadt(0.0))) < 1e-12

@@ -56,6 +56,13 @@ def test_the_grid_of_eulers_method_goes_towards_the_arctangent():
     assert np.array_equal(best.path.warp, found.path.warp)
 
 
+@pytest.mark.parametrize(("num_steps", "says"), [(4, True), (7, False)])
+def test_fewer_steps_than_knots_are_remarked_on(num_steps, says):
+    """Found: a path of 12 knots that hid its errors from 8 steps, and ended elsewhere."""
+    found = fitted(diffrax.Heun(), num_steps=num_steps, num_knots=6, num_updates=1)
+    assert [("hide its errors" in remark) for remark in found.remarks] == [True] * says
+
+
 @pytest.mark.slow
 def test_the_grid_of_eulers_method_is_the_arctangent():
     found = euler_grid(8, num_updates=400, num_knots=12)

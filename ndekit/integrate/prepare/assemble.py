@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from ...shapes import State, Time
 from ..control.controllers import frozen
 from ..forward.outcome import Outcome
@@ -47,6 +49,7 @@ class Motion:
     field: Converted | None = None
     of_field: list[Any] = dataclasses.field(default_factory=list)
     first_evals: int = 0
+    first_steps: int = 0  # over which these are spread; before the first step if 0
     noise: Noise | None = None
     begin: Callable | None = None  # the solver's state where it begins anew
 
@@ -56,7 +59,11 @@ class Motion:
         begins_anew = outcome.resets is not None and self.begin is not None
         if per_step is None or (begins_anew and self.first_evals):
             return {}
-        number = self.first_evals + per_step * outcome.num_steps
+        first = self.first_evals
+        if self.first_steps:
+            made = jnp.minimum(outcome.num_steps, self.first_steps)
+            first = first // self.first_steps * made
+        number = first + per_step * outcome.num_steps
         if outcome.resets is not None and getattr(self.stepper, "first_same_as_last", False):
             number = number + outcome.resets.count
         return {"num_evals": number}

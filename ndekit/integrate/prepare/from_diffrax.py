@@ -99,10 +99,10 @@ def _motion(given: LoopInputs) -> Motion:
     step_by = lambda terms: step_of(solver, terms, given.args, y, carry0, given.jumps, noisy)
     step, drawn = on_drawn(noise, terms, step_by, t)
     dynamics, constants = convert(step, t, t, y, carry0, jnp.array(False), *drawn)
-    stepper, first_evals = kind(getattr(given.solver, "tableau", None)), 0
+    stepper, first_evals, first_steps = kind(getattr(given.solver, "tableau", None)), 0, 0
     if is_ode and written_together(given.solver, "init", "step", "evaluations"):
         own: Any = given.solver
-        first_evals, evals = own.evaluations
+        first_evals, evals, first_steps = (*own.evaluations, 0)[:3]
         stepper = OpaqueStepper(stepper.tableau, drift_evals=evals)
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None
@@ -113,7 +113,7 @@ def _motion(given: LoopInputs) -> Motion:
     begin = _begin(given, solver, terms, carry0)
     return Motion(
         stepper, dynamics, constants, carry0, last_state, field, of_field,
-        first_evals=first_evals, noise=noise, begin=begin,
+        first_evals=first_evals, first_steps=first_steps, noise=noise, begin=begin,
     )  # fmt: skip
 
 

@@ -20,11 +20,21 @@ from ...tree import sum_in_order
 
 # Terms of a series that is exact to rounding within one unit.
 _TERMS = 20
+_NOTHING = 1e-13
 
 
 def distance(start: Time, t: Time, logarithmic: bool) -> Time:
-    """From `start` to `t`; of logarithms, of which both must have the same sign."""
-    return jnp.log(t / start) if logarithmic else t - start
+    """From `start` to `t`; of logarithms, of which both must have the same sign or be 0."""
+    if not logarithmic:
+        return t - start
+    return jnp.log(_off_zero(t, start) / _off_zero(start, t))
+
+
+def _off_zero(t: Time, beside: Time) -> Time:
+    """A time that has a logarithm: in place of 0 one that is so small beside another that nothing
+    depends on how small it is.
+    """
+    return jnp.where(t == 0, jnp.where(beside == 0, 1, _NOTHING * beside), t)
 
 
 def moments(start: Time, t: Time, number: int, logarithmic: bool) -> list[Time]:
@@ -32,6 +42,7 @@ def moments(start: Time, t: Time, number: int, logarithmic: bool) -> list[Time]:
     v = distance(start, t, logarithmic)
     if not logarithmic:
         return [v ** (k + 1) / (k + 1) for k in range(number)]
+    start = _off_zero(start, t)
     found, power = [jnp.expm1(v)], 1
     for k in range(1, number):
         power = power * v

@@ -80,9 +80,9 @@ class PNDM(diffrax.AbstractSolver):
         self.order_, self.between = order, between
 
     @property
-    def evaluations(self) -> tuple[int, int]:
-        """Of the field: more than one in each of the first steps, and one in each step."""
-        return (self.order_ - 1) ** 2, 1
+    def evaluations(self) -> tuple[int, int, int]:
+        """Of the field: beyond one a step, in each step, and in how many first steps the former."""
+        return (self.order_ - 1) ** 2, 1, self.order_ - 1
 
     def order(self, terms: Any) -> int:
         return 2

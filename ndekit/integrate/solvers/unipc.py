@@ -85,7 +85,9 @@ class UniPC(AbstractMultistep):
             here = jax.lax.cond(made_jump, lambda: rate_of(terms, args, t0, y0), lambda: here)
         known = jnp.where(made_jump, 0, past.number) + 1
         earlier = [distance(t0, t, True) for t in past.ts]
-        start, end = jnp.zeros_like(t1 - t0), distance(t0, jnp.where(t0 * t1 > 0, t1, t0), True)
+        # From 0 one may go on, but neither to it nor across.
+        start, goes_on = jnp.zeros_like(t1 - t0), (t0 * t1 > 0) | (t0 == 0)
+        end = distance(t0, jnp.where(goes_on, t1, t0), True)
         weights = self._weights(t0, t1, self.order_ + 1)
         moved = functools.partial(_moved, y0, weights, end)
         y1, coefficients = moved([start, *earlier], [here, *past.rates], known)
