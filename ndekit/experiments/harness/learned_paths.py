@@ -151,7 +151,8 @@ def rows_of(
     """Every way to learn and to solve, of one law."""
     case, key = case_of(law, seed, sizes.samples), jr.fold_in(jr.key(seed), 1)
     targets = [law.sample((sizes.samples,), key=k) for k in jr.split(jr.fold_in(key, 1))]
-    known = {name: known_paths(law, key, PINNED)[name] for name in KNOWN}
+    everything = known_paths(law, key, PINNED)
+    known = {name: everything[name] for name in KNOWN}
     sample = lambda key, number: _drawn(law, key, number)
     learnt = lambda path, penalty=None, sample=sample: learn(path, sample, sizes, key, penalty)
     solver, tolerance = SOLVERS[by]
