@@ -34,6 +34,8 @@ LONG = (
     "when_training_fails",
     "a_density",
     "your_data",
+    "coming_from_diffrax",
+    "keep_a_budget",
 )
 
 

@@ -85,10 +85,18 @@ IN_FLOWS = [
         tests=(f"{PRESETS}::test_each_makes_its_published_steps_and_counts_them",),
     ),
     Mutant(
+        name="samples-read-at-the-t1-that-was-given",
+        module="ndekit.samplers.sampler",
+        old="return ts[0], ts[-1], how, denoise",
+        new="return t0, t1, how, denoise",
+        what="the samples of a traced grid are those of another level of noise",
+        tests=("tests/samplers/test_from_noise_alone.py::test_a_traced_grid_ends_where_it_says",),
+    ),
+    Mutant(
         name="grid-to-data-without-its-last-step",
         module="ndekit.samplers.sampler",
-        old="ts, t1, denoise = ts[:-1], ts[-2], True",
-        new="ts, t1, denoise = ts[:-1], ts[-2], self.denoise",
+        old="ts, denoise = ts[:-1], True",
+        new="ts, denoise = ts[:-1], self.denoise",
         what="a grid that ends at data alone stops a step before",
         tests=(
             f"{PRESETS}::test_from_noise_alone_to_data_alone_the_last_step_of_a_grid_is_eulers",

@@ -56,7 +56,9 @@ def test_the_grid_of_eulers_method_goes_towards_the_arctangent():
     assert np.array_equal(best.path.warp, found.path.warp)
 
 
-@pytest.mark.parametrize(("num_steps", "says"), [(4, True), (7, False)])
+@pytest.mark.parametrize(
+    ("num_steps", "says"), [(4, True), pytest.param(7, False, marks=pytest.mark.slow)]
+)
 def test_fewer_steps_than_knots_are_remarked_on(num_steps, says):
     """Found: a path of 12 knots that hid its errors from 8 steps, and ended elsewhere."""
     found = fitted(diffrax.Heun(), num_steps=num_steps, num_knots=6, num_updates=1)
