@@ -179,9 +179,10 @@ class Sampler(eqx.Module):
             if len(ts) > 2 and flow.is_infinite(t1):
                 ts, denoise = ts[:-1], True
             us = flow.at(ts)
+            # The grid's own ends: of traced ones nobody knows whether they are `t0` and `t1`.
+            t0, t1 = ts[0], ts[-1]
         how = dict(t0=us[0], t1=us[-1], dt0=None, stepsize_controller=diffrax.StepTo(us))
-        # The grid's own ends: of traced ones nobody knows whether they are `t0` and `t1`.
-        return ts[0], ts[-1], how, denoise
+        return t0, t1, how, denoise
 
 
 def _terms(

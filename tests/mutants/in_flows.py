@@ -87,8 +87,8 @@ IN_FLOWS = [
     Mutant(
         name="samples-read-at-the-t1-that-was-given",
         module="ndekit.samplers.sampler",
-        old="return ts[0], ts[-1], how, denoise",
-        new="return t0, t1, how, denoise",
+        old="            t0, t1 = ts[0], ts[-1]\n",
+        new="",
         what="the samples of a traced grid are those of another level of noise",
         tests=("tests/samplers/test_from_noise_alone.py::test_a_traced_grid_ends_where_it_says",),
     ),

@@ -47,6 +47,7 @@ BAD = {
     "stratified_times": lambda: nk.losses.stratified_times(jr.key(0), 4, MORE, 0.1),
     "t_of_sigma": lambda: nk.paths.VE(0.01, 10.0).t_of_sigma(ELEVEN),
     "sampler, falling": lambda: sampled(FALLING),
+    "sampler, noise alone": lambda: nk.samplers.dpm_solver_2(4, "t")(FLOW, POINT)[0],
     "sampler, other ends": lambda: sampled(TIMES, TENTH),
     "a solve along a path": lambda: along((0.001, 10.0)),
     "shortcut": lambda: with_step(nk.losses.shortcut, MORE),
