@@ -72,7 +72,7 @@ class ExactOT(eqx.Module):
         return x0[partners(costs)], x1
 
 
-def partners(costs: Float[Array, "n n"]) -> Int[Array | np.ndarray, " n"]:
+def partners(costs: Float[Array | np.ndarray, "n n"]) -> Int[Array | np.ndarray, " n"]:
     """For each column the row that the cheapest assignment gives it."""
     if not isinstance(costs, Tracer):
         return linear_sum_assignment(np.asarray(costs).T)[1]

@@ -126,7 +126,8 @@ def shortcut(
     key, of_time = jr.split(key)
     if t is None:
         t = jr.uniform(of_time, (), x1.dtype) * (1 - 2 * h)
-    _check_ahead(t, 2 * step, "t + 2 step")
+    else:
+        _check_ahead(t, 2 * step, "t + 2 step")
     x0, t = drawn(key, x1, x0, t)
     x, v = _point(path, t, x0, x1, teacher)
     first = called(flow_map, t, x, t + h, x1)
@@ -191,7 +192,8 @@ def consistency(
     key, of_time = jr.split(key)
     if t is None:
         t = jr.uniform(of_time, (), x1.dtype) * (1 - h)
-    _check_ahead(t, step, "t + step")
+    else:
+        _check_ahead(t, step, "t + step")
     x0, t = drawn(key, x1, x0, t)
     x, end = path.sample(t, x0, x1), t + h
     if teacher is None:

@@ -219,11 +219,11 @@ def check_sample(name: str, x: Any, like: Any) -> None:
         )
 
 
-def one_time(name: str, t: Time, most: float = 1.0) -> Array:
+def one_time(name: str, t: Time) -> Array:
     """A time as an array.
 
     Raises:
-        ValueError: for several, or a known one that is not in [0, most].
+        ValueError: for several, or a known one that is not in [0, 1].
     """
     t = as_time(t)
     if t.ndim:
@@ -231,7 +231,7 @@ def one_time(name: str, t: Time, most: float = 1.0) -> Array:
             f"`{name}` must be one time, got shape {t.shape}. A loss is of one sample: map over a "
             "batch with `jax.vmap`."
         )
-    real(name, t, least=0.0, most=most, advice="Noise is at 0, data are at 1.")
+    real(name, t, least=0.0, most=1.0, advice="Noise is at 0, data are at 1.")
     return t
 
 

@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,6 +38,18 @@ class AbstractDensity(eqx.Module):
         """Independent samples, `(*batch, *shape)`."""
 
 
+def check_points(x: Any, shape: tuple[int, ...], reason: str = "") -> None:
+    """Pass over points, `(*batch, *shape)`.
+
+    Raises:
+        ValueError: for other shapes; `reason` says why this one.
+    """
+    if x.shape[x.ndim - len(shape) :] != shape:
+        raise ValueError(
+            f"`x` must be points of shape {('...', *shape)}{reason}, got {tuple(x.shape)}."
+        )
+
+
 class StandardNormal(AbstractDensity):
     """Independent normal numbers of mean 0 and variance 1. Nothing of it is learnt.
 
@@ -67,10 +80,7 @@ class StandardNormal(AbstractDensity):
         return self.lengths
 
     def log_prob(self, x: Float[Array, "..."]) -> Float[Array, "*batch"]:
-        if x.shape[x.ndim - len(self.shape) :] != self.shape:
-            raise ValueError(
-                f"`x` must be points of shape {('...', *self.shape)}, got {tuple(x.shape)}."
-            )
+        check_points(x, self.shape)
         axes = tuple(range(-len(self.shape), 0))
         return -0.5 * jnp.sum(x**2 + LOG_2_PI, axis=axes)
 

@@ -16,7 +16,7 @@ from ..paths.conversion import Prediction
 from ..paths.gaussian import times
 from ..paths.roots import as_time
 from ..shapes import Args, Time
-from .densities import LOG_2_PI, AbstractDensity
+from .densities import LOG_2_PI, AbstractDensity, check_points
 
 
 class GaussianMixture(AbstractDensity):
@@ -114,7 +114,7 @@ class GaussianMixture(AbstractDensity):
             ValueError: if `what` is none of the four, or `x` has another shape.
         """
         check_choice("what", what, get_args(Prediction))
-        self._check_points(x)
+        check_points(x, self.shape, ", as the means are")
         (a, m), variance = self._path_at(path, t), self._variance()
         means, total = a * self.means, a**2 * variance + m**2
         share = jax.nn.softmax(self._joint(x, means, total), axis=-1)
@@ -168,20 +168,13 @@ class GaussianMixture(AbstractDensity):
 
     def _joint(self, x: Array, means: Array, variance: Array) -> Array:
         """The log density of point and mode, `(*batch, modes)`."""
-        self._check_points(x)
+        check_points(x, self.shape, ", as the means are")
         axes = tuple(range(-len(self.shape), 0))
         squares = self._from_modes(x, means) ** 2 / self._beside(x, variance)
         logs = jnp.broadcast_to(jnp.log(variance) + LOG_2_PI, means.shape)
         constants = self.log_weights - 0.5 * jnp.sum(logs, axis=axes)
         total = jnp.sum(squares, axis=axes)
         return constants.reshape(*[1] * (total.ndim - 1), -1) - 0.5 * total
-
-    def _check_points(self, x: Any) -> None:
-        if x.shape[x.ndim - len(self.shape) :] != self.shape:
-            raise ValueError(
-                f"`x` must be points of shape {('...', *self.shape)}, as the means are, got "
-                f"{x.shape}."
-            )
 
 
 class MixtureNetwork(eqx.Module):
