@@ -156,30 +156,28 @@ def rows_of(
     sample = lambda key, number: _drawn(law, key, number)
     learnt = lambda path, penalty=None, sample=sample: learn(path, sample, sizes, key, penalty)
     solver, tolerance = SOLVERS[by]
-    chosen = lambda law: ours(_seen_by(law, case), seed, sizes, solver, tolerance=tolerance)
-    judged = partial(_judged, case, targets[0], by)
+    chosen = lambda seen: ours(seen, seed, sizes, solver, tolerance=tolerance)
+    about |= dict(solver=by, w2_floor=wasserstein2(*map(np.asarray, targets)))
+    judged = partial(_judged, target=targets[0], by=by, about=about)
 
-    floor = wasserstein2(*map(np.asarray, targets))
-    for name in ("Cond-OT", "kinetic-optimal"):
-        yield from judged(law, known[name], floor, trained="exact", path=name, **about)
+    exact = law.along(VE(*PINNED), 1.0)
+    yield from judged(case, {name: known[name] for name in KNOWN[::2]}, "exact", density=exact)
     base = learnt(known["Cond-OT"])
-    after = chosen(base)
-    for name, path in (known | {"ours": after}).items():
-        yield from judged(base, path, floor, trained="on Cond-OT", path=name, **about)
+    seen = _seen_by(base, case)
+    after = chosen(seen)
+    yield from judged(seen, known | {"ours": after}, "on Cond-OT")
     for name in KNOWN[1:]:
-        found = learnt(known[name])
-        yield from judged(found, known[name], floor, trained=f"on {name}", path=name, **about)
-    found = learnt(after)
-    yield from judged(found, after, floor, trained="on ours", path="ours", **about)
-    again = chosen(found)
-    yield from judged(found, again, floor, trained="on ours", path="ours, anew", **about)
+        found = _seen_by(learnt(known[name]), case)
+        yield from judged(found, {name: known[name]}, f"on {name}")
+    found = _seen_by(learnt(after), case)
+    yield from judged(found, {"ours": after, "ours, anew": chosen(found)}, "on ours")
     others = {
         "on Cond-OT, iso": learnt(known["Cond-OT"], straighter),
         "on Cond-OT, error": learnt(known["Cond-OT"], partial(cheaper, by)),
         "reflow": learnt(known["Cond-OT"], sample=straightened(base, case.starts.dtype)),
     }
     for name, found in others.items():
-        yield from judged(found, known["Cond-OT"], floor, trained=name, path="Cond-OT", **about)
+        yield from judged(_seen_by(found, case), {"Cond-OT": known["Cond-OT"]}, name)
 
 
 def _drawn(law: GaussianMixture, key: Any, number: int) -> tuple[Any, Any]:
@@ -194,22 +192,24 @@ def _seen_by(law: Any, case: Case) -> Case:
 
 
 def _judged(
-    case: Case, target: Any, by: str, law: Any, path: Any, floor: float, /, **about: Any
+    seen: Case,
+    paths: Mapping[str, Any],
+    trained: str,
+    *,
+    density: Any = None,
+    target: Any,
+    by: str,
+    about: dict[str, Any],
 ) -> Iterator[TableRow]:
-    """Steps, and how near samples come to the target, at several tolerances."""
-    solver, tolerance = SOLVERS[by]
-    seen, noise = _seen_by(law, case), jr.normal(jr.key(7), target.shape, target.dtype)
-    nll = float(-jnp.mean(eqx.filter_jit(_log_prob)(law, target + PINNED[0] * noise)))
-    for factor in FACTORS:
-        looser = jnp.asarray(factor * tolerance)
-        found = solved(solver_along(path, law, solver, looser, PINNED), path, case.starts)
-        w2 = wasserstein2(np.asarray(found["ends"]), np.asarray(target))
-        told = dict(solver=by, tolerance=factor * tolerance, **told_of(found, seen))
-        yield about | told | dict(w2=w2, w2_floor=floor, nll=nll)
-
-
-def _log_prob(law: Any, x: Any) -> Any:
-    if isinstance(law, Learnt):
-        return law.log_prob(x)
-    path = VE(*PINNED)
-    return law.along(path, 1.0).log_prob(x)
+    """Steps, and how near samples come to the target, on each path at several tolerances."""
+    (solver, tolerance), noise = SOLVERS[by], jr.normal(jr.key(7), target.shape, target.dtype)
+    log_prob = eqx.filter_jit(lambda law, x: law.log_prob(x))
+    density = seen.law if density is None else density
+    nll = float(-jnp.mean(log_prob(density, target + PINNED[0] * noise)))
+    for name, path in paths.items():
+        for factor in FACTORS:
+            looser = jnp.asarray(factor * tolerance)
+            found = solved(solver_along(path, seen.law, solver, looser, PINNED), path, seen.starts)
+            w2 = wasserstein2(np.asarray(found["ends"]), np.asarray(target))
+            told = dict(trained=trained, path=name, tolerance=factor * tolerance)
+            yield about | told | told_of(found, seen) | dict(w2=w2, nll=nll)
