@@ -18,7 +18,8 @@ from .experiments.harness.arguments import (
     numbers,
 )
 from .experiments.harness.compare import draw_pictures, metric_of_jobs, table
-from .experiments.harness.measured import measure
+from .experiments.harness.errors import RowsError, SettingError, UnknownNameError
+from .experiments.harness.measured import measure, settings, with_sizes
 from .experiments.harness.provenance import versions
 from .experiments.harness.queue import Visit, reason_of, work
 from .experiments.harness.registry import (
@@ -27,12 +28,10 @@ from .experiments.harness.registry import (
     MEASUREMENTS,
     REGULARIZERS,
     Job,
-    SettingError,
-    UnknownNameError,
     find_measurement,
     make_job,
 )
-from .experiments.harness.row import Row, RowsError
+from .experiments.harness.row import Row
 from .experiments.harness.runs import run_jobs
 from .experiments.harness.search import search_table
 from .experiments.harness.turns import seconds_table, train_in_turns, write_seconds
@@ -106,6 +105,7 @@ def _list(options: argparse.Namespace) -> int:
     print("\nmeasurements")
     for name, measurement in MEASUREMENTS.items():
         print(f"  {name:<22}{measurement.about}\n    --part {', '.join(measurement.parts)}")
+        print(f"    --set {settings(measurement)}")
     print("\nregularizers")
     for name, regularizer in REGULARIZERS.items():
         print(f"  {name:<22}{regularizer.about}")
@@ -154,7 +154,8 @@ def _time(options: argparse.Namespace) -> int:
 
 def _measure(options: argparse.Namespace) -> int:
     measurement, parts = find_measurement(options.experiment, options.part or [])
-    print(measure(measurement, parts, _out(options), fresh=options.fresh, say=_say))
+    sizes = with_sizes(measurement, options.set or [])
+    print(measure(measurement, parts, _out(options), sizes=sizes, fresh=options.fresh, say=_say))
     return 0
 
 
@@ -279,6 +280,7 @@ def _add_measure(commands: Any) -> argparse.ArgumentParser:
     measuring.set_defaults(command=_measure)
     measuring.add_argument("experiment", help="see `ndekit list`, under measurements")
     measuring.add_argument("--part", action="append", help="a table, and another (default: all)")
+    measuring.add_argument("--set", action="append", metavar="SIZE=N", help="see `ndekit list`")
     measuring.add_argument("--out", metavar="FOLDER", help="default: runs/EXPERIMENT")
     return measuring
 

@@ -20,7 +20,7 @@ from ..plot import plot_work
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
 from .harness.learned_paths import rows_of
-from .harness.measured import Measurement, TableRow
+from .harness.measured import Measurement, Piece, TableRow
 from .harness.path_cases import (
     KNOTS,
     NUM_STEPS,
@@ -37,6 +37,7 @@ from .harness.path_cases import (
     row_of,
     solver_along,
 )
+from .harness.path_tables import summary
 
 NOISE_LEFT = 0.02  # the spread that points of data are given
 
@@ -92,9 +93,9 @@ DATA: dict[str, Callable[[int, Sizes], GaussianMixture]] = {
 }
 
 
-def energies(seed: int, sizes: Sizes) -> Iterator[TableRow]:
-    """Kinetic energies of 3000 points of the checkerboard, for each coordinate."""
-    x = jnp.asarray(normalised(checkerboard(np.random.default_rng(seed), 3000)))
+def energies(seed: int, sizes: Sizes, data: str) -> Iterator[TableRow]:
+    """Kinetic energies of 3000 points, for each coordinate."""
+    x = DATA[data](seed, sizes._replace(points=3000)).means
     key = jr.key(seed)
     mmse = jax.jit(posterior_variance(x, key=key, num=4 * sizes.samples))
     best = KineticOptimal.fit(x, key=key, num_samples=4 * sizes.samples)
@@ -109,10 +110,10 @@ def energies(seed: int, sizes: Sizes) -> Iterator[TableRow]:
 
 
 def closed_form(
-    seed: int, sizes: Sizes, names: tuple[str, ...] = ("Heun 1e-2", "Tsit5 1e-3")
+    seed: int, sizes: Sizes, data: str, names: tuple[str, ...] = ("Heun 1e-2", "Tsit5 1e-3")
 ) -> Iterator[TableRow]:
     """Stage A: data N(0, s^2) in one dimension."""
-    case, std, path0 = case_of(DATA["gaussian"](seed, sizes), seed, sizes.samples), 0.5, VE(*PINNED)
+    case, std, path0 = case_of(DATA[data](seed, sizes), seed, sizes.samples), 0.5, VE(*PINNED)
     field, common = case.law.velocity(path0), dict(starts=case.fitted_on, key=jr.key(seed))
     common |= dict(progress=False, batch_size=sizes.batch, data_std=std)
     found = fit_path(
@@ -172,74 +173,73 @@ def _scale_off(path: LearnedPath, std: float) -> float:
     return float(np.max(np.abs(spread - line)) / np.mean(spread))
 
 
-def exact_fields(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+def exact_fields(seed: int, sizes: Sizes, data: str, by: str) -> Iterator[TableRow]:
     """Stage B: exact velocities in two dimensions, adaptive steps."""
-    for data in names:
-        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
-        solver, tolerance = SOLVERS[by]
-        paths = known_paths(case.law, jr.key(seed), PINNED)
-        base = paths["log sigma"]
-        first = solver_along(base, case.law, solver, tolerance, PINNED)
-        paths["equidistributed"] = equidistributed(first, base, case.fitted_on)
-        paths["ours"] = ours(case, seed, sizes, solver, tolerance=tolerance)
-        for name, path in paths.items():
-            yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
+    case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
+    solver, tolerance = SOLVERS[by]
+    paths = known_paths(case.law, jr.key(seed), PINNED)
+    base = paths["log sigma"]
+    first = solver_along(base, case.law, solver, tolerance, PINNED)
+    paths["equidistributed"] = equidistributed(first, base, case.fitted_on)
+    paths["ours"] = ours(case, seed, sizes, solver, tolerance=tolerance)
+    for name, path in paths.items():
+        yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
 
 
-def fixed_steps(seed: int, sizes: Sizes, names: tuple[str, ...]) -> Iterator[TableRow]:
+def fixed_steps(seed: int, sizes: Sizes, data: str) -> Iterator[TableRow]:
     """Stage B at eight steps of Heun's method, where only the error at the end tells."""
-    for data in names:
-        case, solver = case_of(DATA[data](seed, sizes), seed, sizes.samples), diffrax.Heun()
-        along = lambda path, case=case: solver_along(
-            path, case.law, diffrax.Heun(), None, PINNED, num_steps=NUM_STEPS
-        )
-        paths = known_paths(case.law, jr.key(seed), PINNED)
-        paths["ours"] = ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
-        start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS)
-        solve = PathSolve(
-            paths["log sigma"], case.law.velocity(paths["log sigma"]), solver, None, PINNED,
-            num_steps=NUM_STEPS,
-        )  # fmt: skip
-        paths["Bespoke"] = bespoke(solve, case, start, jr.key(seed), sizes.updates, sizes.batch)
-        for name, path in paths.items():
-            yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
+    case, solver = case_of(DATA[data](seed, sizes), seed, sizes.samples), diffrax.Heun()
+    along = partial(
+        solver_along, law=case.law, solver=solver, tolerance=None, pinned=PINNED,
+        num_steps=NUM_STEPS,
+    )  # fmt: skip
+    paths = known_paths(case.law, jr.key(seed), PINNED)
+    paths["ours"] = ours(case, seed, sizes, solver, num_steps=NUM_STEPS)
+    start = LearnedPath.like(Trigonometric(), *PINNED, num_knots=KNOTS)
+    solve = along(paths["log sigma"])
+    paths["Bespoke"] = bespoke(solve, case, start, jr.key(seed), sizes.updates, sizes.batch)
+    for name, path in paths.items():
+        yield row_of(along(path), path, case, path=name, data=data, solver="Heun, 8 steps")
 
 
-def diagonal(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+def diagonal(seed: int, sizes: Sizes, data: str, by: str) -> Iterator[TableRow]:
     """Stage D: a scale for each coordinate against one for all."""
-    for data in names:
-        case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
-        solver, tolerance = SOLVERS[by]
-        size = case.starts.shape[1]
-        paths: dict[str, Any] = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
-        for name, sizes_of in (("scalar", None), ("diagonal", size)):
-            paths[name] = ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
-        for name, path in paths.items():
-            yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
+    case = case_of(DATA[data](seed, sizes), seed, sizes.samples)
+    solver, tolerance = SOLVERS[by]
+    size = case.starts.shape[1]
+    paths: dict[str, Any] = {"Cond-OT": CondOT(), "trigonometric": Trigonometric()}
+    for name, sizes_of in (("scalar", None), ("diagonal", size)):
+        paths[name] = ours(case, seed, sizes, solver, size=sizes_of, tolerance=tolerance)
+    for name, path in paths.items():
+        yield from judged(case, path, solver, tolerance, path=name, data=data, solver=by)
 
 
-def learned(seed: int, sizes: Sizes, names: tuple[str, ...], by: str) -> Iterator[TableRow]:
+def learned(seed: int, sizes: Sizes, data: str, by: str) -> Iterator[TableRow]:
     """Stage C: what a network has learnt, along a path that is found afterwards or before."""
-    for data in names:
-        yield from rows_of(DATA[data](seed, sizes), seed, sizes, by, data=data)
+    yield from rows_of(DATA[data](seed, sizes), seed, sizes, by, data=data)
 
 
 FIELDS = ("8gaussians", "checkerboard", "anisotropic")
-PARTS: dict[str, Callable[[int, Sizes], Iterator[TableRow]]] = {
-    "energies": energies,
-    "closed form": closed_form,
-    **{f"exact fields, {by}": partial(exact_fields, names=FIELDS, by=by) for by in SOLVERS},
-    "exact fields, 8 steps": partial(fixed_steps, names=FIELDS),
-    "learned": partial(learned, names=FIELDS[:2], by="Heun 1e-2"),
-    "diagonal": partial(diagonal, names=("thin", "digits"), by="Heun 1e-2"),
+# What makes the rows of a seed and a data set, and of which data sets.
+PARTS: dict[str, tuple[Callable[[int, Sizes, str], Iterator[TableRow]], tuple[str, ...]]] = {
+    "energies": (energies, ("checkerboard",)),
+    "closed form": (closed_form, ("gaussian",)),
+    **{f"exact fields, {by}": (partial(exact_fields, by=by), FIELDS) for by in SOLVERS},
+    "exact fields, 8 steps": (fixed_steps, FIELDS),
+    "learned": (partial(learned, by="Heun 1e-2"), FIELDS[:2]),
+    "diagonal": (partial(diagonal, by="Heun 1e-2"), ("thin", "digits")),
 }
 
 
-def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
-    """The rows of a part, seed by seed."""
+def pieces(part: str, sizes: Sizes) -> Iterator[Piece]:
+    """Each data set of each seed: the first seed of all before the second."""
+    make, names = PARTS[part]
     for seed in sizes.seeds:
-        for row in PARTS[name](seed, sizes):
-            yield dict(seed=seed) | row
+        for data in names:
+            rows = lambda seed=seed, data=data: (
+                dict(seed=seed) | row for row in make(seed, sizes, data)
+            )
+            yield Piece(f"{data} {seed}", sizes._replace(seeds=(seed,)), rows)
 
 
 def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
@@ -274,6 +274,8 @@ def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
 MEASUREMENT = Measurement(
     about="steps of solvers along the path chosen by their own error, and along others",
     draw=_draw,
-    parts={name: partial(rows, name) for name in PARTS},
+    summary=summary,
+    parts={name: partial(pieces, name) for name in PARTS},
+    sizes=Sizes(),
     float64=True,
 )

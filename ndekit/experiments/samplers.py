@@ -21,7 +21,7 @@ from ..paths import VP, AbstractGaussianPath, Cosine
 from ..plot import plot_work
 from ..samplers.variables import Variable
 from .harness.digit_flow import digit_flow
-from .harness.measured import Measurement, TableRow, file_name
+from .harness.measured import Measurement, Piece, TableRow, file_name
 
 LEVELS = (80.0, 0.01)  # of noise, at the start and at the end, of data with a mean square of 1
 FINE = (1e-10, 1e-10)
@@ -105,7 +105,7 @@ VARIABLES: tuple[Variable, ...] = get_args(Variable)
 TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
-def rows(name: str, sizes: Sizes = Sizes()) -> Iterator[TableRow]:
+def rows(name: str, sizes: Sizes) -> Iterator[TableRow]:
     """The errors of every sampler on a problem: one row for each and each number of steps.
 
     The error is the distance of the end, as x / a, to that of a fine solve from the same noise,
@@ -190,9 +190,15 @@ def _label(row: TableRow) -> str:
     return f"{row['sampler']} in {row['variable']}" if row["variable"] else row["sampler"]
 
 
+def _whole(name: str, sizes: Sizes) -> Iterator[Piece]:
+    """A problem is one piece: its seeds are solved together."""
+    yield Piece("", sizes, lambda: rows(name, sizes))
+
+
 MEASUREMENT = Measurement(
     about="error against evaluations of every sampler in every variable",
-    parts={name: partial(rows, name) for name in PROBLEMS},
+    parts={name: partial(_whole, name) for name in PROBLEMS},
+    sizes=Sizes(),
     draw=_draw,
     float64=True,
 )

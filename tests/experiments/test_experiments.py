@@ -23,14 +23,13 @@ from ndekit.experiments.cnf_toys import Toy
 from ndekit.experiments.harness import compare, registry, row, runs, search, turns
 from ndekit.experiments.harness.classification import Classification
 from ndekit.experiments.harness.distances import marginal_distance
+from ndekit.experiments.harness.errors import SettingError, UnknownNameError
 from ndekit.experiments.harness.loss import first_carry, make_loss
 from ndekit.experiments.harness.measuring import measure, time_predictions, without_costs
 from ndekit.experiments.harness.registry import (
     ABLATION,
     EXPERIMENTS,
     REGULARIZERS,
-    SettingError,
-    UnknownNameError,
     find_regularizer,
     make_job,
 )

@@ -10,7 +10,7 @@ import pytest
 from support.close import assert_tree_close
 
 from ndekit.experiments import paths
-from ndekit.experiments.harness import learned_paths, path_cases
+from ndekit.experiments.harness import learned_paths, path_cases, path_tables
 from ndekit.fields import MLP
 from ndekit.paths import VE, CondOT, Trigonometric, scale_time
 from ndekit.train import PathSolve
@@ -48,8 +48,8 @@ def test_a_learned_path_near_another_has_its_levels_and_its_scale():
 def test_steps_are_compared_at_equal_error():
     """Of a method of order two: a hundredth of the error for ten times the steps."""
     found = [dict(error=error, steps=0.5 / error**0.5) for error in (1e-4, 1e-1, 1e-2)]
-    assert path_cases.steps_at(found, 1e-3) == pytest.approx(0.5 / 1e-3**0.5)
-    assert path_cases.steps_at(found, 1e-5) == np.inf
+    assert path_tables.steps_at(found, 1e-3) == pytest.approx(0.5 / 1e-3**0.5)
+    assert path_tables.steps_at(found, 1e-5) == np.inf
 
 
 def learnt():
@@ -76,15 +76,19 @@ def test_reflown_pairs_end_where_the_learnt_field_takes_the_noise():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["exact fields, Heun 1e-2", "exact fields, 8 steps", "diagonal", "energies"]
+    "part", ["exact fields, Heun 1e-2", "exact fields, 8 steps", "diagonal", "energies"]
 )
-def test_every_row_is_finite(name, x64):
-    check_rows(list(paths.rows(name, TINY)))
+def test_every_row_is_finite(part, x64):
+    found = [row for piece in paths.pieces(part, TINY) for row in piece.rows()]
+    check_rows(found)
+    told = path_tables.of_paths(found)
+    assert len(told) == len({row["path"] for row in found})
+    assert "nan" not in str(told) and all(row["seeds"] == 1 for row in told)
 
 
 @pytest.mark.slow
 def test_every_row_of_what_a_network_has_learnt_is_finite(x64):
-    found = list(paths.learned(0, TINY, ("8gaussians",), "Heun 1e-2"))
+    found = list(paths.learned(0, TINY, "8gaussians", "Heun 1e-2"))
     check_rows(found)
     assert {row["trained"] for row in found} >= {"exact", "on Cond-OT", "on ours", "reflow"}
 
@@ -97,3 +101,27 @@ def check_rows(found):
         if "steps" in row:
             assert row["steps"] == pytest.approx(row["accepted"] + row["rejected"])
             assert row["worst"] >= row["steps"]
+
+
+def test_a_table_says_means_over_seeds_and_steps_at_equal_error():
+    """Of a method of order two, half as good on the second seed."""
+    found = [
+        dict(seed=seed, tolerance=tolerance, path="a", data="b", solver="Heun 1e-2",
+             steps=(1 + seed) / tolerance**0.5, worst=9 + 2 * seed, error=tolerance)
+        for seed in (0, 1)
+        for tolerance in (1e-1, 1e-2, 1e-3)
+    ]  # fmt: skip
+    (row,) = path_tables.of_paths(found)
+    assert row["seeds"] == 2 and row["steps"] == "15 ± 7" and row["worst"] == "10 ± 1"
+    assert row["steps at error 0.01"] == row["steps"]
+    assert row["steps at error 0.05"] == "6.71 ± 3"
+    found[0]["error"] = 0.08  # beyond this the first seed has no row
+    assert path_tables.of_paths(found)[0]["steps at error 0.1"] == "reached by 1 of 2"
+    assert "exact: b\n\n| path" in path_tables.summary({"exact": found})
+
+
+def test_seeds_and_data_sets_are_pieces_by_themselves():
+    """So that an interruption loses one of them at most."""
+    found = list(paths.pieces("exact fields, Heun 1e-2", TINY._replace(seeds=(0, 2))))
+    assert [piece.name for piece in found][2:4] == ["anisotropic 0", "8gaussians 2"]
+    assert found[3].sizes == TINY._replace(seeds=(2,))

@@ -40,19 +40,22 @@ def test_more_evaluations_are_less_error_and_orders_come_out(few):
 
 def test_the_command_writes_its_table_once_and_draws_it(few, tmp_path, monkeypatch, capsys):
     measurement = MEASUREMENTS["samplers"]
-    small = lambda: samplers.rows("2-D", SMALL._replace(evals=(24,)))
-    monkeypatch.setitem(
-        MEASUREMENTS, "samplers", measurement._replace(parts={"2-D": small, "64-D": small})
-    )
-    command = ["measure", "samplers", "--part", "2-D", "--out", str(tmp_path)]
+    small = measurement._replace(sizes=SMALL._replace(evals=(48,)))
+    monkeypatch.setitem(MEASUREMENTS, "samplers", small)
+    command = ["measure", "samplers", "--part", "2-D", "--set", "evals=24", "--out", str(tmp_path)]
     assert main(command) == 0
     first = capsys.readouterr().out
     assert "| 2-D     | DDIM " in first and str(tmp_path / "2-D_samplers.png") in first
-    rows = [json.loads(line) for line in (tmp_path / "2-D.jsonl").read_text().splitlines()]
+    lines = (tmp_path / "2-D.jsonl").read_text().splitlines()
+    about, *rows = [json.loads(line) for line in lines]
+    assert about == {"sizes": {"samples": 4, "seeds": 2, "evals": [24], "updates": 2}}
     assert len(rows) == 4 and np.isfinite([row["error"] for row in rows]).all()
     monkeypatch.setitem(samplers.PROBLEMS, "2-D", None)  # is not made again
     assert main(command) == 0
     assert capsys.readouterr().out == first
+    # Nor is it taken for the table of other sizes.
+    assert main(["measure", "samplers", "--part", "2-D", "--out", str(tmp_path)]) == 2
+    assert "2-D.jsonl` is of other sizes" in capsys.readouterr().err
 
 
 def test_a_part_that_there_is_not_is_refused(capsys):
@@ -60,3 +63,14 @@ def test_a_part_that_there_is_not_is_refused(capsys):
     assert "no part of `samplers` `3-D`" in capsys.readouterr().err
     assert main(["measure", "sampler"]) == 2
     assert "Did you mean `samplers`?" in capsys.readouterr().err
+
+
+def test_a_size_that_there_is_not_is_refused(capsys):
+    command = ["measure", "samplers", "--set"]
+    assert main([*command, "points=3"]) == 2
+    assert "no size `points`. There are: samples=200 seeds=5 evals=12,24" in capsys.readouterr().err
+    for setting in ("evals=12;24", "evals=12,", "evals"):
+        assert main([*command, setting]) == 2
+        assert "`evals` is whole numbers with commas, got" in capsys.readouterr().err
+    assert main([*command, "samples=0"]) == 2
+    assert "`samples` has to be" in capsys.readouterr().err

@@ -16,9 +16,10 @@ from ndekit.cli import main
 from ndekit.data import Series, black_scholes, double_ou
 from ndekit.experiments import known_answers, vowels
 from ndekit.experiments.harness import compare, registry, row, runs
+from ndekit.experiments.harness.errors import SettingError
 from ndekit.experiments.harness.loss import first_carry, make_loss
 from ndekit.experiments.harness.measuring import measure, rows_of
-from ndekit.experiments.harness.registry import EXPERIMENTS, SettingError, find_regularizer
+from ndekit.experiments.harness.registry import EXPERIMENTS, find_regularizer
 from ndekit.experiments.harness.series import AbstractSeriesTask, NoSolve, OfSeries, SeriesParts
 
 SIZES = (24, 6, 10)

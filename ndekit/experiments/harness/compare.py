@@ -12,7 +12,8 @@ import numpy as np
 from ...plot import plot_frontier, plot_solver_seen, plot_training
 from ...plot.frontier import spread
 from .config import Coefficient
-from .registry import Job, SettingError, find_config, find_regularizer
+from .errors import SettingError
+from .registry import Job, find_config, find_regularizer
 from .row import Row
 from .runs import folder_of, read_steps
 from .task import Metric

@@ -8,7 +8,24 @@ from typing import Any, NamedTuple
 
 import jax
 
+from ...numbers import count
+from .errors import RowsError, SettingError
+
 TableRow = dict[str, Any]
+Tables = Mapping[str, Sequence[TableRow]]
+
+
+class Piece(NamedTuple):
+    """Rows that are made at once: what an interruption loses at most.
+
+    Attributes:
+        name: what a part's other pieces have not; empty if it is the whole part.
+        sizes: what its rows depend on, by which a file of others is known.
+    """
+
+    name: str
+    sizes: Any
+    rows: Callable[[], Iterator[TableRow]]
 
 
 class Measurement(NamedTuple):
@@ -16,14 +33,18 @@ class Measurement(NamedTuple):
 
     Attributes:
         about: one line for `ndekit list`.
-        parts: what makes the rows of each table, by its name; all rows have the same columns.
+        parts: the pieces of each table, by its name, for `sizes`; all rows have the same columns.
+        sizes: how much is done, numbers and tuples of numbers: a `NamedTuple` with defaults.
         draw: makes pictures in a folder of the tables that are there, and returns their files.
+        summary: what is told of the tables in place of themselves.
         float64: whether everything is in float64 (JAX's x64 mode is switched on for the while).
     """
 
     about: str
-    parts: Mapping[str, Callable[[], Iterator[TableRow]]]
-    draw: Callable[[Mapping[str, Sequence[TableRow]], Path], list[Path]] | None = None
+    parts: Mapping[str, Callable[[Any], Iterator[Piece]]]
+    sizes: Any
+    draw: Callable[[Tables, Path], list[Path]] | None = None
+    summary: Callable[[Tables], str] | None = None
     float64: bool = False
 
 
@@ -32,41 +53,91 @@ def measure(
     parts: Sequence[str],
     out: Path,
     *,
+    sizes: Any = None,
     fresh: bool = False,
     say: Callable[[str], None] = print,
 ) -> str:
     """The tables of some parts, in Markdown, and pictures of them.
 
-    A part that is done is in `out` as a file, and is read from there unless `fresh`; one that was
-    interrupted is done again.
+    A piece of a part that is done is in `out` as a file, and is read from there unless `fresh`; one
+    that was interrupted is done again.
+
+    Raises:
+        RowsError: if a file is one of other sizes.
     """
     out.mkdir(parents=True, exist_ok=True)
-    tables = {}
+    sizes, tables = measurement.sizes if sizes is None else sizes, {}
     with jax.enable_x64(measurement.float64):
         for part in parts:
-            path = out / f"{file_name(part)}.jsonl"
-            if fresh or not path.exists():
-                _write(path, measurement.parts[part](), say)
-            lines = path.read_text(encoding="utf-8").splitlines()
-            tables[part] = [json.loads(line) for line in lines]
+            tables[part] = [
+                row
+                for piece in measurement.parts[part](sizes)
+                for row in _rows_of(piece, out / f"{file_name(part, piece.name)}.jsonl", fresh, say)
+            ]
     drawn = [] if measurement.draw is None else measurement.draw(tables, out)
-    said = [f"{part}\n\n{table_of(rows)}\n" for part, rows in tables.items()]
-    return "\n".join([*said, f"tables: {out}", f"pictures: {', '.join(map(str, drawn)) or 'none'}"])
+    tell = told if measurement.summary is None else measurement.summary
+    pictures = ", ".join(map(str, drawn)) or "none"
+    return f"{tell(tables)}\n\ntables: {out}\npictures: {pictures}"
 
 
-def _write(path: Path, rows: Iterator[TableRow], say: Callable[[str], None]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        for row in rows:
-            say("  ".join(map(_cell, row.values())))
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-    os.replace(temporary, path)
+def told(tables: Tables) -> str:
+    """Every table as it is."""
+    return "\n\n".join(f"{part}\n\n{table_of(rows)}" for part, rows in tables.items())
 
 
-def file_name(part: str) -> str:
-    """Of a part, without spaces and commas."""
-    return part.replace(" ", "_").replace(",", "")
+def with_sizes(measurement: Measurement, replaced: Sequence[str]) -> Any:
+    """The sizes of a measurement, some of them replaced: `["points=256", "seeds=0,1"]`.
+
+    Raises:
+        SettingError: if it has no such size, or it is no whole number.
+    """
+    sizes = measurement.sizes
+    for setting in replaced:
+        name, _, text = setting.partition("=")
+        if name not in sizes._fields:
+            raise SettingError(f"There is no size `{name}`. There are: {settings(measurement)}.")
+        several = isinstance(getattr(sizes, name), tuple)
+        words = text.split(",") if several else [text]
+        if not all(word.isdigit() for word in words):
+            wanted = "whole numbers with commas" if several else "a whole number"
+            raise SettingError(f"`{name}` is {wanted}, got `{text}`.")
+        numbers = tuple(count(name, int(word), int(name != "seeds")) for word in words)
+        sizes = sizes._replace(**{name: numbers if several else numbers[0]})
+    return sizes
+
+
+def settings(measurement: Measurement) -> str:
+    """The sizes of a measurement as they are typed."""
+    typed = lambda v: ",".join(map(str, v)) if isinstance(v, tuple) else str(v)
+    return " ".join(f"{name}={typed(v)}" for name, v in measurement.sizes._asdict().items())
+
+
+def _rows_of(
+    piece: Piece, path: Path, fresh: bool, say: Callable[[str], None]
+) -> Sequence[TableRow]:
+    """The rows in a piece's file, which is made if it is not there. Its first line is the sizes."""
+    about = json.loads(json.dumps({"sizes": piece.sizes._asdict()}))
+    if fresh or not path.exists():
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(about) + "\n")
+            for row in piece.rows():
+                say("  ".join(map(_cell, row.values())))
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+        os.replace(temporary, path)
+    found, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if found != about:
+        raise RowsError(
+            f"`{path}` is of other sizes: {found.get('sizes')}. Say these by `--set`, choose "
+            "another `--out`, or do it again by `--fresh`."
+        )
+    return rows
+
+
+def file_name(*words: str) -> str:
+    """Of a part and its piece, without spaces and commas."""
+    return "_".join(filter(None, words)).replace(" ", "_").replace(",", "")
 
 
 def table_of(rows: Sequence[TableRow]) -> str:

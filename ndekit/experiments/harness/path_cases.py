@@ -1,7 +1,7 @@
 """Cases with exact velocities, and the paths that papers choose for them."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -221,14 +221,3 @@ def bespoke(
         start, loss, batch, num_updates=updates, key=key, progress=False,
         optimizer=optax.adam(optax.cosine_decay_schedule(0.1, updates)),
     ).model  # fmt: skip
-
-
-def steps_at(rows: Sequence[Mapping[str, Any]], error: float) -> float:
-    """The steps at which a path has this error at its end, from rows at several tolerances: between
-    the nearest two by a straight line of logarithms; infinite beyond them.
-    """
-    points = sorted((math.log(row["error"]), math.log(row["steps"])) for row in rows)
-    errors, steps = zip(*points, strict=True)
-    if not errors[0] <= math.log(error) <= errors[-1]:
-        return math.inf
-    return math.exp(np.interp(math.log(error), errors, steps))

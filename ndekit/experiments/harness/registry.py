@@ -6,20 +6,13 @@ from typing import NamedTuple
 
 from ...numbers import count, positive
 from .config import Coefficient, Config
+from .errors import SettingError, UnknownNameError
 from .measured import Measurement
 from .regularizers import ABLATION, REGULARIZERS, Regularizer
 
 # By name, the default preset first. `experiments/catalogue.py`, their list, fills it from above.
 EXPERIMENTS: dict[str, dict[str, Config]] = {}
 MEASUREMENTS: dict[str, Measurement] = {}
-
-
-class UnknownNameError(ValueError):
-    """A name that is in no registry; the message lists those that are."""
-
-
-class SettingError(ValueError):
-    """Settings that do not go together; the message says which."""
 
 
 class Job(NamedTuple):

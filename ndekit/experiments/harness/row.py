@@ -5,13 +5,10 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .errors import RowsError
 from .registry import Job
 
 FILE_NAME = "rows.jsonl"
-
-
-class RowsError(ValueError):
-    """A file of rows that cannot be read; the message says where."""
 
 
 class Row(NamedTuple):

@@ -11,9 +11,10 @@ import numpy as np
 from ...diagnose import StepTable
 from ...train import FitResult
 from .config import Config
+from .errors import SettingError
 from .measuring import measure, rows_of, time_predictions
 from .provenance import commit_of, device_name, versions
-from .registry import Job, SettingError, find_config, find_regularizer
+from .registry import Job, find_config, find_regularizer
 from .row import Row, append_row, read_rows
 from .training import Trainer
 

@@ -11,7 +11,7 @@ from .compare import (
     strength,
 )
 from .config import Coefficient
-from .registry import SettingError
+from .errors import SettingError
 from .row import Row
 
 

@@ -10,9 +10,9 @@ import jax.random as jr
 from ...data import Batches
 from ...train import FitResult, WeightAverage, fit
 from .config import Coefficient, Config
+from .errors import SettingError
 from .loss import averaging, constant, first_carry, make_loss
 from .measuring import measure
-from .registry import SettingError
 from .regularizers import Regularizer
 
 
