@@ -71,6 +71,6 @@ def test_a_size_that_there_is_not_is_refused(capsys):
     assert "no size `points`. There are: samples=200 seeds=5 evals=12,24" in capsys.readouterr().err
     for setting in ("evals=12;24", "evals=12,", "evals"):
         assert main([*command, setting]) == 2
-        assert "`evals` is whole numbers with commas, got" in capsys.readouterr().err
+        assert "`evals` is whole numbers with commas, from 1, got" in capsys.readouterr().err
     assert main([*command, "samples=0"]) == 2
-    assert "`samples` has to be" in capsys.readouterr().err
+    assert "`samples` is a whole number, from 1, got `0`" in capsys.readouterr().err

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ...numbers import count
 from .errors import RowsError, SettingError
 
 TableRow = dict[str, Any]
@@ -98,10 +97,11 @@ def with_sizes(measurement: Measurement, replaced: Sequence[str]) -> Any:
             raise SettingError(f"There is no size `{name}`. There are: {settings(measurement)}.")
         several = isinstance(getattr(sizes, name), tuple)
         words = text.split(",") if several else [text]
-        if not all(word.isdigit() for word in words):
+        least = int(not (several and name == "seeds"))
+        if not all(word.isdigit() and int(word) >= least for word in words):
             wanted = "whole numbers with commas" if several else "a whole number"
-            raise SettingError(f"`{name}` is {wanted}, got `{text}`.")
-        numbers = tuple(count(name, int(word), int(name != "seeds")) for word in words)
+            raise SettingError(f"`{name}` is {wanted}, from {least}, got `{text}`.")
+        numbers = tuple(map(int, words))
         sizes = sizes._replace(**{name: numbers if several else numbers[0]})
     return sizes
 
