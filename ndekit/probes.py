@@ -181,7 +181,8 @@ def value_and_trace(
         ndim: how many of the last axes of `x` make up one sample, at least 0.
 
     Raises:
-        ValueError: for an `ndim` that is no whole number from 0.
+        ValueError: for an `ndim` that is no whole number from 0, or a `fn` that returns another
+            shape or dtype.
     """
     count("ndim", ndim, 0)
     value, moved = _products(fn, x, directions)
@@ -192,9 +193,21 @@ def value_and_trace(
 def _products(fn: Map, x: Array, directions: Array) -> tuple[Array, Array]:
     along = lambda v: jax.jvp(fn, (x,), (jnp.broadcast_to(v, x.shape),))
     if len(directions) > FEW:
-        return jax.vmap(along, out_axes=(None, 0))(directions)
+        value, moved = jax.vmap(along, out_axes=(None, 0))(directions)
+        return _like(x, value), moved
     value, product = jax.linearize(fn, x)
+    _like(x, value)
     return value, jnp.stack([product(jnp.broadcast_to(v, x.shape)) for v in directions])
+
+
+def _like(x: Array, value: Array) -> Array:
+    if jnp.shape(value) != x.shape or value.dtype != x.dtype:
+        raise ValueError(
+            f"A trace is of a map from points to rates like them, {x.dtype}{list(x.shape)}, but "
+            f"this one returns {value.dtype}{list(jnp.shape(value))}. Give points of the dtype "
+            "that the field has."
+        )
+    return value
 
 
 def _drawn(kind: Kind, key: Array, shape: tuple[int, ...], x: Array) -> Array:

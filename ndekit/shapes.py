@@ -2,6 +2,7 @@
 
 from typing import Any, TypeAlias
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -12,3 +13,17 @@ Flag: TypeAlias = Bool[Array, "..."]
 Time: TypeAlias = Any
 State: TypeAlias = PyTree[Any]
 Args: TypeAlias = PyTree[Any]
+
+
+def time_in(dtype: Any, t: Time) -> Scalar:
+    """A vector field's time, in this dtype if there is one.
+
+    Raises:
+        ValueError: for several times, which would be taken for several units of the field.
+    """
+    t = jnp.asarray(t, dtype)
+    if t.ndim:
+        raise ValueError(
+            f"A vector field has one time, got shape {t.shape}. Map over several by `jax.vmap`."
+        )
+    return t

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.close import close_to_rounding
 
-from ndekit.probes import Exact, Hutchinson, HutchPP, value_and_trace
+from ndekit.probes import FEW, Exact, Hutchinson, HutchPP, value_and_trace
 
 SIZE, DRAWS = 4, 20_000
 ESTIMATES = (
@@ -118,3 +118,12 @@ def test_what_cannot_be_is_refused_by_name(types_unchecked):
         Hutchinson("u")  # pyright: ignore
     with pytest.raises(ValueError, match=r"`HutchPP\(5\)` wants samples of at least 5 numbers"):
         trace_of(HutchPP(5), jnp.sin, jnp.ones(SIZE), key=jr.key(0))
+
+
+@pytest.mark.parametrize("size", [2, 2 * FEW])
+def test_a_map_to_another_dtype_or_shape_is_refused(size, types_unchecked):
+    """Points in half precision and a field in float32, and a number in place of rates."""
+    x = jnp.ones(size, jnp.float16)
+    for fn, got in ((lambda x: x.astype(jnp.float32), "float32"), (lambda x: x[:1], r"\[1\]")):
+        with pytest.raises(ValueError, match=rf"float16\[{size}\], but this one returns .*{got}"):
+            value_and_trace(fn, x, jnp.eye(size, dtype=x.dtype), 1)

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, PyTree, UInt
 
 from ..numbers import counts, real
-from ..shapes import Time
+from ..shapes import Time, time_in
 
 
 class Affine(eqx.Module):
@@ -28,7 +28,7 @@ class Affine(eqx.Module):
 
     Raises:
         ValueError: for sizes that are no whole numbers from 1, or a `gain` out of range; when
-            called without a time, if made with one.
+            called without a time, or with several, if made with one.
 
     Example:
         ```python
@@ -74,7 +74,7 @@ class Affine(eqx.Module):
                     "This `Affine` was made with `with_time=True` and needs a time: call it as "
                     "`affine(y, t)`."
                 )
-            offset = offset + jnp.asarray(t, offset.dtype) * self.time_weight
+            offset = offset + time_in(offset.dtype, t) * self.time_weight
         product = y @ self.weight
         return product + jnp.broadcast_to(offset, product.shape)
 

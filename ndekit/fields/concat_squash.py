@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Key, UInt
 
 from ..numbers import count, counts, real
-from ..shapes import Args, Time
+from ..shapes import Args, Time, time_in
 from .affine import Affine
 
 
@@ -63,7 +63,7 @@ class GatedAffine(eqx.Module):
 
     def __call__(self, y: Float[Array, "*batch in"], t: Time) -> Float[Array, "*batch out"]:
         product = self.affine(y)
-        t = jnp.asarray(t, self.gate_weight.dtype)
+        t = time_in(self.gate_weight.dtype, t)
         gate = jax.nn.sigmoid(t * self.gate_weight + self.gate_bias)
         along = lambda row: jnp.broadcast_to(row, product.shape)
         return product * along(gate) + along(t * self.time_weight)

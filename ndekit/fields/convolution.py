@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key, UInt
 
 from ..choices import check_choice
 from ..numbers import count, counts
-from ..shapes import Args, Time
+from ..shapes import Args, Time, time_in
 from .over_samples import over_samples
 
 Border = Literal["zeros", "circular"]
@@ -115,7 +115,7 @@ class ConvField(eqx.Module):
                 y = self.activation(y)
             y = layer(y)
             if self.time_weights is not None:
-                row = jnp.asarray(t, y.dtype) * self.time_weights[i]
+                row = time_in(y.dtype, t) * self.time_weights[i]
                 y = y + jnp.broadcast_to(row.reshape(-1, *[1] * self.dims), y.shape)
         return y
 

@@ -9,7 +9,7 @@ import lineax as lx
 from jaxtyping import Array, Float
 
 from ..numbers import real
-from ..shapes import Args, Time
+from ..shapes import Args, Time, time_in
 from .gradient import one_number
 from .over_samples import halves, over_samples
 
@@ -74,7 +74,7 @@ class Lagrangian(eqx.Module):
     def _rate(self, t: Time, y: Float[Array, " both"], args: Args) -> Float[Array, " both"]:
         network = one_number(self.lagrangian, "Lagrangian")
         q, v = halves(y)
-        t = jnp.asarray(t)
+        t = time_in(None, t)
         if not jnp.issubdtype(t.dtype, jnp.inexact):
             t = t.astype(y.dtype)
 

@@ -1,5 +1,6 @@
 """A network whose inputs and outputs have the same size at every level of noise."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -10,10 +11,10 @@ from jaxtyping import Array, Float
 from ..numbers import positive
 from ..paths import AbstractGaussianPath
 from ..paths.roots import as_time
-from ..shapes import Args, Time
+from ..shapes import Args, Time, time_in
 
-# Of the logarithm of the noise, over four: 80 and 0.002 are at 1.1 and -1.6.
-_MOST = 3.0
+# Of noise beside signal and of signal beside noise: below, the network sees no difference.
+_LEAST = math.exp(-12.0)
 
 
 class Preconditioned(eqx.Module):
@@ -63,12 +64,13 @@ class Preconditioned(eqx.Module):
     def __call__(
         self, t: Time, y: Float[Array, "*shape"], args: Args = None
     ) -> Float[Array, "*shape"]:
-        t, s = as_time(t), self.data_std
+        t, s = time_in(None, as_time(t)), self.data_std
         a, m = self.path.a(t), self.path.m(t)
         r = jnp.sqrt((a * s) ** 2 + m**2)
-        noise = jnp.clip(-0.25 * self.path.log_rho(t), -_MOST, _MOST)
+        # Not by clipping the logarithm: it is infinite at an end, and so is its slope.
+        noise = jnp.log(jnp.maximum(m, _LEAST * a)) - jnp.log(jnp.maximum(a, _LEAST * m))
         cast = lambda x: x.astype(y.dtype)
-        inside = self.network(cast(noise), y / cast(r), args)
+        inside = self.network(cast(0.25 * noise), y / cast(r), args)
         return cast(a * (s / r) ** 2) * y + cast(m * s / r) * inside
 
     def weight(self, t: Time) -> Float[Array, "*size"]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..shapes import Time
+from ..shapes import Time, time_in
 
 
 def time_features(
@@ -16,5 +16,5 @@ def time_features(
     Their derivative is as large as `fastest`, which a solver pays for in steps.
     """
     frequencies = jnp.asarray(np.geomspace(1.0, fastest, number // 2), dtype)
-    phases = jnp.asarray(t, dtype) * frequencies
+    phases = time_in(dtype, t) * frequencies
     return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)])

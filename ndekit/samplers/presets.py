@@ -176,17 +176,24 @@ def adaptive(
         rtol, atol: tolerances of the variable's state: of size 1 all along in `"angle"`, for data
             of unit variance; $x / a$, in units of the data, in `"sigma"` and `"log_sigma"`.
             Tolerances in two variables cannot be compared.
-        solver: any diffrax solver with an error estimate.
+        solver: any diffrax solver with an error estimate; with `eta` above 0 one for SDEs, such as
+            `diffrax.Heun()`.
         variable: in the angle, and in $\rho$, the fewest evaluations were needed for the same error
             where that was measured, and the angle has both ends.
         dt0: the first step, a length in the variable.
         options: as for [`ndekit.samplers.ddim`][].
 
     Raises:
-        ValueError: for tolerances that are negative or not finite.
+        ValueError: for negative or infinite tolerances, or an SDE and a solver for ODEs.
     """
     real("rtol", rtol, least=0.0)
     real("atol", atol, least=0.0)
+    of_sdes = diffrax.AbstractItoSolver | diffrax.AbstractStratonovichSolver
+    if options.get("eta") and not isinstance(solver, of_sdes):
+        raise ValueError(
+            f"With `eta` above 0 an SDE is solved, but `{type(solver).__name__}` is for ODEs. Give "
+            "a solver for SDEs with an error estimate, such as `solver=diffrax.Heun()`."
+        )
     controller = diffrax.PIDController(rtol=rtol, atol=atol)
     return Sampler(solver, variable, controller=controller, dt0=dt0, **options)
 

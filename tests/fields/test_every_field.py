@@ -93,6 +93,21 @@ def test_rates_have_the_state_s_shape_and_dtype(name, x64, getkey):
 
 
 @pytest.mark.parametrize("name", FIELDS)
+def test_several_times_are_refused_or_of_no_account(name, getkey):
+    """A field's own sizes among them: no time may be taken for one of a unit, or of a sample."""
+    field, ys = made(name, getkey())
+    rates = lambda t: jax.eval_shape(lambda t: field(t, ys, None), t)
+    slope = jax.eval_shape(jax.jacfwd(lambda t: field(t, ys, None)), 0.3)
+    assert slope.shape == ys.shape
+    moves = np.any(jax.jit(jax.jacfwd(lambda t: field(t, ys, None)))(0.3))
+    for shape in ((1,), (2,), (3,), (4,), (6,), (8,), (3, 1), ys.shape):
+        try:
+            assert rates(jnp.zeros(shape)).shape == ys.shape and not moves
+        except ValueError as error:
+            assert "one time, got shape" in str(error)
+
+
+@pytest.mark.parametrize("name", FIELDS)
 def test_leading_axes_are_samples(name, getkey):
     field, ys = made(name, getkey())
     lanes = jax.vmap(lambda y: field(0.3, y))

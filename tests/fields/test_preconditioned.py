@@ -37,6 +37,23 @@ def test_what_the_network_sees_and_has_to_return_has_unit_variance(name):
         np.testing.assert_allclose(np.std(left), 1.0, atol=0.05)
 
 
+@pytest.mark.parametrize("name", ["CondOT", "Trigonometric", "Polynomial", "EDM"])
+def test_at_both_ends_it_has_a_slope_in_time(name):
+    """The logarithm of the noise has none where there is no noise, or nothing else."""
+    path = PATHS[name]()
+    seen = Preconditioned(lambda noise, x, args: jnp.sin(noise) * x, path)
+    for end in (0.0, 1.0):
+        noise = 0.25 * jnp.clip(-path.log_rho(end), -12.0, 12.0)
+        slope = jax.grad(lambda t: jnp.sum(seen(t, jnp.array([1.0, 2.0]))))(end)
+        if abs(noise) < 3:
+            assert np.isfinite(slope)
+            continue
+        # As if the network did not see the noise, which no longer changes.
+        still = Preconditioned(lambda _, x, args, noise=noise: jnp.sin(noise) * x, path)
+        expected = jax.grad(lambda t, still=still: jnp.sum(still(t, jnp.array([1.0, 2.0]))))(end)
+        np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["CondOT", "VP", "EDM"])
 def test_at_both_ends_it_and_its_gradients_are_finite(name):
     field = Preconditioned(MLP(2, 8, 1, time="concat", key=jr.key(0)), PATHS[name]())

@@ -359,6 +359,14 @@ BAD = {
 }
 
 
+def test_adaptive_steps_of_an_sde_want_a_solver_for_sdes():
+    with pytest.raises(ValueError, match="`Tsit5` is for ODEs.*diffrax.Heun"):
+        nk.samplers.adaptive(eta=1.0)
+    sampler, path = nk.samplers.adaptive(0.1, 0.1, diffrax.Heun(), eta=1.0), PATHS[PATH]()
+    x, _ = sampler(flow_of(path), jnp.ones(1), 0.1, 0.9, key=jr.key(0))
+    assert np.isfinite(x).all()
+
+
 @pytest.mark.parametrize("case", BAD)
 def test_a_grid_that_is_none_is_refused(case):
     make, t0, t1, said = BAD[case]
