@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from ..numbers import positive, real
 from ..shapes import Time
 from .gaussian import AbstractGaussianPath
-from .roots import as_time
+from .roots import as_time, exprel
 
 
 class AbstractLinearRate(AbstractGaussianPath):
@@ -26,8 +26,11 @@ class AbstractLinearRate(AbstractGaussianPath):
 
     def _integral(self, t: Time) -> Array:
         """B."""
-        s = 1 - as_time(t)
-        return s * (self.beta_min + 0.5 * s * (self.beta_max - self.beta_min))
+        return (1 - as_time(t)) * self._mean_rate(t)
+
+    def _mean_rate(self, t: Time) -> Array:
+        """B / s."""
+        return self.beta_min + 0.5 * (1 - as_time(t)) * (self.beta_max - self.beta_min)
 
     def _beta(self, t: Time) -> Array:
         return self.beta_min + (1 - as_time(t)) * (self.beta_max - self.beta_min)
@@ -67,7 +70,9 @@ class VP(AbstractLinearRate):
     """
 
     def m(self, t: Time) -> Float[Array, "*times"]:
-        return jnp.sqrt(-jnp.expm1(-self._integral(t)))
+        # Not in one root: where s is 0 its slope by the rates is.
+        rate = self._mean_rate(t) * exprel(-self._integral(t))
+        return jnp.sqrt(1 - as_time(t)) * jnp.sqrt(rate)
 
     def squared_diffusion(self, t: Time) -> Float[Array, "*times"]:
         return self._beta(t)
@@ -243,10 +248,10 @@ class Cosine(AbstractGaussianPath):
 
     def m(self, t: Time) -> Float[Array, "*times"]:
         # 1 - a^2 without the cancellation: cos^2 v - cos^2 u = sin(u - v) sin(u + v).
-        past = self._quarter() * (1 - as_time(t))
-        return jnp.sqrt(jnp.sin(past) * jnp.sin(past + 2 * self._quarter() * self.s)) / (
-            self._cosine()
-        )
+        # Not in one root: where u - v is 0 its slope by the offset is.
+        left, quarter = 1 - as_time(t), self._quarter()
+        rest = quarter * jnp.sinc(quarter / math.pi * left) * jnp.sin(quarter * (left + 2 * self.s))
+        return jnp.sqrt(left) * jnp.sqrt(rest) / self._cosine()
 
     def dadt(self, t: Time) -> Float[Array, "*times"]:
         u = self._quarter() * ((1 - as_time(t)) + self.s)

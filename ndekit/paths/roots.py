@@ -1,4 +1,4 @@
-"""Where an increasing function takes a value, differentiably."""
+"""Roots, and quotients, that have derivatives where they are written out in full."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,3 +56,13 @@ def as_time(t: object) -> Float[Array, "*shape"]:
     """A time, or a noise level, as a floating array."""
     t = jnp.asarray(t)
     return t if eqx.is_inexact_array(t) else t.astype(jnp.result_type(float))
+
+
+def exprel(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    r"""$(e^x - 1) / x$, which is 1 at 0, and smooth there."""
+    small = jnp.abs(x) < 0.1
+    near, far = jnp.where(small, x, 0), jnp.where(small, 1, x)
+    series = jnp.ones_like(x)
+    for k in range(10, 1, -1):
+        series = 1 + near / k * series
+    return jnp.where(small, series, jnp.expm1(far) / far)

@@ -81,7 +81,12 @@ class Shifted(AbstractGaussianPath):
         """
         a, m = self.path.a(as_time(t)), self.shift * self.path.m(as_time(t))
         w = self._warp(t)
-        return a, m, (self.path.a(w) + self.path.m(w)) / (a + m)
+        signal, noise = self.ratio(as_time(t))
+        near_data = signal > noise
+        # Of the two the one that does not vanish: the other may have an infinite slope by w.
+        by_a = self.path.a(jnp.where(near_data, w, 0.5)) / jnp.where(near_data, a, 1)
+        by_m = self.path.m(jnp.where(near_data, 0.5, w)) / jnp.where(near_data, 1, m)
+        return a, m, jnp.where(near_data, by_a, by_m)
 
     def _slopes(self, t: Time) -> tuple[Array, Array]:
         """The smaller of a and m by the determinant, for the reason that `_moved` gives."""

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ..numbers import count, positive, real
 from ..shapes import Time
 from .gaussian import AbstractGaussianPath, slope
-from .roots import as_time
+from .roots import as_time, exprel
 
 # All write 1 - t first: it is exact near the data end, where m is small.
 
@@ -169,11 +169,13 @@ class LogVariance(AbstractGaussianPath):
         positive("variance", self.variance)
 
     def a(self, t: Time) -> Float[Array, "*times"]:
-        return jnp.sqrt(self._share(as_time(t)))
+        t = as_time(t)
+        return jnp.sqrt(t) * jnp.sqrt(self._pace(t))
 
     def m(self, t: Time) -> Float[Array, "*times"]:
         t = as_time(t)
-        return jnp.sqrt(jnp.asarray(self.variance, t.dtype) ** t * self._share(1 - t))
+        grown = jnp.asarray(self.variance, t.dtype) ** t
+        return jnp.sqrt(1 - t) * jnp.sqrt(grown * self._pace(1 - t))
 
     def squared_diffusion(self, t: Time) -> Float[Array, "*times"]:
         return slope(self._share, t) / self._share(as_time(t))
@@ -191,9 +193,11 @@ class LogVariance(AbstractGaussianPath):
 
     def _share(self, t: Array) -> Array:
         """(M^t - 1) / (M - 1), which is t for M = 1."""
-        small, log, safe = self._log(t.dtype)
-        near = t * (1 - 0.5 * log * (1 - t))
-        return jnp.where(small, near, jnp.expm1(safe * t) / jnp.expm1(safe))
+        return t * self._pace(t)
+
+    def _pace(self, t: Array) -> Array:
+        log = jnp.log(jnp.asarray(self.variance, t.dtype))
+        return exprel(log * t) / exprel(log)
 
     def _log(self, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
         """Whether log M is small enough for a series, log M, and something to divide by."""

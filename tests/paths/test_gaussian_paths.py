@@ -1,5 +1,6 @@
 """Laws of all Gaussian paths, and their published formulas."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from support.gaussian_paths import ENDS, PATHS, all_paths, read
 import ndekit as nk
 
 CONSTANT_A = ("VE", "EDM")
+WITHOUT_NUMBERS = ("Trigonometric", "Polynomial", "own")
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,27 @@ def test_a_path_goes_from_noise_to_data_and_its_slopes_and_inverse_are_its_own(n
     assert_tree_close(ends["sigma"], np.array(ENDS[name]), 1e-12, 1e-12)
     assert_tree_close(here["sigma"] * here["rho"], np.ones(1000), 1e-12)
     assert_tree_close(here["lam"], -np.log(here["sigma"]), 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if name not in WITHOUT_NUMBERS])
+def test_slopes_by_a_path_s_own_numbers_are_the_limit_at_both_ends(name):
+    """Where m is like a root of 1 - t its slope by t is infinite, but not by what is learnt."""
+    path = jax.tree.map(jnp.asarray, PATHS[name]())
+    numbers, static = eqx.partition(path, eqx.is_inexact_array)
+
+    @jax.jit
+    def slopes(t):
+        read = lambda numbers: jnp.stack(_amplitudes(eqx.combine(numbers, static), t))
+        return jax.jacrev(read)(numbers)
+
+    for end, inside in ((0.0, 1e-12), (1.0, 1 - 1e-12)):
+        found, near = (jax.tree.leaves(slopes(t)) for t in (end, inside))
+        for at_end, beside in zip(found, near, strict=True):
+            assert_tree_close(at_end, beside, 1e-4, 1e-4 * (1 + np.abs(beside).max()))
+
+
+def _amplitudes(path, t):
+    return path.a(t), path.m(t)
 
 
 @pytest.mark.parametrize("name", ["VP", "Shifted VP", "Cosine", "Shifted LogVariance"])
