@@ -102,7 +102,7 @@ def _motion(given: LoopInputs) -> Motion:
     stepper, first_evals, first_steps = kind(getattr(given.solver, "tableau", None)), 0, 0
     if is_ode and written_together(given.solver, "init", "step", "evaluations"):
         own: Any = given.solver
-        first_evals, evals, first_steps = (*own.evaluations, 0)[:3]
+        evals, first_evals, first_steps = own.evaluations
         stepper = OpaqueStepper(stepper.tableau, drift_evals=evals)
     if noisy:
         evals = drift_evals(given.solver, calls) if is_known(given.solver) else None

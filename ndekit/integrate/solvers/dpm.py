@@ -13,6 +13,7 @@ from ... import tree
 from ...numbers import count
 from ...shapes import Args, State, Time
 from .adams import AdamsInterpolation, distance, moments, weighted
+from .evaluations import Evaluations
 from .multistep import rate_of
 
 
@@ -70,9 +71,8 @@ class DPMSolver(diffrax.AbstractSolver):
         return functools.partial(AdamsInterpolation, logarithmic=True)
 
     @property
-    def evaluations(self) -> tuple[int, int]:
-        """Of the field, before the first step and in each."""
-        return 0, self.order_
+    def evaluations(self) -> Evaluations:
+        return Evaluations(self.order_)
 
     def order(self, terms: Any) -> int:
         return self.order_

@@ -23,6 +23,7 @@ from .adams import (
     newton,
     weighted,
 )
+from .evaluations import Evaluations
 
 Start = Literal["runge_kutta", "euler"]
 
@@ -132,9 +133,8 @@ class AbstractMultistep(diffrax.AbstractSolver):
 
 class AbstractAdams(AbstractMultistep):
     @property
-    def evaluations(self) -> tuple[int, int]:
-        """Of the field, before the first step and in each."""
-        return int(self.start == "runge_kutta") + self._evals_inside, 1
+    def evaluations(self) -> Evaluations:
+        return Evaluations(1, int(self.start == "runge_kutta") + self._evals_inside)
 
     def init(self, terms: Any, t0: Time, t1: Time, y0: State, args: Args) -> Past:
         t0, t1 = jnp.asarray(t0), jnp.asarray(t1)

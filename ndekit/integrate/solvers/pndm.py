@@ -14,6 +14,7 @@ from ... import tree
 from ...numbers import count
 from ...shapes import Args, Count, State, Time
 from .adams import weighted
+from .evaluations import Evaluations
 from .multistep import rate_of
 
 # Adams-Bashforth's weights on equal steps, the latest rate first.
@@ -80,9 +81,8 @@ class PNDM(diffrax.AbstractSolver):
         self.order_, self.between = order, between
 
     @property
-    def evaluations(self) -> tuple[int, int, int]:
-        """Of the field: beyond one a step, in each step, and in how many first steps the former."""
-        return (self.order_ - 1) ** 2, 1, self.order_ - 1
+    def evaluations(self) -> Evaluations:
+        return Evaluations(1, (self.order_ - 1) ** 2, self.order_ - 1)
 
     def order(self, terms: Any) -> int:
         return 2

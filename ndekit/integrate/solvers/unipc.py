@@ -12,6 +12,7 @@ from diffrax import RESULTS
 from ... import tree
 from ...shapes import Args, Count, State, Time
 from .adams import distance, in_powers, integrals, newton, weighted
+from .evaluations import Evaluations
 from .multistep import AbstractMultistep, Past, Start, rate_of
 
 
@@ -65,9 +66,8 @@ class UniPC(AbstractMultistep):
         return self.order_ + self.corrector
 
     @property
-    def evaluations(self) -> tuple[int, int]:
-        """Of the field, before the first step and in each."""
-        return 1 + self._evals_inside, 1
+    def evaluations(self) -> Evaluations:
+        return Evaluations(1, 1 + self._evals_inside)
 
     def init(
         self, terms: Any, t0: Time, t1: Time, y0: State, args: Args
