@@ -112,9 +112,9 @@ def test_a_table_says_means_over_seeds_and_steps_at_equal_error():
         for tolerance in (1e-1, 1e-2, 1e-3)
     ]  # fmt: skip
     (row,) = path_tables.of_paths(found)
-    assert row["seeds"] == 2 and row["steps"] == "15 ± 7" and row["worst"] == "10 ± 1"
+    assert row["seeds"] == 2 and row["steps"] == "15.0 ± 7.1" and row["worst"] == "10.0 ± 1.4"
     assert row["steps at error 0.01"] == row["steps"]
-    assert row["steps at error 0.05"] == "6.71 ± 3"
+    assert row["steps at error 0.05"] == "6.71 ± 3.16"
     found[0]["error"] = 0.08  # beyond this the first seed has no row
     assert path_tables.of_paths(found)[0]["steps at error 0.1"] == "reached by 1 of 2"
     assert "exact: b\n\n| path" in path_tables.summary({"exact": found})

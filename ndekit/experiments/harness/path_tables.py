@@ -67,7 +67,7 @@ def _at_tolerances(rows: Sequence[TableRow]) -> TableRow:
     }
 
 
-def spread(values: Sequence[float | str]) -> str:
+def spread(values: Sequence[Any]) -> str:
     """Mean and standard deviation; how many seeds there are is not said here."""
     numbers = np.asarray([value for value in values if value != ""], float)
     if not numbers.size:
@@ -75,11 +75,14 @@ def spread(values: Sequence[float | str]) -> str:
     if not np.isfinite(numbers).all():
         reached = int(np.isfinite(numbers).sum())
         return f"reached by {reached} of {numbers.size}" if reached else "not reached"
-    mean = f"{numbers.mean():.3g}"
-    return mean if numbers.size == 1 else f"{mean} ± {numbers.std(ddof=1):.1g}"
+    # Three digits of the mean, and the deviation to the same place.
+    mean = float(numbers.mean())
+    places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 0
+    said = f"{mean:.{places}f}"
+    return said if numbers.size == 1 else f"{said} ± {numbers.std(ddof=1):.{places}f}"
 
 
-def steps_at(rows: Sequence[Mapping[str, float]], error: float) -> float:
+def steps_at(rows: Sequence[Mapping[str, Any]], error: float) -> float:
     """The steps at which a path has this error at its end, from rows at several tolerances: between
     the nearest two by a straight line of logarithms; infinite beyond them.
     """
