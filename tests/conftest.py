@@ -1,5 +1,6 @@
 """Settings that hold for every test: strict numerics, fixed keys, a persistent compile cache."""
 
+import gc
 import itertools
 import os
 import pathlib
@@ -10,7 +11,7 @@ import jax
 import jax.random as jr
 import jaxtyping
 import pytest
-from support import compile_cache
+from support import compile_cache, slow_siblings
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -54,6 +55,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fixed")
 
 
+# Tracing makes millions of small objects that live on, and JAX looks at its own at each collection.
+gc.set_threshold(100_000, 50, 100)
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--time-spent", action="store_true", help="print where the seconds of the run went"
@@ -71,7 +76,11 @@ LONGEST = (
 ).split()
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the slow ones
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if slow_siblings.is_slow(item.path.relative_to(CHECKOUT / "tests").as_posix(), item.name):
+            item.add_marker(pytest.mark.slow)
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONGEST)))
 

@@ -22,6 +22,9 @@ LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 
 # Pages whose code takes half a minute to compile.
 LONG = (
+    "change_the_state",
+    "choose_an_adjoint",
+    "deploy_fixed_steps",
     "generate_series",
     "regularize_one_step",
     "second_derivatives",

@@ -5,6 +5,7 @@ import re
 import textwrap
 
 import pytest
+from support import slow_siblings
 from support.checkout import ROOT
 
 MODULES = sorted((ROOT / "ndekit").rglob("*.py"))
@@ -94,3 +95,14 @@ def test_a_function_that_is_only_a_docstring_has_no_body():
 def test_a_long_function_is_caught(lines, caught):
     source = "def f():\n" + "    pass\n" * lines
     assert bool(long_functions(source)) is caught
+
+
+@pytest.mark.parametrize("path", slow_siblings.SLOW)
+def test_tests_that_are_left_to_the_slow_run_are_there(path):
+    source = (ROOT / "tests" / path).read_text()
+    for test, parameters in slow_siblings.SLOW[path].items():
+        assert f"def {test}(" in source, f"{test} is no longer in {path}"
+        re.compile(parameters)
+    first = next(iter(slow_siblings.SLOW[path]))
+    assert not slow_siblings.is_slow(path, f"{first}_otherwise")
+    assert not slow_siblings.is_slow("house/test_house.py", first)

@@ -4,6 +4,7 @@ import pytest
 from mutants.mutant import Mutant
 from mutants.records import MUTANTS
 from mutants.trial import verdict_of
+from support import slow_siblings
 from support.checkout import ROOT
 
 
@@ -43,3 +44,11 @@ def test_a_mutant_is_put_in_its_place(tmp_path):
 )
 def test_only_a_test_that_fails_has_caught_something(code, said, verdict):
     assert verdict_of(code, said) == verdict
+
+
+def test_a_plain_run_finds_every_fault():
+    """No test that is named for a fault is left to the slow run."""
+    for mutant in MUTANTS:
+        for test in mutant.tests:
+            path, _, name = test.removeprefix("tests/").partition("::")
+            assert not slow_siblings.is_slow(path, name.rpartition("::")[2]), (mutant.name, test)

@@ -77,7 +77,7 @@ def weighed(name, model, series, ts=None):
     return total if sol is None or not sol.costs else total + sum(sol.costs.values())
 
 
-@pytest.mark.parametrize("name", slow_but(["ODERNN"], list(MODELS)))
+@pytest.mark.parametrize("name", slow_but(["ODERNN in equal steps"], list(MODELS)))
 def test_padding_is_harmless(name):
     """Each series of a batch has the value and the gradient that it has alone."""
     lengths = (6, 1, 4)
