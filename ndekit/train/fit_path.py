@@ -15,6 +15,7 @@ from ..numbers import count
 from ..paths import AbstractGaussianPath, LearnedPath
 from ..regularize import StepBudget
 from .fit import fit
+from .path_judge import Judge
 from .path_solves import PathSolve
 from .update import Row
 
@@ -26,14 +27,18 @@ class PathFit(NamedTuple):
     """What [`ndekit.train.fit_path`][] found.
 
     Attributes:
-        path: the best path, with the pinned ends. The start, if nothing was better.
+        path: the best path, with the pinned ends, of those that were looked at (a twentieth of the
+            updates apart) and whose ends are as exact as those on `path0`, or as the tolerance. The
+            start, if nothing was better.
         before, after: of all starting points (the first 512) on `path0` and on `path`, by name: of
             adaptive solves `steps` (accepted and rejected, the mean), `accepted`, `rejected`,
             `worst` (the most of one sample) and `count`, the differentiable count that was
-            minimised; of fixed steps `error`, the sum of squared local errors.
+            minimised; of fixed steps `error`, the sum of squared local errors. Of both `off`, how
+            far $x / a$ ends from where a fine solve does, root mean square.
         history: of [`ndekit.train.fit`][]: `loss`, `steps` (or `error`) for each update.
-        remarks: what a budget has to say at the end, and whether there were fewer steps than knots,
-            between which a path can hide its errors.
+        remarks: what a budget has to say at the end, whether paths were passed over because of
+            their ends, and whether there were fewer steps than knots, between which a path can hide
+            its errors.
     """
 
     path: LearnedPath
@@ -44,6 +49,7 @@ class PathFit(NamedTuple):
 
     def __repr__(self) -> str:
         names = ("steps", "rejected", "worst") if "steps" in self.after else ("error",)
+        names = (*names, "off")
         told = [f"{name} {self.before[name]:.4g} -> {self.after[name]:.4g}" for name in names]
         return f"PathFit({', '.join(told)})"
 
@@ -74,9 +80,10 @@ def fit_path(
     ([`ndekit.paths.scale_time`][]); what a path is chosen for is the work of a solver. The
     objective is the solver's own: its differentiable count of steps ([`ndekit.StepCount`][]), of
     samples that are solved each by itself, on the steps that the controller took, which are
-    constants of the gradient. No reference solutions are needed. Both ends of the noise are pinned,
-    and the tolerance is one of $x / a$ ([`ndekit.paths.PathUnits`][]), so a path cannot win by
-    noising less or by being small.
+    constants of the gradient. Both ends of the noise are pinned, and the tolerance is one of
+    $x / a$ ([`ndekit.paths.PathUnits`][]), so a path cannot win by noising less or by being small.
+    Nor can it win by what an error estimate does not see: of the paths on the way those are passed
+    over that end further from a fine solve than `path0` does, and than the tolerance.
 
     Of fixed steps (`num_steps`, for solvers such as `diffrax.Euler()`) the sum of the squared local
     errors is minimised.
@@ -123,8 +130,8 @@ def fit_path(
         ```
 
     Reference: Shaul et al. (2024), "Bespoke solvers for generative flow models", arXiv 2310.19075,
-    whose paths these are; their objective compares with solutions. The solver's own error as the
-    objective is ours.
+    whose paths these are; their objective compares with solutions, here that is a condition. The
+    solver's own error as the objective is ours.
     """
     solve = PathSolve(path0, field, solver, tolerance, pinned, **options)
     starts = _checked_starts(starts, size, batch_size)
@@ -141,22 +148,19 @@ def fit_path(
             f"`start` must have the pinned levels {levels}, got "
             f"{(start.sigma_min, start.sigma_max)}."
         )
-    judge = lambda path: judged(solve, path, starts[:JUDGED])
+    judge = Judge(solve, starts[:JUDGED])
     optimizer = optimizer or optax.adam(optax.cosine_decay_schedule(0.1, num_updates))
     result = fit(
         start, _loss(solve, start, learn, budget), _batches(starts, batch_size, key),
         optimizer=optimizer, num_updates=num_updates, key=key, progress=progress,
-        evaluate=None if budget else judge, patience=None if budget else num_updates,
-        monitor="steps" if solve.num_steps is None else "error",
-        carry=None if budget is None else budget.init(),
+        evaluate=None if budget else judge.ranked, patience=None if budget else num_updates,
+        monitor="rank", carry=None if budget is None else budget.init(),
     )  # fmt: skip
-    before, at_start, after = judge(path0), judge(start), judge(result.model)
-    by = "steps" if solve.num_steps is None else "error"
-    path = result.model
-    if budget is None and at_start[by] < after[by]:
+    path, after, at_start = result.model, judge(result.model), judge(start)
+    if budget is None and judge.rank(at_start) < judge.rank(after):
         path, after = start, at_start
-    remarks = result.remarks + _blind_to(solve, learn, path)
-    return PathFit(path, before, after, result.history, remarks)
+    remarks = result.remarks + judge.remarks(after) + _blind_to(solve, learn, path)
+    return PathFit(path, judge.before, after, result.history, remarks)
 
 
 def _blind_to(solve: PathSolve, learn: Learn, path: LearnedPath) -> tuple[str, ...]:
@@ -168,27 +172,6 @@ def _blind_to(solve: PathSolve, learn: Learn, path: LearnedPath) -> tuple[str, .
         f"{steps} fixed steps saw a scale of {knots} knots, which can hide its errors between "
         "them: compare the end with that of a finer solve, or fit with more steps than knots.",
     )
-
-
-def judged(solve: PathSolve, path: AbstractGaussianPath, x: Array) -> dict[str, float]:
-    """What solves along a path cost, over points that are solved each by itself."""
-    return {name: float(value) for name, value in _judged(solve, path, x).items()}
-
-
-@eqx.filter_jit
-def _judged(solve: PathSolve, path: AbstractGaussianPath, x: Array) -> dict[str, Array]:
-    sol = jax.vmap(lambda x: solve(path, x))(x)
-    mean = lambda values: jnp.mean(values.astype(x.dtype))
-    if solve.num_steps is not None:
-        return {"error": mean(sol.costs["error"])}
-    stats = sol.stats
-    return {
-        "steps": mean(stats["num_steps"]),
-        "accepted": mean(stats["num_accepted_steps"]),
-        "rejected": mean(stats["num_rejected_steps"]),
-        "worst": jnp.max(stats["num_steps"]).astype(x.dtype),
-        "count": mean(sol.costs["steps"]),
-    }
 
 
 def _loss(solve: PathSolve, start: LearnedPath, learn: Learn, budget: StepBudget | None) -> Any:
