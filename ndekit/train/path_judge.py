@@ -79,6 +79,7 @@ def fine_ends(solve: PathSolve, x: Array) -> Array:
     asked = 1e-3 if solve.tolerance is None else jnp.min(jnp.stack(solve.tolerance))
     fine = PathSolve(
         solve.path0, solve.field, diffrax.Tsit5(), jnp.maximum(1e-3 * asked, least),
-        (solve.sigma_min, solve.sigma_max), data_std=solve.data_std, max_steps=4096,
+        (solve.sigma_min, solve.sigma_max), data_std=solve.data_std,
+        max_steps=max(4096, 16 * solve.max_steps),
     )  # fmt: skip
     return fine.end_of(solve.path0, jax.vmap(lambda x: fine(solve.path0, x))(x))
