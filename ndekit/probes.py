@@ -182,15 +182,18 @@ def value_and_trace(
 
     Raises:
         ValueError: for an `ndim` that is no whole number from 0, or a `fn` that returns another
-            shape or dtype.
+            shape.
     """
     count("ndim", ndim, 0)
     value, moved = _products(fn, x, directions)
     axes = (0, *range(moved.ndim - ndim, moved.ndim))
-    return value, jnp.sum(jnp.broadcast_to(directions, moved.shape) * moved, axis=axes)
+    directions = jnp.broadcast_to(directions.astype(moved.dtype), moved.shape)
+    return value, jnp.sum(directions * moved, axis=axes)
 
 
 def _products(fn: Map, x: Array, directions: Array) -> tuple[Array, Array]:
+    # Points of half precision may have become those of a field in single precision.
+    directions = directions.astype(x.dtype)
     along = lambda v: jax.jvp(fn, (x,), (jnp.broadcast_to(v, x.shape),))
     if len(directions) > FEW:
         value, moved = jax.vmap(along, out_axes=(None, 0))(directions)
@@ -201,11 +204,10 @@ def _products(fn: Map, x: Array, directions: Array) -> tuple[Array, Array]:
 
 
 def _like(x: Array, value: Array) -> Array:
-    if jnp.shape(value) != x.shape or value.dtype != x.dtype:
+    if jnp.shape(value) != x.shape:
         raise ValueError(
-            f"A trace is of a map from points to rates like them, {x.dtype}{list(x.shape)}, but "
-            f"this one returns {value.dtype}{list(jnp.shape(value))}. Give points of the dtype "
-            "that the field has."
+            f"A trace is of a map from points to rates of their shape, {x.shape}, but this one "
+            f"returns {jnp.shape(value)}."
         )
     return value
 

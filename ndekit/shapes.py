@@ -15,15 +15,21 @@ State: TypeAlias = PyTree[Any]
 Args: TypeAlias = PyTree[Any]
 
 
-def time_in(dtype: Any, t: Time) -> Scalar:
+def time_in(dtype: Any, t: Time, *, of_samples: bool = False) -> Float[Array, "*times"]:
     """A vector field's time, in this dtype if there is one.
+
+    Args:
+        of_samples: whether times `(*batch, 1)` are taken as well, one for each sample.
 
     Raises:
         ValueError: for several times, which would be taken for several units of the field.
     """
     t = jnp.asarray(t, dtype)
-    if t.ndim:
-        raise ValueError(
-            f"A vector field has one time, got shape {t.shape}. Map over several by `jax.vmap`."
-        )
-    return t
+    if t.size == 1:
+        return t.reshape(())
+    if of_samples and t.shape[-1] == 1:
+        return t
+    raise ValueError(
+        f"A vector field has one time, got shape {t.shape}. Map over several by `jax.vmap`"
+        + (", or give each sample its own, `(..., 1)`." if of_samples else ".")
+    )

@@ -121,9 +121,18 @@ def test_what_cannot_be_is_refused_by_name(types_unchecked):
 
 
 @pytest.mark.parametrize("size", [2, 2 * FEW])
-def test_a_map_to_another_dtype_or_shape_is_refused(size, types_unchecked):
-    """Points in half precision and a field in float32, and a number in place of rates."""
-    x = jnp.ones(size, jnp.float16)
-    for fn, got in ((lambda x: x.astype(jnp.float32), "float32"), (lambda x: x[:1], r"\[1\]")):
-        with pytest.raises(ValueError, match=rf"float16\[{size}\], but this one returns .*{got}"):
-            value_and_trace(fn, x, jnp.eye(size, dtype=x.dtype), 1)
+def test_a_map_to_another_shape_is_refused(size, types_unchecked):
+    """A number in place of rates."""
+    with pytest.raises(ValueError, match=rf"their shape, \({size},\), but this one returns \(1,\)"):
+        value_and_trace(lambda x: x[:1], jnp.ones(size), jnp.eye(size), 1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("size", [2, 2 * FEW])
+def test_dtypes_of_points_directions_and_rates_may_differ(dtype, size, types_unchecked):
+    for x, directions, rates in ((dtype, dtype, jnp.float32), (jnp.float32, dtype, dtype)):
+        fn = lambda x, rates=rates: (-2 * x).astype(rates)
+        eye = jnp.eye(size, dtype=directions)
+        value, trace = value_and_trace(fn, jnp.ones(size, x), eye, 1)
+        assert value.dtype == rates
+        np.testing.assert_allclose(trace, -2.0 * size)

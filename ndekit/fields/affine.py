@@ -74,7 +74,8 @@ class Affine(eqx.Module):
                     "This `Affine` was made with `with_time=True` and needs a time: call it as "
                     "`affine(y, t)`."
                 )
-            offset = offset + time_in(offset.dtype, t) * self.time_weight
+            t = time_in(offset.dtype, t, of_samples=True)
+            offset = offset + t * self.time_weight
         product = y @ self.weight
         return product + jnp.broadcast_to(offset, product.shape)
 

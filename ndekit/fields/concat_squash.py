@@ -63,7 +63,7 @@ class GatedAffine(eqx.Module):
 
     def __call__(self, y: Float[Array, "*batch in"], t: Time) -> Float[Array, "*batch out"]:
         product = self.affine(y)
-        t = time_in(self.gate_weight.dtype, t)
+        t = time_in(self.gate_weight.dtype, t, of_samples=True)
         gate = jax.nn.sigmoid(t * self.gate_weight + self.gate_bias)
         along = lambda row: jnp.broadcast_to(row, product.shape)
         return product * along(gate) + along(t * self.time_weight)

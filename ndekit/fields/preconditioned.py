@@ -64,11 +64,13 @@ class Preconditioned(eqx.Module):
     def __call__(
         self, t: Time, y: Float[Array, "*shape"], args: Args = None
     ) -> Float[Array, "*shape"]:
-        t, s = time_in(None, as_time(t)), self.data_std
+        t, s = time_in(None, as_time(t), of_samples=True), self.data_std
         a, m = self.path.a(t), self.path.m(t)
         r = jnp.sqrt((a * s) ** 2 + m**2)
         # Not by clipping the logarithm: it is infinite at an end, and so is its slope.
-        noise = jnp.log(jnp.maximum(m, _LEAST * a)) - jnp.log(jnp.maximum(a, _LEAST * m))
+        signal, spread = self.path.ratio(t)
+        noise = jnp.log(jnp.maximum(spread, _LEAST * signal))
+        noise = noise - jnp.log(jnp.maximum(signal, _LEAST * spread))
         cast = lambda x: x.astype(y.dtype)
         inside = self.network(cast(0.25 * noise), y / cast(r), args)
         return cast(a * (s / r) ** 2) * y + cast(m * s / r) * inside

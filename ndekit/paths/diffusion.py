@@ -70,7 +70,7 @@ class VP(AbstractLinearRate):
     """
 
     def m(self, t: Time) -> Float[Array, "*times"]:
-        # Not in one root: where s is 0 its slope by the rates is.
+        # The root of s apart: in one root the derivative by the rates is NaN at s = 0.
         rate = self._mean_rate(t) * exprel(-self._integral(t))
         return jnp.sqrt(1 - as_time(t)) * jnp.sqrt(rate)
 
@@ -248,7 +248,7 @@ class Cosine(AbstractGaussianPath):
 
     def m(self, t: Time) -> Float[Array, "*times"]:
         # 1 - a^2 without the cancellation: cos^2 v - cos^2 u = sin(u - v) sin(u + v).
-        # Not in one root: where u - v is 0 its slope by the offset is.
+        # The root of 1 - t apart: in one root the derivative by the offset is NaN at t = 1.
         left, quarter = 1 - as_time(t), self._quarter()
         rest = quarter * jnp.sinc(quarter / math.pi * left) * jnp.sin(quarter * (left + 2 * self.s))
         return jnp.sqrt(left) * jnp.sqrt(rest) / self._cosine()

@@ -1,4 +1,4 @@
-"""Roots, and quotients, that have derivatives where they are written out in full."""
+"""Inverses and quotients with derivatives also where the plain formula has none."""
 
 from collections.abc import Callable
 from typing import Any

@@ -84,8 +84,10 @@ class Shifted(AbstractGaussianPath):
         signal, noise = self.ratio(as_time(t))
         near_data = signal > noise
         # Of the two the one that does not vanish: the other may have an infinite slope by w.
-        by_a = self.path.a(jnp.where(near_data, w, 0.5)) / jnp.where(near_data, a, 1)
-        by_m = self.path.m(jnp.where(near_data, 0.5, w)) / jnp.where(near_data, 1, m)
+        at_w = self.path.a(jnp.where(near_data, w, 0.5)), self.path.m(jnp.where(near_data, 0.5, w))
+        sizes = range(near_data.ndim, a.ndim)  # of a path with a scale for each coordinate
+        near_data = jnp.expand_dims(near_data, tuple(sizes))
+        by_a, by_m = at_w[0] / jnp.where(near_data, a, 1), at_w[1] / jnp.where(near_data, 1, m)
         return a, m, jnp.where(near_data, by_a, by_m)
 
     def _slopes(self, t: Time) -> tuple[Array, Array]:

@@ -188,12 +188,6 @@ def adaptive(
     """
     real("rtol", rtol, least=0.0)
     real("atol", atol, least=0.0)
-    of_sdes = diffrax.AbstractItoSolver | diffrax.AbstractStratonovichSolver
-    if options.get("eta") and not isinstance(solver, of_sdes):
-        raise ValueError(
-            f"With `eta` above 0 an SDE is solved, but `{type(solver).__name__}` is for ODEs. Give "
-            "a solver for SDEs with an error estimate, such as `solver=diffrax.Heun()`."
-        )
     controller = diffrax.PIDController(rtol=rtol, atol=atol)
     return Sampler(solver, variable, controller=controller, dt0=dt0, **options)
 

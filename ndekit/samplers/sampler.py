@@ -90,6 +90,15 @@ class Sampler(eqx.Module):
             raise ValueError(
                 "`steps` must be given, or a `controller` that chooses them: one of the two."
             )
+        for_odes = isinstance(self.solver, diffrax.AbstractSolver) and not isinstance(
+            self.solver, diffrax.AbstractItoSolver | diffrax.AbstractStratonovichSolver
+        )
+        if self.eta > 0 and self.steps is None and for_odes:
+            raise ValueError(
+                f"With `eta` above 0 an SDE is solved, but `{type(self.solver).__name__}` is for "
+                "ODEs, and its error estimate too. Give a solver for SDEs with an estimate, such "
+                "as `diffrax.Heun()`, or `steps`."
+            )
 
     def __call__(
         self,

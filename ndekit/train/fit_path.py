@@ -27,18 +27,20 @@ class PathFit(NamedTuple):
     """What [`ndekit.train.fit_path`][] found.
 
     Attributes:
-        path: the best path, with the pinned ends, of those that were looked at (a twentieth of the
-            updates apart) and whose ends are as exact as those on `path0`, or as the tolerance. The
-            start, if nothing was better.
+        path: the best path, with the pinned ends, of those that were looked at (the start, and one
+            for each twentieth of the updates) and whose samples end near enough to a fine solve: no
+            more than a tenth further off than on `path0`, or within the tolerance. The start, if
+            there is none.
         before, after: of all starting points (the first 512) on `path0` and on `path`, by name: of
             adaptive solves `steps` (accepted and rejected, the mean), `accepted`, `rejected`,
             `worst` (the most of one sample) and `count`, the differentiable count that was
             minimised; of fixed steps `error`, the sum of squared local errors. Of both `off`, how
-            far $x / a$ ends from where a fine solve does, root mean square.
+            far $x / a$ ends from where a fine solve does, root mean square (a solve at a thousandth
+            of the tolerance, in float32 at no less than 8e-6).
         history: of [`ndekit.train.fit`][]: `loss`, `steps` (or `error`) for each update.
         remarks: what a budget has to say at the end, whether paths were passed over because of
-            their ends, and whether there were fewer steps than knots, between which a path can hide
-            its errors.
+            their ends, whether there are more steps than on `path0`, and whether there were fewer
+            steps than knots, between which a path can hide its errors.
     """
 
     path: LearnedPath
@@ -83,7 +85,7 @@ def fit_path(
     constants of the gradient. Both ends of the noise are pinned, and the tolerance is one of
     $x / a$ ([`ndekit.paths.PathUnits`][]), so a path cannot win by noising less or by being small.
     Nor can it win by what an error estimate does not see: of the paths on the way those are passed
-    over that end further from a fine solve than `path0` does, and than the tolerance.
+    over that end further from a fine solve than on `path0`, and than the tolerance.
 
     Of fixed steps (`num_steps`, for solvers such as `diffrax.Euler()`) the sum of the squared local
     errors is minimised.
@@ -148,19 +150,23 @@ def fit_path(
             f"`start` must have the pinned levels {levels}, got "
             f"{(start.sigma_min, start.sigma_max)}."
         )
-    judge = Judge(solve, starts[:JUDGED])
+    judge = Judge(solve, starts[:JUDGED], start)
     optimizer = optimizer or optax.adam(optax.cosine_decay_schedule(0.1, num_updates))
     result = fit(
         start, _loss(solve, start, learn, budget), _batches(starts, batch_size, key),
         optimizer=optimizer, num_updates=num_updates, key=key, progress=progress,
-        evaluate=None if budget else judge.ranked, patience=None if budget else num_updates,
-        monitor="rank", carry=None if budget is None else budget.init(),
+        evaluate=None if budget else judge, monitor=judge.by,
+        carry=None if budget is None else budget.init(),
     )  # fmt: skip
-    path, after, at_start = result.model, judge(result.model), judge(start)
-    if budget is None and judge.rank(at_start) < judge.rank(after):
-        path, after = start, at_start
-    remarks = result.remarks + judge.remarks(after) + _blind_to(solve, learn, path)
-    return PathFit(path, judge.before, after, result.history, remarks)
+    if budget is None:
+        path, after, remarks = judge.chosen()
+    else:
+        path, after, remarks = result.model, judge.told(result.model), result.remarks
+        if after["off"] > judge.most:
+            remarks = (*remarks, f"Samples end {after['off']:.2g} from where a fine solve does.")
+    return PathFit(
+        path, judge.before, after, result.history, remarks + _blind_to(solve, learn, path)
+    )
 
 
 def _blind_to(solve: PathSolve, learn: Learn, path: LearnedPath) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ def test_steps_are_compared_at_equal_error():
     found = [dict(error=error, steps=0.5 / error**0.5) for error in (1e-4, 1e-1, 1e-2)]
     assert path_tables.steps_at(found, 1e-3) == pytest.approx(0.5 / 1e-3**0.5)
     assert path_tables.steps_at(found, 1e-5) == np.inf
+    assert path_tables.steps_at(found, 0.2) == -np.inf
+    assert path_tables.spread([-np.inf, -np.inf]) == "below"
 
 
 def learnt():

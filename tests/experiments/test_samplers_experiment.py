@@ -69,8 +69,11 @@ def test_a_size_that_there_is_not_is_refused(capsys):
     command = ["measure", "samplers", "--set"]
     assert main([*command, "points=3"]) == 2
     assert "no size `points`. There are: samples=200 seeds=5 evals=12,24" in capsys.readouterr().err
-    for setting in ("evals=12;24", "evals=12,", "evals"):
+    for setting in ("evals=12;24", "evals=12,", "evals", "evals=12,12"):
         assert main([*command, setting]) == 2
-        assert "`evals` is whole numbers with commas, from 1, got" in capsys.readouterr().err
+        assert (
+            "`evals` is whole numbers with commas, each once, from 1, got"
+            in capsys.readouterr().err
+        )
     assert main([*command, "samples=0"]) == 2
     assert "`samples` is a whole number, from 1, got `0`" in capsys.readouterr().err

@@ -100,11 +100,24 @@ def test_several_times_are_refused_or_of_no_account(name, getkey):
     slope = jax.eval_shape(jax.jacfwd(lambda t: field(t, ys, None)), 0.3)
     assert slope.shape == ys.shape
     moves = np.any(jax.jit(jax.jacfwd(lambda t: field(t, ys, None)))(0.3))
-    for shape in ((1,), (2,), (3,), (4,), (6,), (8,), (3, 1), ys.shape):
+    # Of one entry it is one time all the same.
+    assert_tree_close(field(jnp.array([0.3]), ys, None), field(0.3, ys, None), rtol=1e-5, atol=1e-6)
+    for shape in ((2,), (3,), (4,), (6,), (8,), (3, 2), ys.shape):
         try:
             assert rates(jnp.zeros(shape)).shape == ys.shape and not moves
         except ValueError as error:
             assert "one time, got shape" in str(error)
+
+
+@pytest.mark.parametrize("name", ["MLP", "ConcatSquash", "Preconditioned"])
+def test_samples_may_have_times_of_their_own(name, getkey, monkeypatch):
+    """As in flow matching, `field(t[:, None], y)`; with JAX's own promotion of ranks."""
+    field, ys = made(name, getkey())
+    ts = jnp.array([0.1, 0.5, 0.8])
+    with jax.numpy_rank_promotion("allow"):
+        together = field(ts[:, None], ys, None)
+    apart = jax.vmap(lambda t, y: field(t, y, None))(ts, ys)
+    assert_tree_close(together, apart, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -73,3 +73,10 @@ def test_a_flow_checks_what_it_predicts():
         nk.models.Flow(field, path, 2)
     with pytest.raises(ValueError, match="made for the path"):
         nk.models.Flow(field, nk.paths.CondOT(), 2, predicts="data")
+
+
+def test_a_path_with_a_scale_for_each_coordinate_has_one_level_of_noise():
+    path, seen = nk.paths.LearnedPath(0.01, 20.0, size=2), []
+    network = lambda noise, x, args: seen.append(noise) or jnp.zeros_like(x)
+    Preconditioned(network, path)(0.3, jnp.ones(2))
+    np.testing.assert_allclose(seen[0], -0.25 * path.log_rho(0.3), rtol=1e-5)

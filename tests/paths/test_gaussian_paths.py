@@ -190,3 +190,30 @@ def test_levels_in_the_wrong_order_are_refused():
         with pytest.raises(ValueError, match="`sigma_max` must be above 2"):
             kind(2.0, 1.0)
     assert jax.jit(lambda s: nk.paths.VE(s, 50.0).sigma(1.0))(0.5) == 0.5
+
+
+class Diagonal(nk.paths.AbstractGaussianPath):
+    """As a user may write one: a scale for each coordinate behind the axes of the times."""
+
+    scales: jax.Array
+
+    def a(self, t):
+        return jnp.expand_dims(jnp.asarray(t), -1) * self.scales
+
+    def m(self, t):
+        return jnp.expand_dims(1 - jnp.asarray(t), -1) * self.scales
+
+    def ratio(self, t):
+        return jnp.asarray(t), 1 - jnp.asarray(t)
+
+    def t_of_ratio(self, a, m):
+        return a / (a + m)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_a_shifted_path_with_a_scale_for_each_coordinate_at_many_times(number):
+    with jax.numpy_rank_promotion("allow"):
+        path = nk.paths.Shifted(Diagonal(jnp.array([1.0, 2.0])), 3.0)
+        ts = jnp.linspace(0.1, 0.9, number)
+        for quantity in (path.a, path.m):
+            assert_tree_close(quantity(ts), jnp.stack([quantity(t) for t in ts]), 1e-12)

@@ -360,8 +360,15 @@ BAD = {
 
 
 def test_adaptive_steps_of_an_sde_want_a_solver_for_sdes():
-    with pytest.raises(ValueError, match="`Tsit5` is for ODEs.*diffrax.Heun"):
-        nk.samplers.adaptive(eta=1.0)
+    controller = diffrax.PIDController(rtol=0.1, atol=0.1)
+    for make in (
+        lambda: nk.samplers.adaptive(eta=1.0),
+        lambda: nk.samplers.Sampler(diffrax.Tsit5(), controller=controller, eta=1.0),
+    ):
+        with pytest.raises(ValueError, match="`Tsit5` is for ODEs.*diffrax.Heun"):
+            make()
+    with pytest.raises(ValueError, match="`eta` must be"):
+        nk.samplers.adaptive(eta=-1.0)
     sampler, path = nk.samplers.adaptive(0.1, 0.1, diffrax.Heun(), eta=1.0), PATHS[PATH]()
     x, _ = sampler(flow_of(path), jnp.ones(1), 0.1, 0.9, key=jr.key(0))
     assert np.isfinite(x).all()

@@ -18,8 +18,8 @@ class Piece(NamedTuple):
     """Rows that are made at once: what an interruption loses at most.
 
     Attributes:
-        name: what a part's other pieces have not; empty if it is the whole part.
-        sizes: what its rows depend on, by which a file of others is known.
+        name: distinguishes it within its part; empty if it is the whole part.
+        sizes: what its rows depend on: a file that was made with other sizes is not taken for it.
     """
 
     name: str
@@ -98,8 +98,9 @@ def with_sizes(measurement: Measurement, replaced: Sequence[str]) -> Any:
         several = isinstance(getattr(sizes, name), tuple)
         words = text.split(",") if several else [text]
         least = int(not (several and name == "seeds"))
-        if not all(word.isdigit() and int(word) >= least for word in words):
-            wanted = "whole numbers with commas" if several else "a whole number"
+        right = all(word.isdecimal() and int(word) >= least for word in words)
+        if not right or len(set(words)) < len(words):
+            wanted = "whole numbers with commas, each once" if several else "a whole number"
             raise SettingError(f"`{name}` is {wanted}, from {least}, got `{text}`.")
         numbers = tuple(map(int, words))
         sizes = sizes._replace(**{name: numbers if several else numbers[0]})
@@ -128,10 +129,9 @@ def _rows_of(
         os.replace(temporary, path)
     found, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if found != about:
-        raise RowsError(
-            f"`{path}` is of other sizes: {found.get('sizes')}. Say these by `--set`, choose "
-            "another `--out`, or do it again by `--fresh`."
-        )
+        told = found.get("sizes")
+        what = f"of other sizes: {told}. Say these by `--set`" if told else "of another version"
+        raise RowsError(f"`{path}` is {what}. Choose another `--out`, or do it again by `--fresh`.")
     return rows
 
 

@@ -68,10 +68,12 @@ def _at_tolerances(rows: Sequence[TableRow]) -> TableRow:
 
 
 def spread(values: Sequence[Any]) -> str:
-    """Mean and standard deviation; how many seeds there are is not said here."""
+    """Mean and standard deviation, or what the infinities of `steps_at` say."""
     numbers = np.asarray([value for value in values if value != ""], float)
     if not numbers.size:
         return ""
+    if np.all(numbers == -np.inf):
+        return "below"
     if not np.isfinite(numbers).all():
         reached = int(np.isfinite(numbers).sum())
         return f"reached by {reached} of {numbers.size}" if reached else "not reached"
@@ -84,10 +86,11 @@ def spread(values: Sequence[Any]) -> str:
 
 def steps_at(rows: Sequence[Mapping[str, Any]], error: float) -> float:
     """The steps at which a path has this error at its end, from rows at several tolerances: between
-    the nearest two by a straight line of logarithms; infinite beyond them.
+    the nearest two by a straight line of logarithms. Infinite if all errors are larger, minus
+    infinity if all are below.
     """
     points = sorted((math.log(row["error"]), math.log(row["steps"])) for row in rows)
     errors, steps = zip(*points, strict=True)
     if not errors[0] <= math.log(error) <= errors[-1]:
-        return math.inf
+        return math.inf if errors[0] > math.log(error) else -math.inf
     return math.exp(np.interp(math.log(error), errors, steps))

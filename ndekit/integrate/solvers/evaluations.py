@@ -8,7 +8,8 @@ class Evaluations(NamedTuple):
 
     Attributes:
         each: in every step.
-        first: before the first step, or, if there are `first_steps`, in each of them beyond `each`.
+        first: before the first step, or, if there are `first_steps`, in all of them together beyond
+            `each`.
         first_steps: how many steps are made otherwise than the rest.
     """
 
