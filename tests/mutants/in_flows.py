@@ -102,4 +102,34 @@ IN_FLOWS = [
             f"{PRESETS}::test_from_noise_alone_to_data_alone_the_last_step_of_a_grid_is_eulers",
         ),
     ),
+    Mutant(
+        name="ends-not-looked-at",
+        module="ndekit.train.path_judge",
+        old='near = found["off"] <= self.most',
+        new="near = True",
+        what="the path with the fewest steps comes back, wherever its samples end",
+        tests=("tests/train/test_fit_path.py::test_a_path_that_hides_its_errors_is_passed_over",),
+    ),
+    Mutant(
+        name="a-time-for-each-unit",
+        module="ndekit.shapes",
+        old="if of_samples and t.shape[-1] == 1:",
+        new="if of_samples:",
+        what="a vector of times is taken for times of a layer's units",
+        tests=(
+            "tests/fields/test_every_field.py::"
+            "test_several_times_are_refused_or_of_no_account[ConcatSquash]",
+        ),
+    ),
+    Mutant(
+        name="root-of-nothing",
+        module="ndekit.paths.diffusion",
+        old="return jnp.sqrt(1 - as_time(t)) * jnp.sqrt(rate)",
+        new="return jnp.sqrt((1 - as_time(t)) * rate)",
+        what="the slope by what a path has learnt is not a number where its noise ends",
+        tests=(
+            "tests/paths/test_gaussian_paths.py::"
+            "test_slopes_by_a_path_s_own_numbers_are_the_limit_at_both_ends[VP]",
+        ),
+    ),
 ]
