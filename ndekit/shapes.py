@@ -15,7 +15,7 @@ State: TypeAlias = PyTree[Any]
 Args: TypeAlias = PyTree[Any]
 
 
-def time_in(dtype: Any, t: Time, *, of_samples: bool = False) -> Float[Array, "*times"]:
+def time_in(dtype: Any, t: Time, *, of_samples: bool = False) -> Array:
     """A vector field's time, in this dtype if there is one.
 
     Args:

@@ -74,6 +74,10 @@ class VP(AbstractLinearRate):
         rate = self._mean_rate(t) * exprel(-self._integral(t))
         return jnp.sqrt(1 - as_time(t)) * jnp.sqrt(rate)
 
+    def dmdt(self, t: Time) -> Float[Array, "*times"]:
+        # Of m^2. The two factors of m move against each other near the noise.
+        return -0.5 * self._beta(t) * jnp.exp(-self._integral(t)) / self.m(t)
+
     def squared_diffusion(self, t: Time) -> Float[Array, "*times"]:
         return self._beta(t)
 
@@ -256,6 +260,9 @@ class Cosine(AbstractGaussianPath):
     def dadt(self, t: Time) -> Float[Array, "*times"]:
         u = self._quarter() * ((1 - as_time(t)) + self.s)
         return self._quarter() * jnp.sin(u) / self._cosine()
+
+    def dmdt(self, t: Time) -> Float[Array, "*times"]:
+        return -self.a(t) * self.dadt(t) / self.m(t)
 
     def squared_diffusion(self, t: Time) -> Float[Array, "*times"]:
         return 2 * self.dadt(t) / self.a(t)

@@ -177,6 +177,12 @@ class LogVariance(AbstractGaussianPath):
         grown = jnp.asarray(self.variance, t.dtype) ** t
         return jnp.sqrt(1 - t) * jnp.sqrt(grown * self._pace(1 - t))
 
+    def dadt(self, t: Time) -> Float[Array, "*times"]:
+        return 0.5 * slope(self._share, t) / self.a(t)
+
+    def dmdt(self, t: Time) -> Float[Array, "*times"]:
+        return -0.5 * slope(self._share, t) / self.m(t)
+
     def squared_diffusion(self, t: Time) -> Float[Array, "*times"]:
         return slope(self._share, t) / self._share(as_time(t))
 
