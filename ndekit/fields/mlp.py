@@ -26,9 +26,9 @@ class MLP(eqx.Module):
     number, a continuously differentiable activation (kinks cost the solver steps), and a start near
     the zero field, so that an untrained model is cheap to solve and close to the identity.
 
-    `y` may have leading axes, `(..., size)`. Solved as one batched state all samples share each
-    step; under `jax.vmap` of the solve each sample takes its own, see
-    [`ndekit.models.NeuralODE`][].
+    `y` may have leading axes, `(..., size)`, and a time for each sample then, `(..., 1)`. Solved
+    as one batched state all samples share each step; under `jax.vmap` of the solve each sample
+    takes its own, see [`ndekit.models.NeuralODE`][].
 
     Args:
         size: length of the state's last axis, at least 1.
