@@ -1,7 +1,7 @@
 """The path chosen by the solver's error, beside the paths that are chosen otherwise."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ..plot import plot_work
 from ..train import PathSolve, fit_path
 from .cnf_toys import checkerboard
 from .harness.learned_paths import rows_of
-from .harness.measured import Measurement, Piece, TableRow
+from .harness.measured import Measurement, Piece, TableRow, Tables
 from .harness.path_cases import (
     KNOTS,
     NUM_STEPS,
@@ -242,7 +242,7 @@ def pieces(part: str, sizes: Sizes) -> Iterator[Piece]:
             yield Piece(f"{data} {seed}", sizes._replace(seeds=(seed,)), rows)
 
 
-def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
+def _draw(tables: Tables, out: Path) -> list[Path]:
     """Of each data set, for the first seed: the error of exact fields against evaluations, and how
     far the samples of learnt ones are from the data.
     """

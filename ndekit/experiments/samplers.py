@@ -1,7 +1,7 @@
 """Samplers as solvers of one field: the error of an end against the evaluations that it took."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -21,7 +21,7 @@ from ..paths import VP, AbstractGaussianPath, Cosine
 from ..plot import plot_work
 from ..samplers.variables import Variable
 from .harness.digit_flow import digit_flow
-from .harness.measured import Measurement, Piece, TableRow, file_name
+from .harness.measured import Measurement, Piece, TableRow, Tables, file_name
 
 LEVELS = (80.0, 0.01)  # of noise, at the start and at the end, of data with a mean square of 1
 FINE = (1e-10, 1e-10)
@@ -159,7 +159,7 @@ def _solved(
     return np.asarray(x), np.asarray(evals)
 
 
-def _draw(tables: Mapping[str, Sequence[TableRow]], out: Path) -> list[Path]:
+def _draw(tables: Tables, out: Path) -> list[Path]:
     """For each problem: the samplers of the literature, and Runge-Kutta in every variable."""
     files = []
     for problem, table in tables.items():

@@ -51,7 +51,7 @@ def test_steps_are_compared_at_equal_error():
     assert path_tables.steps_at(found, 1e-3) == pytest.approx(0.5 / 1e-3**0.5)
     assert path_tables.steps_at(found, 1e-5) == np.inf
     assert path_tables.steps_at(found, 0.2) == -np.inf
-    assert path_tables.spread([-np.inf, -np.inf]) == "below"
+    assert path_tables.told([-np.inf, -np.inf]) == "below"
 
 
 def learnt():

@@ -110,7 +110,7 @@ def test_several_times_are_refused_or_of_no_account(name, getkey):
 
 
 @pytest.mark.parametrize("name", ["MLP", "ConcatSquash", "Preconditioned"])
-def test_samples_may_have_times_of_their_own(name, getkey, monkeypatch):
+def test_samples_may_have_times_of_their_own(name, getkey):
     """As in flow matching, `field(t[:, None], y)`; with JAX's own promotion of ranks."""
     field, ys = made(name, getkey())
     ts = jnp.array([0.1, 0.5, 0.8])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...plot.frontier import spread
 from .measured import TableRow, Tables, table_of
 from .path_cases import SOLVERS
 
@@ -44,7 +45,7 @@ def of_paths(rows: Sequence[TableRow]) -> list[TableRow]:
         there = [row for row in same if row.get("tolerance", fitted) == fitted]
         row: TableRow = {k: first[k] for k in ("trained", "path", "solver") if k in first}
         row["seeds"] = len({row["seed"] for row in same})
-        row |= {k: spread([r[k] for r in there]) for k in NUMBERS if k in first}
+        row |= {k: told([r[k] for r in there]) for k in NUMBERS if k in first}
         found.append(row | _at_tolerances(same))
     return found
 
@@ -56,18 +57,18 @@ def _at_tolerances(rows: Sequence[TableRow]) -> TableRow:
         by_tolerance = grouped(rows, "tolerance")
         return {
             f"steps, W2 at {tolerance[0]:g}": ", ".join(
-                spread([row[name] for row in same]) for name in ("steps", "w2")
+                told([row[name] for row in same]) for name in ("steps", "w2")
             )
             for tolerance, same in by_tolerance.items()
         }
     by_seed = list(grouped(rows, "seed").values())
     return {
-        f"steps at error {error:g}": spread([steps_at(same, error) for same in by_seed])
+        f"steps at error {error:g}": told([steps_at(same, error) for same in by_seed])
         for error in ERRORS
     }
 
 
-def spread(values: Sequence[Any]) -> str:
+def told(values: Sequence[Any]) -> str:
     """Mean and standard deviation, or what the infinities of `steps_at` say."""
     numbers = np.asarray([value for value in values if value != ""], float)
     if not numbers.size:
@@ -81,7 +82,7 @@ def spread(values: Sequence[Any]) -> str:
     mean = float(numbers.mean())
     places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 0
     said = f"{mean:.{places}f}"
-    return said if numbers.size == 1 else f"{said} ± {numbers.std(ddof=1):.{places}f}"
+    return said if numbers.size == 1 else f"{said} ± {spread(numbers):.{places}f}"
 
 
 def steps_at(rows: Sequence[Mapping[str, Any]], error: float) -> float:
